@@ -1,0 +1,142 @@
+# Tailrace. `make help` lists the targets.
+# CFLAGS, CPPFLAGS, LDFLAGS, CC, DESTDIR and PREFIX belong to the caller. SAN=address,undefined or SAN=thread builds a
+# sanitized variant beside the release one; COV=1 one for coverage. V=1 shows the commands.
+
+PREFIX     ?= /usr/local
+SYSCONFDIR ?= /etc
+UNITDIR    ?= $(PREFIX)/lib/systemd/system
+VERSION    := $(shell cat VERSION 2>/dev/null || echo 0.0.0)
+CC         ?= cc
+CFLAGS     ?= -O2 -g
+PYTHON     ?= /usr/bin/python3
+
+comma := ,
+ifneq ($(SAN),)
+VARIANT    := san-$(subst $(comma),-,$(SAN))
+SAN_FLAGS  := -fsanitize=$(SAN) -fno-omit-frame-pointer
+else ifneq ($(COV),)
+VARIANT    := coverage
+SAN_FLAGS  := --coverage -O0
+else
+VARIANT    := release
+endif
+ifneq ($(findstring clang,$(CC)),)
+VARIANT    := $(VARIANT)-clang
+endif
+B := build/$(VARIANT)
+
+ifneq ($(V),1)
+Q := @
+say = @printf '  %-4s %s\n' $(1) $@
+endif
+
+PACKAGES := yajl zlib libdeflate libcurl yaml-0.1 libmicrohttpd libcrypto
+PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
+PKG_LIBS   := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null) -lsnappy
+WARN := -Wall -Wextra -Wshadow -Wconversion -Wvla -Wmissing-prototypes -Wstrict-prototypes $(WERROR)
+ALL_CFLAGS := -std=c17 -D_GNU_SOURCE -I. $(PKG_CFLAGS) $(WARN) $(CFLAGS) $(SAN_FLAGS) -pthread \
+              -DTAILRACE_VERSION='"$(VERSION)"' -MMD -MP $(CPPFLAGS)
+ALL_LDFLAGS := $(SAN_FLAGS) -pthread $(LDFLAGS)
+
+SOURCES := $(sort $(wildcard agent/*.c agent/*/*.c parsers/*.c outputs/*.c outputs/codec/*.c conf/*.c))
+LIB_SOURCES := $(filter-out agent/main.c,$(SOURCES))
+LIB_OBJECTS := $(LIB_SOURCES:%.c=$B/%.o)
+OBJECTS := $(SOURCES:%.c=$B/%.o)
+UNIT_SOURCES := $(sort $(wildcard tests/unit/*/test_*.c))
+UNITS := $(UNIT_SOURCES:tests/unit/%.c=$B/unit/%)
+TOOLS := $(patsubst tests/tools/%.c,$B/tools/%,$(wildcard tests/tools/*.c))
+
+.PHONY: all run demo test unit integration check bench bench-quick install uninstall clean help deps tools tidy fmt \
+        arrows servers
+.DEFAULT_GOAL := all
+
+all: $B/tailrace ## build build/release/tailrace
+
+$B/tailrace: $B/agent/main.o $B/libtailrace.a
+	$(call say,LD)
+	$Q$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+$B/libtailrace.a: $(LIB_OBJECTS)
+	$(call say,AR)
+	$Qrm -f $@ && ar rcs $@ $^
+
+$B/%.o: %.c
+	$(call say,CC)
+	$Qmkdir -p $(@D)
+	$Q$(CC) $(ALL_CFLAGS) -c -o $@ $<
+
+$B/unit/%: tests/unit/%.c $B/libtailrace.a
+	$(call say,CC)
+	$Qmkdir -p $(@D)
+	$Q$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $B/libtailrace.a $(UNIT_LDFLAGS_$(notdir $*)) $(PKG_LIBS) -lcmocka -lm
+
+$B/tools/%: tests/tools/%.c
+	$(call say,CC)
+	$Qmkdir -p $(@D)
+	$Q$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $(PKG_LIBS) -lm
+
+-include $(OBJECTS:.o=.d) $(UNITS:=.d) $(TOOLS:=.d)
+
+tools: $(TOOLS) ## build the test tools (generator, counting server)
+
+deps: ## install what a build and the tests need (Debian, Ubuntu)
+	$Qscripts/install-deps.sh
+
+run: ## install what is missing, build, follow /var/log to the terminal through the real queue in ./var
+	$Qscripts/install-deps.sh build
+	$Q$(MAKE) --no-print-directory all
+	$Qscripts/run.sh
+
+demo: ## a real Loki, a log writer, Tailrace between them, and what Loki answers
+	$Qscripts/install-deps.sh test
+	$Q$(MAKE) --no-print-directory all tools
+	$Qtests/servers/setup.sh loki
+	$Qscripts/demo.sh
+
+unit: $(UNITS) ## unit tests of this variant, one cmocka suite a module
+	$Qscripts/run-units.sh $(UNITS)
+
+servers: ## build or fetch the real servers for the tests, once
+	$Qtests/servers/setup.sh all
+
+integration: all tools servers ## the real binary against real servers
+	$QTAILRACE_BINARY=$(CURDIR)/$B/tailrace TAILRACE_TOOLS=$(CURDIR)/$B/tools $(PYTHON) -m pytest -q -x -p no:cacheprovider tests/lib tests/servers tests/integration
+
+test: ## everything a change must pass: unit and integration tests
+	$Qscripts/install-deps.sh test
+	$Q$(MAKE) --no-print-directory unit
+	$Q$(MAKE) --no-print-directory integration
+
+check: ## warnings as errors with gcc and clang, include arrows, layout; unit tests under sanitizers
+	$Qscripts/check.sh
+
+arrows:
+	$Qscripts/check-arrows.sh
+
+fmt: ## lay the code out
+	clang-format -i $(SOURCES) $(wildcard agent/*.h agent/*/*.h parsers/*.h outputs/*.h outputs/codec/*.h conf/*.h) $(UNIT_SOURCES)
+
+tidy: ## clang-tidy over the sources
+	clang-tidy --quiet $(SOURCES) -- -std=c17 -D_GNU_SOURCE -I. $(PKG_CFLAGS)
+
+bench: all tools ## Tailrace beside other shippers on the same bytes in the same run
+	$Qscripts/install-deps.sh test
+	$Q$(PYTHON) tests/bench/bench.py --binary $B/tailrace --tools $B/tools
+
+install: all ## install under DESTDIR and PREFIX
+	install -D -m 755 $B/tailrace $(DESTDIR)$(PREFIX)/bin/tailrace
+	test -e $(DESTDIR)$(SYSCONFDIR)/tailrace/tailrace.yaml || \
+	    install -D -m 644 conf/tailrace.yaml $(DESTDIR)$(SYSCONFDIR)/tailrace/tailrace.yaml
+	install -D -m 644 packaging/systemd/tailrace.service $(DESTDIR)$(UNITDIR)/tailrace.service
+	install -D -m 644 packaging/man/tailrace.1 $(DESTDIR)$(PREFIX)/share/man/man1/tailrace.1
+	install -D -m 644 packaging/completion/tailrace.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/tailrace
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/tailrace $(DESTDIR)$(UNITDIR)/tailrace.service \
+	    $(DESTDIR)$(PREFIX)/share/man/man1/tailrace.1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions/tailrace
+
+clean: ## remove what was built
+	rm -rf build
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r t w; do printf '  %-12s %s\n' "$$t" "$$w"; done

@@ -1,0 +1,133 @@
+/*
+ * stats.h - every counter and gauge, and the ledger: "read = kept + filtered + unrouted" per input and tenant,
+ * "accepted = delivered + queued + parked + dead + lost" per output and tenant (metrics.md has the names).
+ *
+ * Threads: each cell is written by one thread at a time (see the comment at each) or with atomic adds; the admin
+ * thread reads all of them. Rows are made on first use and never freed, so pointers may be kept.
+ */
+#ifndef TAILRACE_BASE_STATS_H
+#define TAILRACE_BASE_STATS_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agent/base/limits.h"
+#include "agent/base/slice.h"
+
+typedef _Atomic uint64_t counter;
+typedef _Atomic int64_t gauge;
+
+static inline void counter_add(counter *c, uint64_t n)
+{
+    atomic_fetch_add_explicit(c, n, memory_order_relaxed);
+}
+static inline uint64_t counter_get(const counter *c)
+{
+    return atomic_load_explicit((counter *)c, memory_order_relaxed);
+}
+static inline void gauge_set(gauge *g, int64_t v)
+{
+    atomic_store_explicit(g, v, memory_order_relaxed);
+}
+static inline void gauge_add(gauge *g, int64_t v)
+{
+    atomic_fetch_add_explicit(g, v, memory_order_relaxed);
+}
+static inline int64_t gauge_get(const gauge *g)
+{
+    return atomic_load_explicit((gauge *)g, memory_order_relaxed);
+}
+
+enum filter_reason { FILTER_LEVEL, FILTER_RULE, FILTER_TOO_OLD, FILTER_UNROUTED, FILTER_REASONS };
+enum alter_reason { ALTER_CUT, ALTER_BAD_JSON, ALTER_BAD_TIME, ALTER_FUTURE, ALTER_LATE, ALTER_KEY_CONFLICT,
+                    ALTER_REFUSED_MAPPING, ALTER_REASONS };
+enum lost_reason { LOST_HELD_LIMIT, LOST_KEY_QUOTA, LOST_DEAD_FULL, LOST_DAMAGE, LOST_DROPPED, LOST_TRUNCATED,
+                   LOST_REASONS };
+enum file_state { FILES_OPEN, FILES_HELD, FILES_UNREADABLE, FILES_SKIPPED, FILES_STALLED, FILES_STATES };
+enum blocked_reason { BLOCKED_FULL, BLOCKED_DISK_FULL, BLOCKED_WRITE_ERROR, BLOCKED_REASONS };
+const char *filter_reason_name(enum filter_reason r);
+const char *alter_reason_name(enum alter_reason r);
+const char *lost_reason_name(enum lost_reason r);
+const char *file_state_name(enum file_state s);
+const char *blocked_reason_name(enum blocked_reason r);
+
+/* One (input, tenant): the reader's. Lines are counted once, however often an output has to read them again. */
+struct input_row {
+    uint32_t input, tenant;
+    counter read_lines, read_bytes, kept_lines, filtered[FILTER_REASONS];
+};
+
+/* One (output, tenant). FILTER_TOO_OLD of an output is counted here as accepted nowhere: filtered_too_old. */
+struct output_row {
+    uint32_t output, tenant;
+    counter accepted_lines;  /* writer: in a frame that is written */
+    counter delivered_lines; /* sender: the server has it, durably noted */
+    counter dead_lines;      /* sender */
+    counter lost_lines[LOST_REASONS], lost_bytes[LOST_REASONS];
+    gauge queued_lines;      /* in frames above the cursor: writer adds, sender subtracts */
+    gauge parked_lines;      /* in parked frames */
+    counter filtered_too_old;
+};
+
+struct input_stats {
+    gauge files[FILES_STATES];
+    gauge unread_bytes, held_bytes;
+    counter altered[ALTER_REASONS];
+    counter tenant_overflow;
+};
+
+#define HISTOGRAM_BUCKETS 14
+struct histogram {
+    counter buckets[HISTOGRAM_BUCKETS + 1]; /* not cumulative; the last is +Inf */
+    counter sum_us;
+};
+extern const double histogram_bounds[HISTOGRAM_BUCKETS]; /* seconds: 0.005 … 60 */
+void histogram_observe(struct histogram *h, int64_t ns);
+
+#define CODES_MAX 64 /* distinct codes of requests and reasons per output */
+struct code_count {
+    _Atomic(const char *) code; /* "204", "timeout" … interned, never freed; NULL = free */
+    counter n;
+};
+
+struct output_stats {
+    gauge queue_bytes, queue_limit_bytes;
+    gauge oldest_unsent_wall_ns;          /* built time of the oldest unsent frame; 0 = none */
+    gauge blocked[BLOCKED_REASONS];       /* 0 or 1 */
+    struct code_count requests[CODES_MAX], keys_held[CODES_MAX], dead[CODES_MAX]; /* keys_held is a gauge */
+    struct histogram request_duration, delivery_delay;
+    gauge up;                             /* last attempt succeeded */
+    gauge last_success_wall_ns, failing_since_wall_ns; /* 0 = not failing */
+    gauge dead_bytes, parked_bytes;
+    gauge certificate_expiry_s[2];        /* unix s; [0] server's, [1] our client's; 0 = none */
+    gauge last_dead_wall_ns, last_lost_wall_ns;
+    gauge inflight;
+};
+
+struct agent_stats {
+    counter inotify_overflows;
+    gauge state_free_bytes, memory_bytes, memory_limit_bytes, state_writable;
+    gauge reload_successful, reload_wall_ns;
+    gauge thread_turn_mono_ns[4];         /* main reader writer sender: last turn, for /health/live */
+    gauge writer_in_sync;                 /* 1 while inside a sync */
+    gauge ready_config, ready_queues, ready_scan;
+    gauge started_wall_ns;
+    struct input_stats inputs[INPUTS_MAX];
+    struct output_stats outputs[OUTPUTS_MAX];
+};
+
+extern struct agent_stats stats;
+
+/* Made on first use; NULL only when out of memory. Callers cache the pointer. */
+struct input_row *stats_input_row(uint32_t input, uint32_t tenant);
+struct output_row *stats_output_row(uint32_t output, uint32_t tenant);
+/* All rows, newest first; the lists only grow. */
+void stats_each_input_row(void (*each)(void *ctx, const struct input_row *row), void *ctx);
+void stats_each_output_row(void (*each)(void *ctx, const struct output_row *row), void *ctx);
+void stats_count_code(struct code_count table[CODES_MAX], const char *code, int64_t n);
+
+enum stats_thread { THREAD_MAIN, THREAD_READER, THREAD_WRITER, THREAD_SENDER };
+void stats_turn(enum stats_thread t); /* "I am alive", with the monotonic time */
+
+#endif

@@ -1,0 +1,49 @@
+/*
+ * fs.h - the only door to the disk for the queue, the positions and the tailer. On the real disk each call is the
+ * system call of its name; under test `fs_set_ops` puts a model disk in its place.
+ *
+ * Errors: negative errno. EINTR is retried here; short reads and writes are returned as they are.
+ */
+#ifndef TAILRACE_QUEUE_FS_H
+#define TAILRACE_QUEUE_FS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "agent/base/macros.h"
+
+struct fs_space {
+    uint64_t free_bytes, total_bytes;
+};
+
+struct fs_ops {
+    int (*open)(int dir_fd, const char *name, int flags, mode_t mode); /* O_CLOEXEC is added */
+    int (*close)(int fd);
+    ssize_t (*pread)(int fd, void *ptr, size_t len, uint64_t off);
+    ssize_t (*pwritev)(int fd, const struct iovec *iov, int n, uint64_t off);
+    int (*fdatasync)(int fd);
+    int (*sync_dir)(int dir_fd);
+    int (*truncate)(int fd, uint64_t len);
+    int (*reserve)(int fd, uint64_t len); /* fallocate KEEP_SIZE; -EOPNOTSUPP is fine */
+    int (*rename)(int dir_fd, const char *from, int to_dir_fd, const char *to);
+    int (*unlink)(int dir_fd, const char *name);
+    int (*mkdir)(int dir_fd, const char *name, mode_t mode);
+    int (*fstat)(int fd, struct stat *st);
+    int (*stat)(int dir_fd, const char *name, struct stat *st, bool follow);
+    int (*list)(int dir_fd, void (*each)(void *ctx, const char *name), void *ctx); /* without . and .. */
+    int (*space)(int fd, struct fs_space *ret);
+    int (*lock)(int fd); /* flock LOCK_EX|LOCK_NB */
+};
+
+extern const struct fs_ops fs_real;
+const struct fs_ops *fs_current(void);
+void fs_set_ops(const struct fs_ops *ops); /* NULL: the real disk */
+
+/* In terms of the above: whole writes, small reads. */
+NODISCARD int fs_pwrite_full(int fd, const void *ptr, size_t len, uint64_t off);
+NODISCARD ssize_t fs_pread_full(int fd, void *ptr, size_t len, uint64_t off); /* less only at the end of file */
+
+#endif

@@ -1,0 +1,186 @@
+/*
+ * queue.h - the durable, compressed queue of one output: frames with the source positions they cover.
+ *
+ * A group is safe once its last seq is at or below queue_durable_seq(): it is handed out again after any crash until
+ * the cursor has passed it, and the positions it carries are never behind it. Format and rules: docs/FORMATS.md.
+ *
+ * Owns:    the directory state_dir/queue/<output>/ and everything in it.
+ * Threads: the calls under "writer" from the writer thread, those under "sender" from the sender thread; they share
+ *          the list of segments (a lock inside, never held across I/O) and atomics. open and close: while neither runs.
+ * Units:   *_bytes sizes, *_off offsets, *_ns wall clock; seq counts frames from 1 and is never reused.
+ * Errors:  negative errno; -ENOSPC full by max_bytes, min_free or the disk (queue_blocked_reason tells), nothing has
+ *          moved, call again with the same arguments.
+ */
+#ifndef TAILRACE_QUEUE_QUEUE_H
+#define TAILRACE_QUEUE_QUEUE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agent/base/buf.h"
+#include "agent/base/err.h"
+#include "agent/base/output_conf.h"
+#include "agent/base/position.h"
+#include "agent/base/stats.h"
+
+struct queue;
+
+enum frame_type { FRAME_DATA = 1, FRAME_SNAP, FRAME_POS, FRAME_SEAL, FRAME_LOST };
+enum frame_flag { FRAME_FLAG_MORE = 1, FRAME_FLAG_DEAD = 2, FRAME_FLAG_GAP = 4 };
+
+/* Lines of one (input, tenant) in a frame, by name: ids do not survive a restart. */
+struct frame_row {
+    struct slice input, tenant;
+    uint32_t lines;
+};
+
+/* Cumulative input ledger as of a group's positions; see stats.h. */
+struct ledger_row {
+    struct slice input, tenant;
+    uint64_t read_lines, read_bytes, kept_lines, filtered[FILTER_REASONS];
+};
+
+struct lost_range {
+    uint64_t incarnation, start, end;
+    enum lost_reason reason;
+};
+
+struct frame_in {
+    struct slice route;
+    struct slice wire;      /* the body's final bytes */
+    uint32_t raw_len, lines;
+    const struct frame_row *rows;
+    size_t n_rows;
+    struct slice runs;      /* struct body.runs; empty with one row */
+    int64_t built_ns;       /* wall clock */
+};
+
+/* What the last frame of a group carries. */
+struct group_end {
+    const struct file_ident *files;         /* new or changed since the last group */
+    size_t n_files;
+    const struct file_position *positions;  /* every file that progressed, kept lines or none */
+    size_t n_positions;
+    const uint64_t *gone;                   /* incarnations that will never be read again */
+    size_t n_gone;
+    const struct lost_range *lost;
+    size_t n_lost;
+    const struct ledger_row *ledger;        /* rows that changed */
+    size_t n_ledger;
+};
+
+struct recovered_file {
+    struct file_ident ident;
+    struct file_position position; /* start == end */
+};
+
+struct recovered_row {           /* the output's ledger, by tenant */
+    struct slice tenant;
+    uint64_t accepted, queued, parked, dead, lost[LOST_REASONS], lost_bytes[LOST_REASONS];
+};
+
+/* What open found. Borrowed from the queue until queue_recovered_free. */
+struct queue_recovery {
+    bool is_new;
+    uint64_t next_seq, acked_seq;
+    uint64_t queued_frames, queued_lines, bytes;
+    uint64_t torn_bytes;         /* cut from the tail: a normal day */
+    uint64_t damaged_bytes, damaged_frames; /* quarantined */
+    const struct recovered_file *files;
+    size_t n_files;
+    const struct ledger_row *ledger;
+    size_t n_ledger;
+    const struct recovered_row *rows;
+    size_t n_rows;
+};
+
+struct queue_open_conf {
+    const struct output_conf *output;
+    uint32_t wire_form;
+    bool allow_network_fs;
+    uint64_t min_free_bytes;     /* limits.min_free */
+    unsigned min_free_percent;   /* counts when > 0 */
+};
+
+/* Creates, or recovers (queue.md §5) and starts a new segment. -EBUSY: another agent has it. -EPROTO: made by a newer
+ * version, or another wire form over frames that are not delivered; data kept. No byte string in the directory makes
+ * it fail otherwise. */
+NODISCARD int queue_open(const struct queue_open_conf *conf, struct queue **ret_queue, struct queue_recovery *ret_rec,
+                         struct err *err);
+void queue_recovered_free(struct queue *q);
+/* Seals and syncs what is written, writes the cursor. NULL is fine. */
+void queue_close(struct queue *q);
+
+/* ---- any thread ---- */
+uint64_t queue_durable_seq(const struct queue *q);
+uint64_t queue_acked_seq(const struct queue *q); /* the cursor, in memory */
+uint64_t queue_bytes(const struct queue *q);     /* segments and parked frames */
+/* Is reading for this output stopped, and why. */
+bool queue_is_blocked(const struct queue *q, enum blocked_reason *ret_reason);
+
+/* ---- writer ---- */
+/* One frame. end == NULL: more frames of this group follow (MORE). With end: closes the group; frame may be NULL (a
+ * POS frame). All of a group go to one segment: a new one is begun (rolled) at a group's first frame when needed.
+ * A failed or short write leaves the end where it was. *ret_seq: the frame's seq. */
+NODISCARD int queue_append(struct queue *q, const struct frame_in *frame, const struct group_end *end,
+                           uint64_t *ret_seq);
+/* True when a group is open (MORE was written last). */
+bool queue_in_group(const struct queue *q);
+/* Gives up the open group: its frames are void, the end goes back to the group's start. */
+void queue_abandon_group(struct queue *q);
+bool queue_is_dirty(const struct queue *q); /* something is written and not synced */
+/* 0 and durable_seq is published, or the error: then nothing beyond durable_seq counts, a new segment with a fence
+ * has been begun (or will be at the next append), and queue_fenced() tells where the sources stand. */
+NODISCARD int queue_sync(struct queue *q);
+/* After a failed sync: the positions at durable_seq of every live file. Valid until the next append. */
+void queue_fenced(struct queue *q, const struct recovered_file **ret_files, size_t *ret_n);
+
+/* Housekeeping at the sender's word, all durable when they return. */
+NODISCARD int queue_cursor_sync(struct queue *q);   /* what queue_ack wrote */
+NODISCARD int queue_unlink_acked(struct queue *q);  /* whole segments below the synced cursor, oldest first */
+
+/* Dead letters and parked frames: the same format, ORIG in the meta; synced on return. */
+struct frame_orig {
+    uint64_t seq;
+    uint32_t item;          /* UINT32_MAX: a whole frame */
+    int32_t status;         /* HTTP status, 0 = none */
+    struct slice reason, text;
+};
+/* Bounded by dead_max_bytes: the oldest files go, counted lost{dead_full}. */
+NODISCARD int queue_dead_append(struct queue *q, const struct frame_in *frame, const struct frame_orig *orig);
+/* One file per parked frame. *ret_id names it. -ENOSPC when max_bytes or the key's share would be passed. */
+NODISCARD int queue_park(struct queue *q, const struct frame_in *frame, const struct frame_orig *orig, uint64_t *ret_id);
+NODISCARD int queue_unpark(struct queue *q, uint64_t id); /* delivered, or counted lost */
+
+/* ---- sender ---- */
+struct frame_head {
+    uint64_t seq;
+    uint64_t segment_id, off; /* where the frame header stands; for parked frames segment_id = the parked id */
+    uint32_t meta_len, body_len, raw_len, lines;
+    int64_t built_ns;
+    uint8_t type, flags;
+    bool is_parked;
+};
+
+/* The next DATA frame that is durable and above the cursor, in order: 1, 0 when there is none yet. Others pass by and are
+ * acknowledged by themselves. Damage is set aside, counted lost{damage}, and passed over. */
+NODISCARD int queue_next(struct queue *q, struct frame_head *ret_head);
+/* Goes back to the first frame that is not acknowledged. */
+void queue_rewind(struct queue *q);
+/* Its meta and body, CRCs checked. -EBADMSG: damaged (then it is counted, quarantined, and acknowledged). */
+NODISCARD int queue_load(struct queue *q, const struct frame_head *head, struct buf *meta, struct buf *body);
+/* In any order; the cursor moves over the contiguous prefix and is written in place when it moved (pwrite only). */
+void queue_ack(struct queue *q, uint64_t seq);
+bool queue_has_cursor_news(const struct queue *q); /* written and not synced, or segments to unlink */
+/* Parked frames as found at open and added since, oldest first: 1, 0 = end. *iter starts at 0. */
+NODISCARD int queue_parked_next(struct queue *q, uint64_t *iter, struct frame_head *ret_head);
+
+/* What a frame's meta says; slices point into meta. rows is caller's array; n_rows in: its size, out: their number. */
+struct frame_meta {
+    struct slice route, runs;
+    struct frame_orig orig;   /* seq 0: none */
+    size_t n_rows;
+};
+NODISCARD int frame_meta_parse(struct slice meta, struct frame_row *rows, size_t rows_max, struct frame_meta *ret);
+
+#endif

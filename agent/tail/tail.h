@@ -1,0 +1,124 @@
+/*
+ * tail.h - follows files: which there are, who they are, where each output stands in each, and their bytes in turns.
+ *
+ * One inotify descriptor watches directories, never files. Events are hints: a file with news goes on the ready list;
+ * a rescan every 10 s and after overflow catches the rest. A turn reads at most TURN_BYTES of one file.
+ *
+ * A file has one *pass* for each distinct place its outputs stand at, usually one for all. An output that is blocked
+ * leaves the pass and later gets one of its own, from its position, until it has caught up.
+ *
+ * Threads: the reader thread only, but tail_status (called by it as well).
+ * Owns:    the inotify descriptor, the files' descriptors (at most an LRU budget below RLIMIT_NOFILE).
+ */
+#ifndef TAILRACE_TAIL_TAIL_H
+#define TAILRACE_TAIL_TAIL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agent/base/buf.h"
+#include "agent/base/err.h"
+#include "agent/base/position.h"
+#include "agent/base/record.h"
+#include "agent/queue/queue.h"
+#include "conf/conf.h"
+
+struct tail;
+struct tail_file;
+
+struct tail_file_info {
+    uint32_t input_index;
+    const struct file_ident *ident;
+    struct pairs captures; /* <name> of the include pattern */
+};
+
+/*
+ * A place in a file where some outputs stand.
+ * Lines below resume_until are read again for the streams in parts only (those that had an unfinished record there).
+ */
+struct tail_pass {
+    struct tail_pass *next;
+    uint32_t mask;              /* outputs that this pass feeds */
+    uint64_t off;               /* everything before is consumed */
+    uint64_t resume_until;
+    struct position_part parts[STREAMS_MAX]; /* of the resume */
+    uint8_t n_parts;
+    bool skip_to_newline;       /* off is inside a line that was cut */
+    void *state;                /* the sink's: unfinished records; freed by sink->pass_free */
+    uint32_t head_crc;          /* of [0, off) */
+    uint8_t tail_bytes[TAIL_CRC_BYTES];
+    uint16_t tail_len;
+};
+
+struct feed {
+    struct slice bytes;  /* from pass->off on */
+    uint64_t off;
+    bool is_last;        /* the file is complete: an unterminated last line counts, unfinished records are flushed */
+    bool is_full;        /* bytes fill LINE_BYTES_MAX and more: a line without newline is to be cut */
+};
+
+struct tail_sink {
+    void *ctx;
+    /* A file enters; the result is handed back with each call. NULL = out of memory, tried again later. */
+    void *(*file_new)(void *ctx, struct tail_file *f, const struct tail_file_info *info);
+    void (*file_free)(void *ctx, void *file);
+    /* Consumes whole lines; returns how many bytes. The sink may call tail_block() during it. */
+    size_t (*feed)(void *ctx, void *file, struct tail_pass *pass, const struct feed *feed);
+    /* Is anything unfinished in pass->state? Fills parts (at most STREAMS_MAX) and returns their number. */
+    uint8_t (*parts)(void *ctx, const struct tail_pass *pass, struct position_part *parts);
+    void (*pass_free)(void *ctx, struct tail_pass *pass);
+    /* Lines that are given up: held limit, truncated unread. Called before the position moves. */
+    void (*lost)(void *ctx, void *file, uint32_t mask, uint64_t start, uint64_t end, enum lost_reason reason);
+};
+
+struct tail_conf {
+    const struct conf *conf;
+    uint32_t outputs;                 /* mask of all */
+    uint64_t machine_salt;
+};
+
+/* positions[i]: what queue i recovered; a file that no queue knows begins as read_from says. */
+NODISCARD int tail_open(const struct tail_conf *conf, const struct tail_sink *sink,
+                        const struct queue_recovery *const *recovered, size_t n_outputs, struct tail **ret_tail,
+                        struct err *err);
+void tail_close(struct tail *t); /* NULL is fine */
+
+int tail_fd(const struct tail *t);   /* inotify: poll for reading */
+void tail_on_events(struct tail *t); /* reads events, marks files ready */
+/* One turn of one file with news. True when more is ready. */
+bool tail_turn(struct tail *t, int64_t mono_ns);
+/* Rescans, grace times, unfinished groups; returns when it wants to be called next (monotonic ns). */
+int64_t tail_tick(struct tail *t, int64_t mono_ns);
+bool tail_first_scan_done(const struct tail *t);
+
+/* From feed(): output leaves the pass; its place is pos_end with these parts. */
+void tail_block(struct tail_file *f, struct tail_pass *pass, uint32_t output, uint64_t pos_end,
+                const struct position_part *parts, uint8_t n_parts);
+/* The output takes lines again: its files become ready. */
+void tail_unblock(struct tail *t, uint32_t output);
+/* Is this output blocked (by tail_block since the last tail_unblock)? */
+bool tail_is_blocked(const struct tail *t, uint32_t output);
+/* A sync failed: the output stands where these say, in every file. */
+void tail_fence(struct tail *t, uint32_t output, const struct recovered_file *files, size_t n);
+
+/* For a group of this output that is about to be closed: everything that progressed since the last call, as arrays that
+ * live until the next tail call. Returns false when nothing did. */
+bool tail_collect(struct tail *t, uint32_t output, struct group_end *end);
+/* That group, the n-th collected for this output (from 1), is durable: descriptors below it may go. */
+void tail_durable(struct tail *t, uint32_t output, uint64_t n);
+
+/* The pass has an unfinished record that wants to be flushed at this time (multi-line): the sink's state says so; the
+ * tail calls feed() with no bytes then. */
+void tail_wake_at(struct tail_file *f, int64_t mono_ns);
+
+/* Descriptors of live files, to be taken over by the tail of a new configuration: pass old to tail_adopt after
+ * tail_open; files that are still wanted keep their descriptor, deleted ones are read to the end. */
+void tail_adopt(struct tail *t, struct tail *old);
+
+/* JSON array of files for /status. */
+NODISCARD int tail_status(struct tail *t, struct buf *out);
+/* Which input takes this path, or why none does, in words: for `explain --file`. */
+NODISCARD int tail_explain(const struct conf *conf, const char *path, struct buf *text, uint32_t *ret_input,
+                           struct pairs *ret_captures);
+
+#endif

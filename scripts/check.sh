@@ -1,0 +1,14 @@
+#!/bin/sh
+# check.sh: what must be clean: include arrows, gcc and clang with warnings as errors, unit tests under ASan+UBSan and
+# TSan.
+set -eu
+scripts/install-deps.sh test
+scripts/check-arrows.sh
+j=$(nproc)
+make -s -j"$j" all WERROR=-Werror
+make -s -j"$j" all CC=clang WERROR=-Werror
+echo "== ASan + UBSan"
+make -s -j"$j" unit SAN=address,undefined WERROR=-Werror
+echo "== TSan"
+make -s -j"$j" unit SAN=thread WERROR=-Werror
+echo "check: clean"
