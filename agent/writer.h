@@ -1,8 +1,11 @@
 /*
- * writer.h - the writer thread: the only one that waits for the disk. Compresses and writes bodies that the reader
+ * writer.h - the writer thread: the only one that waits for the disk. Compresses and writes the bodies that the reader
  * closed, syncs the queues every 200 ms or 8 MiB, and does the sender's durable jobs (cursor, parked, dead, unlink).
  *
- * Owns: the writing end of every queue between writer_start and writer_stop.
+ * Owns:    the writing end of every queue between writer_start and writer_stop.
+ * Threads: each call says whose it is.
+ * Limits:  INFLIGHT_BYTES_MAX raw bytes between reader and writer of one output; beyond, writer_push says -EAGAIN and
+ *          the reader marks that output blocked.
  */
 #ifndef TAILRACE_AGENT_WRITER_H
 #define TAILRACE_AGENT_WRITER_H
@@ -26,7 +29,54 @@ struct writer_job {
     int result;
 };
 
+/* What the reader hands over: bodies, and with is_end the positions that close the group. The writer frees it. */
+struct group {
+    struct body *bodies;      /* list by next; NULL: positions alone */
+    size_t raw_bytes;
+    bool is_end;
+    struct group_end end;     /* valid with is_end; points into storage */
+    void *storage;            /* one malloc'd block */
+    uint64_t number;          /* n-th collected of this output, for tail_durable */
+    uint32_t epoch;           /* how many fences the reader had seen: older groups are void */
+};
+
+struct writer_output {
+    struct output *output;
+    struct queue *queue;
+};
+
+/* Called on the writer thread; each posts to the owner's inbox. */
+struct writer_events {
+    void *ctx;
+    void (*on_space)(void *ctx, uint32_t output);                   /* writer_push will succeed again */
+    void (*on_durable)(void *ctx, uint32_t output, uint64_t number);/* groups up to this number are synced */
+    /* A sync failed: everything after the positions in files is void. The arrays are valid during the call. */
+    void (*on_fence)(void *ctx, uint32_t output, uint32_t epoch, const struct recovered_file *files, size_t n);
+};
+
+struct writer_conf {
+    const struct writer_output *outputs;
+    size_t n_outputs;
+    struct writer_events events;
+    struct slice (*input_name)(void *ctx, uint32_t input);
+    void *input_ctx;
+};
+
+NODISCARD int writer_start(const struct writer_conf *conf, struct writer **ret_writer, struct err *err);
+/* Writes and syncs all that was pushed (a queue that is blocked is given up after grace_ns: its lines are still in
+ * their files), ends the thread. NULL is fine. Jobs posted later are run by the caller's thread. */
+void writer_stop(struct writer *w, int64_t grace_ns);
+void writer_free(struct writer *w);
+
+/* Reader. Takes g on success; -EAGAIN: not now, on_space follows. */
+NODISCARD int writer_push(struct writer *w, uint32_t output, struct group *g);
+void group_free(struct group *g, const struct output *out);
+
 /* Any thread. After writer_stop began, jobs still run; nothing is lost. */
 void writer_post(struct writer *w, struct writer_job *job);
+/* Any thread: the queue got smaller, a blocked append may go through. */
+void writer_wake(struct writer *w);
+/* Whom to tell that frames became durable; set before the first push. */
+void writer_set_listener(struct writer *w, void (*on_frames)(void *ctx), void *ctx);
 
 #endif

@@ -1,7 +1,7 @@
 /*
  * conf.h - YAML -> one validated, read-only struct conf.
  *
- * A configuration is one file with conf.d/*.yaml beside it, or a folder of *.yaml. Errors are collected: all of them
+ * A configuration is one file with the YAML files of conf.d beside it, or a folder of them. Errors are collected: all of them
  * are reported at once, each as "FILE:LINE:COL: path.to.key: what, and what was expected", with "did you mean".
  * ${VAR}, ${VAR:-default} and $$ are expanded in scalars after parsing. Keys x-* and anchors are allowed.
  *

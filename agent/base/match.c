@@ -6,6 +6,7 @@
 #include "agent/base/suggest.h"
 
 struct condition {
+    struct slice name;
     struct var var;
     bool is_not;
     size_t n_globs;
@@ -34,6 +35,18 @@ void match_free(struct match *m)
         free(m->items[i].globs);
     free(m->items);
     free(m);
+}
+
+bool match_condition(const struct match *m, size_t i, struct slice *ret_name, const struct slice **ret_globs,
+                     size_t *ret_n_globs, bool *ret_is_not)
+{
+    if (m == NULL || i >= m->n)
+        return false;
+    *ret_name = m->items[i].name;
+    *ret_globs = m->items[i].globs;
+    *ret_n_globs = m->items[i].n_globs;
+    *ret_is_not = m->items[i].is_not;
+    return true;
 }
 
 bool match_is_static(const struct match *m)
@@ -93,6 +106,7 @@ static int condition_init(struct condition *c, struct slice name, const struct s
         return -ENOMEM;
     char *at = (char *)(c->globs + n);
     struct slice own = put(&at, name);
+    c->name = own;
     if (c->var.key.len > 0) /* the key borrows from the caller's name: let it borrow from ours */
         c->var.key = slice_from(own, own.len - c->var.key.len);
     for (size_t i = 0; i < n; i++)

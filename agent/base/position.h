@@ -23,7 +23,9 @@ struct file_ident {
 
 enum position_flag {
     POSITION_SKIP_TO_NEWLINE = 1 << 0, /* end lies inside a line that was cut: the rest up to LF is not a line */
-    POSITION_FINISHED = 1 << 1         /* read to its end and closed; kept so that a rotated copy is known */
+    POSITION_FINISHED = 1 << 1,        /* read to its end and closed; kept so that a rotated copy is known */
+    POSITION_PASSED = 1 << 2,          /* finished durably for every output: one that knows it no more is done with it */
+    POSITION_HEAD_UNKNOWN = 1 << 3     /* began at the file's end, or lines were given up: head_crc says nothing */
 };
 
 /* A record unfinished below `end`: only this stream is read again from start. */

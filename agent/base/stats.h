@@ -22,6 +22,11 @@ static inline void counter_add(counter *c, uint64_t n)
 {
     atomic_fetch_add_explicit(c, n, memory_order_relaxed);
 }
+/* The same for a cell that only one thread writes: no locked instruction. */
+static inline void counter_bump(counter *c, uint64_t n)
+{
+    atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + n, memory_order_relaxed);
+}
 static inline uint64_t counter_get(const counter *c)
 {
     return atomic_load_explicit((counter *)c, memory_order_relaxed);

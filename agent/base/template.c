@@ -219,6 +219,14 @@ bool template_uses(const struct template *t, enum var_kind kind)
     return false;
 }
 
+const struct var *template_var(const struct template *t, size_t i)
+{
+    for (size_t part = 0; part < t->n; part++)
+        if (t->parts[part].kind == PART_VAR && i-- == 0)
+            return &t->parts[part].var;
+    return NULL;
+}
+
 /* ---- evaluation -------------------------------------------------------------------------------------------------- */
 
 /* The last byte of a cut value must not be half a character: servers refuse labels that are not UTF-8. */

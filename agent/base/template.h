@@ -57,6 +57,9 @@ bool template_is_constant(const struct template *t); /* no variable at all */
 /* True when any part can read this variable. */
 bool template_uses(const struct template *t, enum var_kind kind);
 
+/* The i-th variable that it reads, or NULL. */
+const struct var *template_var(const struct template *t, size_t i);
+
 /* Appends the value; at most TEMPLATE_OUT_MAX bytes (then cut). 0, -ENOBUFS or -ENOMEM of the buffer. */
 NODISCARD int template_eval(const struct template *t, const struct record *rec, struct buf *out);
 

@@ -101,6 +101,15 @@ static int record_key(struct slice key, struct wanted_keys *w, struct var *ret_v
     return 0;
 }
 
+/* {field.pod} is {pod}: a field of that name sets the trusted one. Other fields are the user's own. */
+static enum var_kind field_kind(struct slice key)
+{
+    for (size_t i = 0; i < ARRAY_LEN(plain_names); i++)
+        if (plain_names[i].kind >= VAR_HOST && plain_names[i].kind <= VAR_SERVICE && slice_eq(key, plain_names[i].name))
+            return plain_names[i].kind;
+    return VAR_FIELD;
+}
+
 int var_parse(struct slice name, struct wanted_keys *w, struct var *ret_var, struct err *err)
 {
     for (size_t i = 0; i < ARRAY_LEN(plain_names); i++) {
@@ -120,7 +129,8 @@ int var_parse(struct slice name, struct wanted_keys *w, struct var *ret_var, str
                            SLICE_ARGS(prefix));
         if (prefixes[i].kind == VAR_RECORD)
             return record_key(key, w, ret_var, err);
-        *ret_var = (struct var){ .kind = prefixes[i].kind, .key = key };
+        enum var_kind kind = prefixes[i].kind == VAR_FIELD ? field_kind(key) : prefixes[i].kind;
+        *ret_var = (struct var){ .kind = kind, .key = key };
         return 0;
     }
     return unknown_name(name, err);

@@ -1,0 +1,60 @@
+/*
+ * admin.h - the admin endpoint: GET /metrics, /health, /health/live, /health/ready, /status on limits.listen
+ * (libmicrohttpd, one thread). It reads counters and asks the other threads for text; it changes nothing.
+ *
+ * Threads: admin_start, admin_set_view, admin_stop from main.
+ */
+#ifndef TAILRACE_ADMIN_ADMIN_H
+#define TAILRACE_ADMIN_ADMIN_H
+
+#include <stdint.h>
+
+#include "agent/base/buf.h"
+#include "agent/base/err.h"
+#include "agent/queue/queue.h"
+#include "conf/conf.h"
+
+struct admin;
+
+/* The running configuration's insides. While a reload swaps them there is no view: /status then says so. */
+struct admin_view {
+    const struct conf *conf;
+    struct queue *const *queues;   /* by output index */
+    size_t n_queues;
+    /* JSON: an array of files; an object by output. Appended to out; -ETIMEDOUT when the thread does not answer. */
+    int (*files)(void *ctx, struct buf *out, int64_t timeout_ns);
+    int (*senders)(void *ctx, struct buf *out, int64_t timeout_ns);
+    void *ctx;
+};
+
+/* listen: "127.0.0.1:9746", ":9746", "[::1]:0". The address that was bound is written to state_dir/admin.addr. */
+NODISCARD int admin_start(struct slice listen, struct slice state_dir, struct admin **ret_admin, struct err *err);
+/* NULL takes the view away, and returns once no request uses it. The struct is copied. */
+void admin_set_view(struct admin *a, const struct admin_view *view);
+void admin_stop(struct admin *a); /* NULL is fine */
+
+/* ---- what the endpoints answer; also used by tests ---- */
+NODISCARD int metrics_write(const struct admin_view *view, struct buf *out); /* Prometheus text 0.0.4 */
+NODISCARD int status_write(const struct admin_view *view, struct buf *out);  /* JSON with the ledger */
+
+enum health_level { HEALTH_OPTIMAL, HEALTH_HEALTHY, HEALTH_DEGRADED, HEALTH_UNHEALTHY };
+const char *health_level_name(enum health_level l); /* "Optimal" … */
+
+#define HEALTH_REASONS_MAX 32
+struct health {
+    enum health_level level;
+    struct {
+        enum health_level level;
+        char check[48];  /* "output loki", "disk" … */
+        char text[200];  /* what is so, since when, what to do */
+    } reasons[HEALTH_REASONS_MAX];
+    size_t n_reasons;
+};
+/* The worst that applies (metrics.md has the thresholds); wall_ns, mono_ns: now. */
+void health_judge(const struct conf *conf, int64_t wall_ns, struct health *ret);
+bool health_is_live(int64_t mono_ns, const char **ret_why);
+bool health_is_ready(const char **ret_why);
+NODISCARD int health_write_json(const struct health *h, struct buf *out);
+NODISCARD int health_write_text(const struct health *h, struct buf *out);
+
+#endif

@@ -1,0 +1,238 @@
+#include "agent/feeder.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "agent/base/log.h"
+
+/* Positions of a quiet output are written this seldom: a crash then reads again at most what was filtered away. */
+#define IDLE_POSITIONS_NS (30 * NS_PER_SEC)
+#define MEMORY_RETRY_NS NS_PER_SEC
+
+void feeder_init(struct feeder *f, struct output *output, struct writer *writer, struct tallies *tallies,
+                 int64_t mono_ns)
+{
+    *f = (struct feeder){ .output = output,
+                          .index = output->conf->index,
+                          .writer = writer,
+                          .tallies = tallies,
+                          .last_end_ns = mono_ns };
+}
+
+static void drop_open(struct feeder *f)
+{
+    struct output *out = f->output;
+    group_free(f->pending, out);
+    f->pending = NULL;
+    while (out->open.first != NULL) {
+        struct body *b = out->open.first;
+        bodies_take(&out->open, b);
+        out->ops->discard(out, b);
+        body_free(b);
+    }
+    f->opened_ns = 0;
+    f->is_in_group = false;
+}
+
+void feeder_deinit(struct feeder *f)
+{
+    if (f->output != NULL)
+        drop_open(f);
+}
+
+static void out_of_memory(struct feeder *f, int64_t mono_ns)
+{
+    log_error("pipeline", "memory.exhausted", "out of memory: this output waits a second; its lines stay in their files",
+              LOG_SLICE("output", f->output->conf->name));
+    f->is_blocked = true;
+    f->retry_at_ns = mono_ns + MEMORY_RETRY_NS;
+}
+
+/* Hands over, or keeps it as pending and blocks. */
+static void push(struct feeder *f, struct group *g)
+{
+    g->epoch = f->epoch;
+    if (f->pending == NULL && writer_push(f->writer, f->index, g) == 0)
+        return;
+    f->pending = g; /* the caller pushes nothing while one is pending */
+    f->is_blocked = true;
+}
+
+static void push_more(struct feeder *f, struct body *b, int64_t mono_ns)
+{
+    struct group *g = calloc(1, sizeof(*g));
+    if (g == NULL) {
+        out_of_memory(f, mono_ns); /* the body stays open; it is pushed with the next record */
+        return;
+    }
+    bodies_take(&f->output->open, b);
+    b->next = NULL;
+    g->bodies = b;
+    g->raw_bytes = b->raw_bytes;
+    f->is_in_group = true;
+    push(f, g);
+}
+
+int feeder_append(struct feeder *f, const struct record *rec, int64_t mono_ns, struct append_result *ret)
+{
+    struct output *out = f->output;
+    *ret = (struct append_result){ 0 };
+    int r = out->ops->append(out, rec, ret);
+    if (r == -ENOBUFS && ret->body != NULL && f->pending == NULL) {
+        push_more(f, ret->body, mono_ns);
+        *ret = (struct append_result){ 0 };
+        r = out->ops->append(out, rec, ret);
+    }
+    if (r < 0) {
+        out_of_memory(f, mono_ns);
+        return r;
+    }
+    if (ret->body == NULL)
+        return 0;
+    if (f->opened_ns == 0)
+        f->opened_ns = mono_ns;
+    if (ret->body->raw_bytes >= out->conf->queue.batch_bytes && f->pending == NULL)
+        push_more(f, ret->body, mono_ns);
+    return 0;
+}
+
+int64_t feeder_due_at(const struct feeder *f)
+{
+    if (f->pending != NULL)
+        return INT64_MAX; /* the writer speaks first */
+    if (f->is_blocked)
+        return f->retry_at_ns;
+    if (f->output->open.raw_bytes >= f->output->conf->queue.group_bytes)
+        return 0;
+    if (f->opened_ns != 0)
+        return f->opened_ns + f->output->conf->queue.batch_wait_ns;
+    return f->last_end_ns + IDLE_POSITIONS_NS;
+}
+
+/* ---- the end of a group: deep copies, for the tail's arrays live only until its next call ---- */
+
+static size_t strings_bytes(const struct group_end *e)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < e->n_files; i++)
+        n += e->files[i].path.len + e->files[i].input.len;
+    return n;
+}
+
+static void *copy_array(char **at, const void *from, size_t bytes)
+{
+    void *to = *at;
+    if (bytes > 0)
+        memcpy(to, from, bytes);
+    *at += (bytes + 7) & ~(size_t)7;
+    return to;
+}
+
+static struct slice copy_text(char **at, struct slice s)
+{
+    char *to = *at;
+    if (s.len > 0)
+        memcpy(to, s.ptr, s.len);
+    *at += s.len;
+    return slice_of(to, s.len);
+}
+
+/* Ledger names are the configuration's and the tenants' table's: they outlive the group. */
+static int group_set_end(struct group *g, const struct group_end *e)
+{
+    size_t bytes = e->n_files * sizeof(*e->files) + e->n_positions * sizeof(*e->positions) +
+                   e->n_gone * sizeof(*e->gone) + e->n_lost * sizeof(*e->lost) + e->n_ledger * sizeof(*e->ledger) +
+                   5 * 8 + strings_bytes(e);
+    char *at = g->storage = malloc(bytes);
+    if (at == NULL)
+        return -ENOMEM;
+    g->is_end = true;
+    g->end = *e;
+    g->end.positions = copy_array(&at, e->positions, e->n_positions * sizeof(*e->positions));
+    g->end.gone = copy_array(&at, e->gone, e->n_gone * sizeof(*e->gone));
+    g->end.lost = copy_array(&at, e->lost, e->n_lost * sizeof(*e->lost));
+    g->end.ledger = copy_array(&at, e->ledger, e->n_ledger * sizeof(*e->ledger));
+    struct file_ident *files = copy_array(&at, e->files, e->n_files * sizeof(*e->files));
+    for (size_t i = 0; i < e->n_files; i++) {
+        files[i].path = copy_text(&at, files[i].path);
+        files[i].input = copy_text(&at, files[i].input);
+    }
+    g->end.files = files;
+    return 0;
+}
+
+static void take_all_bodies(struct output *out, struct group *g)
+{
+    struct body **link = &g->bodies;
+    while (out->open.first != NULL) {
+        struct body *b = out->open.first;
+        bodies_take(&out->open, b);
+        b->next = NULL;
+        *link = b;
+        link = &b->next;
+        g->raw_bytes += b->raw_bytes;
+    }
+}
+
+static void close_group(struct feeder *f, struct tail *t, int64_t mono_ns)
+{
+    struct group_end end = { 0 };
+    struct group *g = calloc(1, sizeof(*g));
+    const struct ledger_row *ledger;
+    size_t n_ledger;
+    if (g == NULL || tallies_collect(f->tallies, f->index, &ledger, &n_ledger) < 0) {
+        free(g);
+        out_of_memory(f, mono_ns);
+        return;
+    }
+    bool has_progress = tail_collect(t, f->index, &end);
+    f->last_end_ns = mono_ns;
+    if (!has_progress && f->output->open.first == NULL && !f->is_in_group && n_ledger == 0) {
+        free(g);
+        return;
+    }
+    end.ledger = ledger;
+    end.n_ledger = n_ledger;
+    g->number = ++f->collected;
+    if (group_set_end(g, &end) < 0) {
+        /* Positions that were collected and cannot be kept: like a lost process, only for this output. */
+        log_error("pipeline", "memory.exhausted", "out of memory while closing a group: stopping",
+                  LOG_SLICE("output", f->output->conf->name));
+        abort();
+    }
+    take_all_bodies(f->output, g);
+    f->opened_ns = 0;
+    f->is_in_group = false;
+    push(f, g);
+}
+
+void feeder_close_if_due(struct feeder *f, struct tail *t, int64_t mono_ns, bool is_forced)
+{
+    if (f->pending != NULL || f->is_blocked)
+        return;
+    if (is_forced || mono_ns >= feeder_due_at(f))
+        close_group(f, t, mono_ns);
+}
+
+bool feeder_on_space(struct feeder *f, int64_t mono_ns)
+{
+    if (f->pending != NULL) {
+        struct group *g = f->pending;
+        if (writer_push(f->writer, f->index, g) < 0)
+            return false;
+        f->pending = NULL;
+    }
+    if (!f->is_blocked || mono_ns < f->retry_at_ns)
+        return false;
+    f->is_blocked = false;
+    f->retry_at_ns = 0;
+    return true;
+}
+
+void feeder_on_fence(struct feeder *f, uint32_t epoch)
+{
+    drop_open(f);
+    f->epoch = epoch;
+    f->is_blocked = false;
+    f->retry_at_ns = 0;
+}

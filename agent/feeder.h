@@ -1,0 +1,51 @@
+/*
+ * feeder.h - the reader's end of one output: appends records to its open bodies, closes them as commit groups, hands
+ * them to the writer, and stands still when the writer takes no more.
+ *
+ * Threads: reader.
+ */
+#ifndef TAILRACE_AGENT_FEEDER_H
+#define TAILRACE_AGENT_FEEDER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agent/tail/tail.h"
+#include "agent/tally.h"
+#include "agent/writer.h"
+#include "outputs/output.h"
+
+struct feeder {
+    struct output *output;
+    uint32_t index;
+    struct writer *writer;
+    struct tallies *tallies;
+    struct group *pending;    /* could not be pushed yet */
+    bool is_blocked;          /* takes no lines: pending, or out of memory until retry_at_ns */
+    int64_t retry_at_ns;
+    bool is_in_group;         /* a body of the open group is with the writer (MORE) */
+    int64_t opened_ns;        /* monotonic: the open group's first line; 0 = empty */
+    int64_t last_end_ns;      /* monotonic: the last group that was closed */
+    uint64_t collected;       /* groups, for tail_durable */
+    uint32_t epoch;           /* fences seen */
+};
+
+void feeder_init(struct feeder *f, struct output *output, struct writer *writer, struct tallies *tallies,
+                 int64_t mono_ns);
+void feeder_deinit(struct feeder *f);
+
+/* 0 and *ret; -ENOMEM: the record is in no body, and the feeder is blocked for a second. After 0 the feeder may have
+ * become blocked: this record is in, no more are taken. */
+NODISCARD int feeder_append(struct feeder *f, const struct record *rec, int64_t mono_ns, struct append_result *ret);
+
+/* Closes the group when it is time (or now, with is_forced): all open bodies and the positions. */
+void feeder_close_if_due(struct feeder *f, struct tail *t, int64_t mono_ns, bool is_forced);
+/* When feeder_close_if_due has something to do; INT64_MAX: not before a line comes. */
+int64_t feeder_due_at(const struct feeder *f);
+
+/* The writer has room: true when lines are taken again (the caller then tells the tail). */
+bool feeder_on_space(struct feeder *f, int64_t mono_ns);
+/* A sync failed: what is open or pending is void. */
+void feeder_on_fence(struct feeder *f, uint32_t epoch);
+
+#endif

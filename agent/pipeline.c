@@ -1,0 +1,765 @@
+#include "agent/pipeline.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "agent/base/clock.h"
+#include "agent/base/log.h"
+#include "agent/base/tenants.h"
+#include "agent/join.h"
+
+/* Thresholds of (spec, module): modules are few and repeat line after line. */
+#define THRESHOLDS 256
+#define THRESHOLD_MODULE_MAX 48
+#define TRUSTED_MAX 256
+/* The tenant of a raw name, after allow list and limit. */
+#define TENANT_SLOTS 256
+
+struct threshold {
+    const struct levels *levels;
+    uint8_t threshold, len;
+    char module[THRESHOLD_MODULE_MAX];
+};
+
+struct tenant_slot {
+    uint32_t id, len;
+    bool is_overflow;
+    char raw[TENANT_BYTES_MAX];
+};
+
+/* How far the agent's ledger has counted a file before the restart. */
+struct counted {
+    uint64_t incarnation, off[STREAMS_MAX];
+};
+
+struct pipeline {
+    struct pipeline_conf conf;
+    struct counted *counted; /* by incarnation */
+    size_t n_counted;
+    struct parser *parsers[INPUTS_MAX];
+    struct multiline *multilines[INPUTS_MAX];
+    struct slice trusted[TRUSTED_MAX];
+    size_t n_trusted;
+    struct threshold thresholds[THRESHOLDS];
+    struct tenant_slot tenants[TENANT_SLOTS];
+    uint32_t other_tenant, n_tenants;
+    struct buf tenant_text;
+    struct record rec;         /* the one in work: large, so not on the stack for every line */
+    int64_t mono_ns, wall_ns;  /* of the feed in work */
+};
+
+/* ---- levels ---- */
+
+static enum level threshold_of(struct pipeline *p, const struct levels *levels, struct slice module)
+{
+    if (levels == NULL)
+        return LEVEL_UNKNOWN;
+    if (module.len > THRESHOLD_MODULE_MAX)
+        return levels_threshold(levels, module);
+    size_t i = (slice_hash(module) ^ ((uintptr_t)levels >> 4)) % THRESHOLDS;
+    struct threshold *t = &p->thresholds[i];
+    if (t->levels == levels && slice_eq(slice_of(t->module, t->len), module))
+        return (enum level)t->threshold;
+    enum level threshold = levels_threshold(levels, module);
+    *t = (struct threshold){ .levels = levels, .threshold = (uint8_t)threshold, .len = (uint8_t)module.len };
+    if (module.len > 0)
+        memcpy(t->module, module.ptr, module.len);
+    return threshold;
+}
+
+/* level.h: what no directive covers is kept; a record without a level is kept unless its directive is off. */
+static bool level_is_kept(struct pipeline *p, const struct levels *levels, const struct record *rec)
+{
+    enum level threshold = threshold_of(p, levels, rec->module);
+    if (threshold == LEVEL_UNKNOWN)
+        return true;
+    if (threshold == LEVEL_OFF)
+        return false;
+    return rec->level == LEVEL_UNKNOWN || rec->level >= threshold;
+}
+
+struct early {
+    struct pipeline *p;
+    const struct source *source;
+};
+
+/* Asked by the parser as soon as level or module is known. */
+static bool is_out_early(void *ctx, const struct record *rec)
+{
+    struct early *e = ctx;
+    if (e->source->levels == NULL || e->source->has_dynamic_overrides || rec->level == LEVEL_UNKNOWN)
+        return false;
+    if (rec->module.len == 0) /* the module may still come */
+        return levels_drops_all(e->source->levels, rec->level);
+    return !level_is_kept(e->p, e->source->levels, rec);
+}
+
+static const struct levels *levels_for(const struct source *s, const struct record *rec)
+{
+    const struct levels *levels = s->levels;
+    if (!s->has_dynamic_overrides)
+        return levels;
+    levels = s->input->levels;
+    for (size_t i = 0; i < s->input->n_overrides; i++)
+        if (s->input->overrides[i].levels != NULL && match_eval(s->input->overrides[i].match, rec))
+            levels = s->input->overrides[i].levels;
+    return levels;
+}
+
+/* ---- tenant ---- */
+
+static bool tenant_is_allowed(const struct conf *c, struct slice name)
+{
+    for (size_t i = 0; i < c->tenants_allow.n; i++)
+        if (slice_glob(c->tenants_allow.items[i], name))
+            return true;
+    return false;
+}
+
+static uint32_t tenant_decide(struct pipeline *p, struct slice raw, bool *ret_is_overflow)
+{
+    const struct conf *c = p->conf.conf;
+    *ret_is_overflow = false;
+    if (raw.len == 0)
+        return p->other_tenant;
+    if (raw.len > TENANT_BYTES_MAX || !tenant_is_allowed(c, raw)) {
+        *ret_is_overflow = true;
+        return p->other_tenant;
+    }
+    if (tenant_count() >= c->tenants_max + 1) {
+        /* The table is full: names that are in it already go on, new ones go to other. */
+        for (uint32_t id = 1; id <= tenant_count(); id++)
+            if (slice_eq(tenant_name(id), raw))
+                return id;
+        *ret_is_overflow = true;
+        return p->other_tenant;
+    }
+    uint32_t id = tenant_intern(raw);
+    return id != 0 ? id : p->other_tenant;
+}
+
+static void set_tenant(struct pipeline *p, struct source *s, struct record *rec)
+{
+    if (s->static_tenant != 0) {
+        rec->tenant_id = s->static_tenant;
+        rec->tenant = tenant_name(rec->tenant_id);
+        return;
+    }
+    buf_reset(&p->tenant_text);
+    if (template_eval(s->tenant, rec, &p->tenant_text) < 0)
+        buf_reset(&p->tenant_text);
+    struct slice raw = buf_slice(&p->tenant_text);
+    struct tenant_slot *slot = &p->tenants[slice_hash(raw) % TENANT_SLOTS];
+    bool is_overflow;
+    if (slot->id != 0 && slice_eq(slice_of(slot->raw, slot->len), raw)) {
+        rec->tenant_id = slot->id;
+        is_overflow = slot->is_overflow;
+    } else {
+        rec->tenant_id = tenant_decide(p, raw, &is_overflow);
+        if (raw.len <= TENANT_BYTES_MAX) {
+            slot->id = rec->tenant_id;
+            slot->is_overflow = is_overflow;
+            slot->len = (uint32_t)raw.len;
+            if (raw.len > 0)
+                memcpy(slot->raw, raw.ptr, raw.len);
+        }
+    }
+    if (is_overflow)
+        counter_bump(&stats.inputs[s->input_index].tenant_overflow, 1);
+    rec->tenant = tenant_name(rec->tenant_id);
+    if (template_is_static(s->tenant))
+        s->static_tenant = rec->tenant_id;
+}
+
+/* ---- routes ---- */
+
+struct routed {
+    uint32_t outputs;
+    bool met_level, met_drop; /* a matching route dropped it, by its levels or by `drop` */
+};
+
+static bool route_matches(const struct conf_route *route, const struct source *s, size_t i, const struct record *rec)
+{
+    if ((s->routes[i / 64] & (UINT64_C(1) << (i % 64))) == 0)
+        return false;
+    return route->match == NULL || match_is_static(route->match) || match_eval(route->match, rec);
+}
+
+static struct routed route(struct pipeline *p, const struct source *s, const struct record *rec, struct decision *d)
+{
+    struct routed r = { 0 };
+    const struct conf *c = p->conf.conf;
+    for (size_t i = 0; i < c->n_routes; i++) {
+        const struct conf_route *ro = &c->routes[i];
+        if (!route_matches(ro, s, i, rec))
+            continue;
+        bool is_kept = level_is_kept(p, ro->levels, rec);
+        if (d != NULL) {
+            d->routes[d->n_routes].route = (uint32_t)i;
+            d->routes[d->n_routes].outputs = is_kept && !ro->is_drop ? ro->outputs : 0;
+            d->routes[d->n_routes].is_matched = true;
+            d->routes[d->n_routes++].is_dropped_by_level = !is_kept;
+        }
+        if (ro->is_drop && is_kept)
+            r.met_drop = true;
+        else if (is_kept)
+            r.outputs |= ro->outputs;
+        else
+            r.met_level = true;
+        if (!ro->is_continue && (!ro->is_drop || is_kept))
+            break;
+    }
+    return r;
+}
+
+static int outcome_of(struct routed r)
+{
+    if (r.outputs != 0)
+        return TALLY_KEPT;
+    if (r.met_drop)
+        return FILTER_RULE;
+    return r.met_level ? FILTER_LEVEL : FILTER_UNROUTED;
+}
+
+/* ---- one record ---- */
+
+/* Where an output stands that stops at this record. */
+struct place {
+    uint64_t before; /* the record is not in: read the current raw line again, and this stream from rec->offset */
+    uint64_t after;  /* the record is in */
+};
+
+struct work {
+    struct pipeline *p;
+    struct source *source;
+    struct tail_pass *pass;
+};
+
+static void block_at(struct work *w, uint32_t output, uint64_t end, int except_stream, const struct record *unplaced)
+{
+    struct position_part parts[STREAMS_MAX];
+    uint8_t n = join_parts(w->pass->state, except_stream, parts);
+    bool skips = w->pass->skip_to_newline;
+    if (unplaced != NULL) {
+        if (unplaced->offset < end)
+            parts[n++] = (struct position_part){ .stream = (uint8_t)unplaced->stream, .start = unplaced->offset };
+        w->pass->skip_to_newline = false; /* it stands before the line that is cut, not inside it */
+    }
+    tail_block(w->source->file, w->pass, output, end, parts, n);
+    w->pass->skip_to_newline = skips;
+}
+
+enum appended { APPENDED, APPENDED_NOT /* filtered on purpose */, APPENDED_LEFT /* blocked: it reads this again */ };
+
+static enum appended append_to(struct work *w, uint32_t output, const struct record *rec, struct place place,
+                               uint32_t *altered)
+{
+    struct feeder *f = &w->p->conf.feeders[output];
+    struct append_result res;
+    if (f->is_blocked || feeder_append(f, rec, w->p->mono_ns, &res) < 0) {
+        block_at(w, output, place.before, (int)rec->stream, rec);
+        return APPENDED_LEFT;
+    }
+    *altered |= res.altered;
+    if (f->is_blocked)
+        block_at(w, output, place.after, -1, NULL);
+    if (!res.is_filtered)
+        return APPENDED;
+    struct output_row *row = stats_output_row(output, rec->tenant_id);
+    if (row != NULL)
+        counter_add(&row->filtered_too_old, 1);
+    return APPENDED_NOT;
+}
+
+static void count_altered(uint32_t input, const struct record *rec, uint32_t altered)
+{
+    static const struct {
+        uint32_t flag;
+        enum alter_reason reason;
+    } of_flag[] = { { RECORD_CUT, ALTER_CUT },
+                    { RECORD_BAD_JSON, ALTER_BAD_JSON },
+                    { RECORD_BAD_TIME, ALTER_BAD_TIME } };
+    for (size_t i = 0; i < ARRAY_LEN(of_flag); i++)
+        if (rec->flags & of_flag[i].flag)
+            altered |= 1u << of_flag[i].reason;
+    for (; altered != 0; altered &= altered - 1)
+        counter_bump(&stats.inputs[input].altered[__builtin_ctz(altered)], 1);
+}
+
+static void count(struct work *w, const struct record *rec, uint32_t outputs, uint64_t end, uint64_t raw_bytes,
+                  int outcome, uint32_t altered)
+{
+    struct source *s = w->source;
+    struct tally *t = s->last_tally;
+    if (t == NULL || t->tenant != rec->tenant_id) {
+        t = tallies_get(w->p->conf.tallies, s->input_index, rec->tenant_id);
+        if (t == NULL)
+            return; /* out of memory: the line goes its way, the ledger shows the difference */
+        s->last_tally = t;
+    }
+    bool is_first = end > s->counted_off[rec->stream];
+    if (is_first) {
+        s->counted_off[rec->stream] = end;
+        if (altered != 0 || (rec->flags & (RECORD_CUT | RECORD_BAD_JSON | RECORD_BAD_TIME)) != 0)
+            count_altered(s->input_index, rec, altered);
+    }
+    tally_count(t, outputs, is_first, raw_bytes, outcome);
+}
+
+/* rec: origin, offset, stream, line, flags and frame time are set. end: behind its last raw line. */
+static void process(struct work *w, struct record *rec, uint64_t end, uint64_t raw_bytes, struct place place)
+{
+    struct pipeline *p = w->p;
+    struct source *s = w->source;
+    struct early early = { p, s };
+    uint32_t standing = w->pass->mask, altered = 0;
+    bool is_out = parser_record(p->parsers[s->input_index], rec, is_out_early, &early) == PARSE_OUT;
+    set_tenant(p, s, rec);
+    if (is_out || !level_is_kept(p, levels_for(s, rec), rec)) {
+        count(w, rec, standing, end, raw_bytes, FILTER_LEVEL, 0);
+        return;
+    }
+    struct routed r = route(p, s, rec, NULL);
+    bool all_filtered = r.outputs != 0 && (r.outputs & ~standing) == 0;
+    for (uint32_t rest = r.outputs & standing; rest != 0; rest &= rest - 1) {
+        uint32_t output = (uint32_t)__builtin_ctz(rest);
+        enum appended a = append_to(w, output, rec, place, &altered);
+        all_filtered &= a == APPENDED_NOT;
+        if (a == APPENDED_LEFT)
+            standing &= ~(1u << output);
+    }
+    count(w, rec, standing, end, raw_bytes, all_filtered ? (int)FILTER_TOO_OLD : outcome_of(r), altered);
+}
+
+static struct record *record_begin(struct work *w, struct slice line, enum record_stream stream, uint64_t offset)
+{
+    /* Only what parser_record does not set: the values and suspects of the last record are overwritten by it. */
+    struct record *rec = &w->p->rec;
+    rec->origin = w->source->origin;
+    rec->incarnation = w->source->incarnation;
+    rec->offset = offset;
+    rec->read_ns = w->p->wall_ns;
+    rec->stream = stream;
+    rec->line = line;
+    rec->flags = 0;
+    rec->time_ns = 0;
+    return rec;
+}
+
+static void set_frame_time(struct record *rec, bool has_time, int64_t time_ns)
+{
+    if (has_time) {
+        rec->flags |= RECORD_HAS_TIME;
+        rec->time_ns = time_ns;
+    }
+}
+
+/* ---- joining ---- */
+
+/* The group is whole. at: where an output stands that is stopped by it and has not, or has, got it. */
+static void group_flush(struct work *w, enum record_stream stream, uint64_t at)
+{
+    struct join *j = w->pass->state;
+    struct pending *g = &j->streams[stream].group;
+    struct record *rec = record_begin(w, buf_slice(&g->text), stream, g->start);
+    rec->flags = RECORD_MULTILINE * (j->streams[stream].state.n_lines > 1) | (g->is_cut ? RECORD_CUT : 0);
+    set_frame_time(rec, g->has_time, g->time_ns);
+    g->is_active = false; /* what process() records as unfinished is the others */
+    process(w, rec, g->end, g->raw_bytes, (struct place){ at, at });
+    pending_end(g);
+    j->streams[stream].state = (struct multiline_state){ 0 };
+}
+
+static struct join *join_of(struct tail_pass *pass)
+{
+    if (pass->state == NULL)
+        pass->state = join_new();
+    return pass->state;
+}
+
+/* A whole line: a record by itself, or one more of a group. raw: [start, end) of its raw lines. */
+struct whole {
+    struct slice text;
+    enum record_stream stream;
+    uint64_t start, end, raw_bytes;
+    bool has_time, is_cut, is_unfinished;
+    int64_t time_ns;
+};
+
+static void single(struct work *w, const struct whole *l, uint64_t before)
+{
+    struct record *rec = record_begin(w, l->text, l->stream, l->start);
+    rec->flags = (l->is_cut ? RECORD_CUT : 0u) | (l->is_unfinished ? RECORD_UNFINISHED : 0u);
+    set_frame_time(rec, l->has_time, l->time_ns);
+    process(w, rec, l->end, l->raw_bytes, (struct place){ before, l->end });
+}
+
+static bool group_add(struct work *w, struct join_stream *s, const struct whole *l)
+{
+    bool is_new = !s->group.is_active;
+    if (!is_new && pending_add(&s->group, SLICE("\n"), l->start, l->start) < 0)
+        return false;
+    if (pending_add(&s->group, l->text, l->start, l->end) < 0)
+        return false;
+    if (is_new) {
+        s->group.has_time = l->has_time;
+        s->group.time_ns = l->time_ns;
+    }
+    s->flush_at_ns = w->p->mono_ns + MULTILINE_WAIT_NS;
+    tail_wake_at(w->source->file, s->flush_at_ns);
+    return true;
+}
+
+/* current: where the raw line in work starts; the pieces before it, if any, are in the stream's part. */
+static void whole_line(struct work *w, const struct whole *l, uint64_t current)
+{
+    struct multiline *m = w->p->multilines[w->source->input_index];
+    struct join *j = w->pass->state;
+    bool has_group = j != NULL && j->streams[l->stream].group.is_active;
+    if (m == NULL || (!has_group && multiline_is_single(m, l->text))) {
+        if (j != NULL)
+            j->streams[l->stream].part.is_active = false;
+        single(w, l, current);
+        return;
+    }
+    if ((j = join_of(w->pass)) == NULL) { /* no memory to wait with: the line goes as it is */
+        single(w, l, current);
+        return;
+    }
+    struct join_stream *s = &j->streams[l->stream];
+    bool is_more = has_group && s->state.n_lines < MULTILINE_LINES_MAX &&
+                   multiline_continues(m, &s->state, l->text);
+    if (has_group && !is_more)
+        group_flush(w, l->stream, current);
+    s->part.is_active = false;
+    if (!is_more && multiline_is_single(m, l->text)) {
+        single(w, l, current);
+        return;
+    }
+    if (!is_more)
+        (void)multiline_continues(m, &s->state, l->text); /* starts a group */
+    if (!group_add(w, s, l)) {
+        if (s->group.is_active)
+            group_flush(w, l->stream, current);
+        single(w, l, current);
+    }
+}
+
+/* ---- one raw line ---- */
+
+/* Is this line one that the outputs of a resumed pass have not had? */
+static bool is_wanted_again(const struct tail_pass *pass, enum record_stream stream, uint64_t off)
+{
+    for (uint8_t i = 0; i < pass->n_parts; i++)
+        if (pass->parts[i].stream == (uint8_t)stream && off >= pass->parts[i].start)
+            return true;
+    return false;
+}
+
+static void raw_line(struct work *w, struct slice line, uint64_t off, uint64_t end, bool is_unfinished, bool is_cut)
+{
+    struct pipeline *p = w->p;
+    struct framed fr;
+    parser_frame(p->parsers[w->source->input_index], line, p->wall_ns, &fr);
+    if (off < w->pass->resume_until && !is_wanted_again(w->pass, fr.stream, off))
+        return;
+    struct join *j = w->pass->state;
+    struct pending *part = j == NULL ? NULL : &j->streams[fr.stream].part;
+    bool has_part = part != NULL && part->is_active;
+    struct whole l = { .text = fr.content,     .stream = fr.stream,   .start = off,
+                       .end = end,             .raw_bytes = end - off, .has_time = fr.has_time,
+                       .time_ns = fr.time_ns,  .is_cut = is_cut,       .is_unfinished = is_unfinished };
+    if (!has_part && !(fr.is_framed && fr.is_partial)) {
+        if (fr.content.len > 0 || fr.is_framed)
+            whole_line(w, &l, off);
+        return; /* an empty plain line is no record */
+    }
+    if ((j = join_of(w->pass)) == NULL)
+        return whole_line(w, &l, off);
+    part = &j->streams[fr.stream].part;
+    if (!has_part) {
+        part->has_time = fr.has_time;
+        part->time_ns = fr.time_ns;
+    }
+    if (pending_add(part, fr.content, off, end) < 0) {
+        pending_end(part);
+        return whole_line(w, &l, off);
+    }
+    if (fr.is_framed && fr.is_partial)
+        return;
+    l = (struct whole){ .text = buf_slice(&part->text), .stream = fr.stream,         .start = part->start,
+                        .end = end,                     .raw_bytes = part->raw_bytes, .has_time = part->has_time,
+                        .time_ns = part->time_ns,       .is_cut = part->is_cut,       .is_unfinished = is_unfinished };
+    whole_line(w, &l, off);
+    pending_end(part);
+}
+
+/* ---- the sink ---- */
+
+static void flush_due(struct work *w, uint64_t at, bool is_last)
+{
+    struct join *j = w->pass->state;
+    for (int i = 0; j != NULL && i < STREAMS_MAX; i++) {
+        struct join_stream *s = &j->streams[i];
+        if (is_last && s->part.is_active) {
+            struct whole l = { .text = buf_slice(&s->part.text), .stream = (enum record_stream)i,
+                               .start = s->part.start,           .end = s->part.end,
+                               .raw_bytes = s->part.raw_bytes,   .has_time = s->part.has_time,
+                               .time_ns = s->part.time_ns,       .is_cut = s->part.is_cut,
+                               .is_unfinished = true };
+            whole_line(w, &l, at);
+            pending_end(&s->part);
+        }
+        if (s->group.is_active && (is_last || w->p->mono_ns >= s->flush_at_ns))
+            group_flush(w, (enum record_stream)i, at);
+    }
+}
+
+/* A line longer than LINE_BYTES_MAX: its first part is a record; the rest, up to the newline, is skipped. */
+static size_t cut_line(struct work *w, const struct feed *feed)
+{
+    w->pass->skip_to_newline = true;
+    raw_line(w, slice_first(feed->bytes, LINE_BYTES_MAX), feed->off, feed->off + feed->bytes.len, false, true);
+    return feed->bytes.len;
+}
+
+static size_t skip_rest(struct tail_pass *pass, const struct feed *feed)
+{
+    ptrdiff_t lf = slice_find_byte(feed->bytes, '\n');
+    if (lf < 0)
+        return feed->bytes.len;
+    pass->skip_to_newline = false;
+    return (size_t)lf + 1;
+}
+
+static size_t feed_lines(struct work *w, const struct feed *feed)
+{
+    size_t at = w->pass->skip_to_newline ? skip_rest(w->pass, feed) : 0;
+    while (at < feed->bytes.len && w->pass->mask != 0) {
+        struct slice rest = slice_from(feed->bytes, at);
+        ptrdiff_t lf = slice_find_byte(rest, '\n');
+        if (lf < 0)
+            break;
+        raw_line(w, slice_first(rest, (size_t)lf), feed->off + at, feed->off + at + (size_t)lf + 1, false, false);
+        at += (size_t)lf + 1;
+    }
+    return at;
+}
+
+static size_t sink_feed(void *ctx, void *file, struct tail_pass *pass, const struct feed *feed)
+{
+    struct pipeline *p = ctx;
+    struct work w = { p, file, pass };
+    p->mono_ns = clock_mono_ns();
+    p->wall_ns = clock_wall_ns();
+    size_t at = feed_lines(&w, feed);
+    struct slice rest = slice_from(feed->bytes, at);
+    if (pass->mask == 0)
+        return at;
+    if (feed->is_last && rest.len > 0 && !pass->skip_to_newline) {
+        raw_line(&w, rest, feed->off + at, feed->off + feed->bytes.len, true, false);
+        at = feed->bytes.len;
+    } else if (feed->is_full && at == 0 && rest.len >= LINE_BYTES_MAX) {
+        at = cut_line(&w, feed);
+    }
+    if (pass->mask != 0)
+        flush_due(&w, feed->off + at, feed->is_last);
+    int64_t flush_at = join_flush_at(pass->state);
+    if (flush_at != INT64_MAX)
+        tail_wake_at(w.source->file, flush_at);
+    return at;
+}
+
+static int compare_counted(const void *a, const void *b)
+{
+    uint64_t x = ((const struct counted *)a)->incarnation, y = ((const struct counted *)b)->incarnation;
+    return x < y ? -1 : x > y;
+}
+
+static void *sink_file_new(void *ctx, struct tail_file *f, const struct tail_file_info *info)
+{
+    struct pipeline *p = ctx;
+    struct source *s = source_new(p->conf.conf, f, info);
+    struct counted key = { .incarnation = info->ident->incarnation };
+    const struct counted *known = p->n_counted == 0 ? NULL
+                                                    : bsearch(&key, p->counted, p->n_counted, sizeof(key),
+                                                              compare_counted);
+    if (s != NULL && known != NULL)
+        memcpy(s->counted_off, known->off, sizeof(known->off));
+    return s;
+}
+
+static void sink_file_free(void *ctx, void *file)
+{
+    (void)ctx;
+    source_free(file);
+}
+
+static uint8_t sink_parts(void *ctx, const struct tail_pass *pass, struct position_part *parts)
+{
+    (void)ctx;
+    return join_parts(pass->state, -1, parts);
+}
+
+static void sink_pass_free(void *ctx, struct tail_pass *pass)
+{
+    (void)ctx;
+    join_free(pass->state);
+    pass->state = NULL;
+}
+
+/* Bytes that no output will get: how many lines they were is not known, so bytes are counted. */
+static void sink_lost(void *ctx, void *file, uint32_t mask, uint64_t start, uint64_t end, enum lost_reason reason)
+{
+    struct pipeline *p = ctx;
+    struct source *s = file;
+    struct record rec = { .origin = s->origin };
+    set_tenant(p, s, &rec);
+    for (; mask != 0; mask &= mask - 1) {
+        uint32_t output = (uint32_t)__builtin_ctz(mask);
+        struct output_row *row = stats_output_row(output, rec.tenant_id);
+        if (row != NULL)
+            counter_add(&row->lost_bytes[reason], end - start);
+        gauge_set(&stats.outputs[output].last_lost_wall_ns, clock_wall_ns());
+        log_error("pipeline", "lines.lost", "bytes of a file were given up before they were read",
+                  LOG_SLICE("file", s->origin->file), LOG_CSTR("reason", lost_reason_name(reason)),
+                  LOG_SLICE("output", p->conf.feeders[output].output->conf->name), LOG_NUM("from", start),
+                  LOG_NUM("to", end));
+    }
+}
+
+struct tail_sink pipeline_sink(struct pipeline *p)
+{
+    return (struct tail_sink){ .ctx = p,
+                               .file_new = sink_file_new,
+                               .file_free = sink_file_free,
+                               .feed = sink_feed,
+                               .parts = sink_parts,
+                               .pass_free = sink_pass_free,
+                               .lost = sink_lost };
+}
+
+/* ---- life ---- */
+
+static bool collect_trusted(struct pipeline *p)
+{
+    bool find_duplicates = false;
+    for (size_t i = 0; i < p->conf.n_feeders; i++) {
+        const struct output *out = p->conf.feeders[i].output;
+        size_t n = 0;
+        const struct slice *names = out->ops->trusted == NULL ? NULL : out->ops->trusted(out, &n);
+        find_duplicates |= out->ops->find_duplicates;
+        for (size_t k = 0; k < n; k++) {
+            size_t have = 0;
+            while (have < p->n_trusted && !slice_eq(p->trusted[have], names[k]))
+                have++;
+            if (have == p->n_trusted && have < TRUSTED_MAX)
+                p->trusted[p->n_trusted++] = names[k];
+        }
+    }
+    return find_duplicates;
+}
+
+static int input_parser(struct pipeline *p, size_t i, bool find_duplicates, struct err *err)
+{
+    static const enum frame_format frames[] = { [FORMAT_AUTO] = FRAME_AUTO,
+                                                [FORMAT_JSON] = FRAME_PLAIN,
+                                                [FORMAT_CRI] = FRAME_CRI,
+                                                [FORMAT_DOCKER] = FRAME_DOCKER,
+                                                [FORMAT_TEXT] = FRAME_PLAIN };
+    const struct conf_input *in = &p->conf.conf->inputs[i];
+    struct parser_conf pc = { .frame = frames[in->format],
+                              .text_only = in->format == FORMAT_TEXT,
+                              .level_keys = in->level_keys,
+                              .module_keys = in->module_keys,
+                              .time_keys = in->time_keys,
+                              .message_keys = in->message_keys,
+                              .tenant_keys = in->tenant_keys,
+                              .wanted = &p->conf.conf->wanted,
+                              .trusted = p->trusted,
+                              .n_trusted = p->n_trusted,
+                              .find_duplicates = find_duplicates,
+                              .timezone = in->timezone };
+    int r = parser_new(&pc, &p->parsers[i], err);
+    if (r == 0 && in->multiline != MULTILINE_OFF)
+        r = multiline_new(in->multiline == MULTILINE_AUTO, in->multiline_start, &p->multilines[i], err);
+    return r < 0 ? err_prefix(err, "inputs.%.*s", SLICE_ARGS(in->name)) : 0;
+}
+
+static int keep_counted(struct pipeline *p, const struct queue_recovery *ref)
+{
+    if (ref == NULL || ref->n_files == 0)
+        return 0;
+    p->counted = calloc(ref->n_files, sizeof(*p->counted));
+    if (p->counted == NULL)
+        return -ENOMEM;
+    for (size_t i = 0; i < ref->n_files; i++) {
+        const struct file_position *pos = &ref->files[i].position;
+        struct counted *c = &p->counted[p->n_counted++];
+        c->incarnation = ref->files[i].ident.incarnation;
+        for (int s = 0; s < STREAMS_MAX; s++)
+            c->off[s] = pos->end;
+        for (uint8_t k = 0; k < pos->n_parts; k++) /* what was unfinished there was not counted */
+            c->off[pos->parts[k].stream] = pos->parts[k].start;
+    }
+    qsort(p->counted, p->n_counted, sizeof(*p->counted), compare_counted);
+    return 0;
+}
+
+int pipeline_new(const struct pipeline_conf *conf, struct pipeline **ret_pipeline, struct err *err)
+{
+    struct pipeline *p = calloc(1, sizeof(*p));
+    if (p == NULL)
+        return err_set(err, -ENOMEM, "cannot make the pipeline");
+    p->conf = *conf;
+    buf_init(&p->tenant_text, TEMPLATE_OUT_MAX + 64);
+    p->other_tenant = tenant_intern(conf->conf->tenants_other);
+    bool find_duplicates = collect_trusted(p);
+    int r = p->other_tenant == 0 || keep_counted(p, conf->reference) < 0
+                ? err_set(err, -ENOMEM, "cannot make the pipeline")
+                : 0;
+    p->conf.reference = NULL;
+    for (size_t i = 0; r == 0 && i < conf->conf->n_inputs; i++)
+        r = input_parser(p, i, find_duplicates, err);
+    if (r < 0) {
+        pipeline_free(p);
+        return r;
+    }
+    *ret_pipeline = p;
+    return 0;
+}
+
+void pipeline_free(struct pipeline *p)
+{
+    if (p == NULL)
+        return;
+    for (size_t i = 0; i < INPUTS_MAX; i++) {
+        parser_free(p->parsers[i]);
+        multiline_free(p->multilines[i]);
+    }
+    buf_deinit(&p->tenant_text);
+    free(p->counted);
+    free(p);
+}
+
+struct parser *pipeline_parser(struct pipeline *p, uint32_t input)
+{
+    return p->parsers[input];
+}
+
+void pipeline_decide(struct pipeline *p, struct source *s, struct record *rec, struct decision *ret)
+{
+    struct early early = { p, s };
+    *ret = (struct decision){ .levels = s->levels };
+    ret->is_out_early = parser_record(p->parsers[s->input_index], rec, is_out_early, &early) == PARSE_OUT;
+    set_tenant(p, s, rec);
+    if (ret->is_out_early)
+        return;
+    ret->levels = levels_for(s, rec);
+    ret->is_dropped_by_level = !level_is_kept(p, ret->levels, rec);
+    if (ret->is_dropped_by_level)
+        return;
+    struct routed r = route(p, s, rec, ret);
+    ret->outputs = r.outputs;
+    ret->is_dropped_by_rule = r.outputs == 0 && r.met_drop;
+}

@@ -1,0 +1,377 @@
+#include "agent/reader.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "agent/base/ask.h"
+#include "agent/base/clock.h"
+#include "agent/base/inbox.h"
+#include "agent/base/log.h"
+#include "agent/base/stats.h"
+#include "agent/feeder.h"
+#include "agent/pipeline.h"
+#include "agent/tally.h"
+
+/* After news the reader looks again no sooner: a writer of single lines costs a few wake-ups, not one a line. Far below
+ * batch_wait, so nothing arrives later for it. */
+#define EVENTS_APART_NS (20 * NS_PER_MS)
+/* File turns between two looks at messages and events. */
+#define TURNS_PER_LOOK 8
+#define STATUS_BYTES_MAX (32 * MIB)
+
+enum message_kind { MESSAGE_SPACE, MESSAGE_DURABLE, MESSAGE_FENCE, MESSAGE_ASK };
+
+struct message {
+    struct inbox_link link; /* first */
+    enum message_kind kind;
+    uint32_t output, epoch;
+    uint64_t number;
+    struct recovered_file *files; /* one block with their strings */
+    size_t n_files;
+    struct ask *ask;
+};
+
+struct reader {
+    struct reader_conf conf;
+    struct tail *tail;
+    struct pipeline *pipeline;
+    struct tallies *tallies;
+    struct feeder *feeders;
+    struct inbox inbox;
+    pthread_t thread;
+    bool is_started, is_ready;
+    _Atomic bool is_stopping;
+    _Atomic int64_t stop_deadline_ns;
+    int64_t next_look_ns;
+    bool has_more; /* files are ready */
+};
+
+/* ---- messages ---- */
+
+static void post(struct reader *r, struct message m)
+{
+    struct message *copy = malloc(sizeof(*copy));
+    if (copy == NULL) {
+        /* A lost message would stop an output for ever or break a promise; a restart loses nothing. */
+        log_error("reader", "memory.exhausted", "out of memory for a message between threads: stopping");
+        abort();
+    }
+    *copy = m;
+    inbox_post(&r->inbox, &copy->link);
+}
+
+static void on_space(void *ctx, uint32_t output)
+{
+    post(ctx, (struct message){ .kind = MESSAGE_SPACE, .output = output });
+}
+
+static void on_durable(void *ctx, uint32_t output, uint64_t number)
+{
+    post(ctx, (struct message){ .kind = MESSAGE_DURABLE, .output = output, .number = number });
+}
+
+static struct recovered_file *copy_files(const struct recovered_file *files, size_t n)
+{
+    size_t bytes = n * sizeof(*files);
+    for (size_t i = 0; i < n; i++)
+        bytes += files[i].ident.path.len + files[i].ident.input.len;
+    struct recovered_file *copy = malloc(MAX(bytes, (size_t)1));
+    if (copy == NULL)
+        abort(); /* as in post() */
+    char *at = (char *)(copy + n);
+    for (size_t i = 0; i < n; i++) {
+        copy[i] = files[i];
+        struct slice *texts[] = { &copy[i].ident.path, &copy[i].ident.input };
+        for (size_t k = 0; k < ARRAY_LEN(texts); k++) {
+            if (texts[k]->len > 0)
+                memcpy(at, texts[k]->ptr, texts[k]->len);
+            texts[k]->ptr = at;
+            at += texts[k]->len;
+        }
+    }
+    return copy;
+}
+
+static void on_fence(void *ctx, uint32_t output, uint32_t epoch, const struct recovered_file *files, size_t n)
+{
+    post(ctx, (struct message){ .kind = MESSAGE_FENCE, .output = output, .epoch = epoch,
+                                .files = copy_files(files, n), .n_files = n });
+}
+
+struct writer_events reader_events(struct reader *r)
+{
+    return (struct writer_events){ .ctx = r, .on_space = on_space, .on_durable = on_durable, .on_fence = on_fence };
+}
+
+static void handle(struct reader *r, struct message *m, int64_t now)
+{
+    struct feeder *f = &r->feeders[m->output];
+    switch (m->kind) {
+    case MESSAGE_SPACE:
+        if (feeder_on_space(f, now))
+            tail_unblock(r->tail, m->output);
+        break;
+    case MESSAGE_DURABLE:
+        tail_durable(r->tail, m->output, m->number);
+        break;
+    case MESSAGE_FENCE:
+        feeder_on_fence(f, m->epoch);
+        tail_fence(r->tail, m->output, m->files, m->n_files);
+        tail_unblock(r->tail, m->output);
+        break;
+    case MESSAGE_ASK:
+        if (tail_status(r->tail, ask_answer(m->ask)) == 0)
+            ask_done(m->ask);
+        ask_unref(m->ask);
+        break;
+    }
+    free(m->files);
+    free(m);
+}
+
+static void handle_messages(struct reader *r, int64_t now)
+{
+    struct inbox_link *list = inbox_take_all(&r->inbox);
+    while (list != NULL) {
+        struct message *m = CONTAINER_OF(list, struct message, link);
+        list = list->next;
+        handle(r, m, now);
+    }
+}
+
+/* ---- one turn ---- */
+
+/* Feeders that wait for memory come back by time, not by a message. */
+static void retry_feeders(struct reader *r, int64_t now)
+{
+    for (size_t i = 0; i < r->conf.conf->n_outputs; i++) {
+        struct feeder *f = &r->feeders[i];
+        if (f->is_blocked && f->pending == NULL && now >= f->retry_at_ns && feeder_on_space(f, now))
+            tail_unblock(r->tail, f->index);
+    }
+}
+
+static void close_groups(struct reader *r, int64_t now, bool is_forced)
+{
+    for (size_t i = 0; i < r->conf.conf->n_outputs; i++)
+        feeder_close_if_due(&r->feeders[i], r->tail, now, is_forced);
+}
+
+static int64_t groups_due_at(const struct reader *r)
+{
+    int64_t at = INT64_MAX;
+    for (size_t i = 0; i < r->conf.conf->n_outputs; i++)
+        at = MIN(at, feeder_due_at(&r->feeders[i]));
+    return at;
+}
+
+/* Waits for a message, for events once they may be looked at again, or for a time. */
+static void look(struct reader *r, int64_t wake_at_ns)
+{
+    int64_t now = clock_mono_ns();
+    bool with_events = now >= r->next_look_ns;
+    int64_t until = with_events ? wake_at_ns : MIN(wake_at_ns, r->next_look_ns);
+    int64_t wait_ns = r->has_more ? 0 : MAX(until - now, (int64_t)0);
+    int timeout_ms = (int)MIN((wait_ns + NS_PER_MS - 1) / NS_PER_MS, (int64_t)10000);
+    struct pollfd fds[2] = { { .fd = r->inbox.event_fd, .events = POLLIN },
+                             { .fd = with_events ? tail_fd(r->tail) : -1, .events = POLLIN } };
+    if (poll(fds, 2, timeout_ms) <= 0)
+        return;
+    if (fds[0].revents != 0)
+        handle_messages(r, clock_mono_ns());
+    if (fds[1].revents != 0) {
+        tail_on_events(r->tail);
+        r->has_more = true;
+        r->next_look_ns = clock_mono_ns() + EVENTS_APART_NS;
+    }
+}
+
+static void turn(struct reader *r)
+{
+    stats_turn(THREAD_READER);
+    int64_t now = clock_mono_ns();
+    int64_t tick_at = tail_tick(r->tail, now);
+    for (int i = 0; i < TURNS_PER_LOOK; i++) {
+        r->has_more = tail_turn(r->tail, now);
+        if (!r->has_more)
+            break;
+        now = clock_mono_ns();
+        if (now >= groups_due_at(r))
+            break;
+    }
+    close_groups(r, now, false);
+    retry_feeders(r, now);
+    if (!r->is_ready && tail_first_scan_done(r->tail)) {
+        r->is_ready = true;
+        r->conf.on_ready(r->conf.ctx);
+    }
+    look(r, MIN(tick_at, groups_due_at(r)));
+}
+
+static bool has_pending(const struct reader *r)
+{
+    for (size_t i = 0; i < r->conf.conf->n_outputs; i++)
+        if (r->feeders[i].pending != NULL)
+            return true;
+    return false;
+}
+
+/* Everything read so far goes to the writer; what it does not take in time is still in the files. */
+static void finish(struct reader *r)
+{
+    int64_t deadline = atomic_load(&r->stop_deadline_ns);
+    close_groups(r, clock_mono_ns(), true);
+    for (int64_t now; has_pending(r) && (now = clock_mono_ns()) < deadline;) {
+        struct pollfd p = { .fd = r->inbox.event_fd, .events = POLLIN };
+        (void)poll(&p, 1, (int)((deadline - now) / NS_PER_MS) + 1);
+        handle_messages(r, clock_mono_ns());
+        close_groups(r, clock_mono_ns(), true); /* an output that was blocked may have one group more */
+    }
+}
+
+static void *reader_main(void *arg)
+{
+    struct reader *r = arg;
+    (void)pthread_setname_np(pthread_self(), "reader");
+    while (!atomic_load(&r->is_stopping))
+        turn(r);
+    finish(r);
+    return NULL;
+}
+
+/* ---- life ---- */
+
+/* The output whose queue has seen the most lines: the agent's own ledger goes on from its place. */
+static size_t reference_output(const struct reader_conf *conf)
+{
+    size_t best = 0;
+    uint64_t most = 0;
+    for (size_t i = 0; i < conf->conf->n_outputs; i++) {
+        uint64_t lines = 0;
+        for (size_t k = 0; k < conf->recovered[i]->n_ledger; k++)
+            lines += conf->recovered[i]->ledger[k].read_lines;
+        if (lines > most) {
+            most = lines;
+            best = i;
+        }
+    }
+    return best;
+}
+
+static int open_parts(struct reader *r, struct err *err)
+{
+    const struct conf *c = r->conf.conf;
+    size_t ref = reference_output(&r->conf);
+    r->feeders = calloc(MAX(c->n_outputs, (size_t)1), sizeof(*r->feeders));
+    r->tallies = tallies_new(c);
+    if (r->feeders == NULL || r->tallies == NULL)
+        return err_set(err, -ENOMEM, "cannot make the reader");
+    for (size_t i = 0; i < c->n_outputs; i++) {
+        feeder_init(&r->feeders[i], r->conf.outputs[i], NULL, r->tallies, clock_mono_ns());
+        const struct queue_recovery *rec = r->conf.recovered[i];
+        if (tallies_restore(r->tallies, (uint32_t)i, rec->ledger, rec->n_ledger, i == ref) < 0)
+            return err_set(err, -ENOMEM, "cannot make the reader");
+    }
+    struct pipeline_conf pc = { .conf = c, .feeders = r->feeders, .n_feeders = c->n_outputs, .tallies = r->tallies,
+                                .reference = c->n_outputs > 0 ? r->conf.recovered[ref] : NULL };
+    int e = pipeline_new(&pc, &r->pipeline, err);
+    if (e < 0)
+        return e;
+    struct tail_conf tc = { .conf = c, .outputs = (uint32_t)((UINT64_C(1) << c->n_outputs) - 1),
+                            .machine_salt = r->conf.machine_salt };
+    struct tail_sink sink = pipeline_sink(r->pipeline);
+    return tail_open(&tc, &sink, r->conf.recovered, c->n_outputs, &r->tail, err);
+}
+
+int reader_new(const struct reader_conf *conf, struct reader **ret_reader, struct err *err)
+{
+    struct reader *r = calloc(1, sizeof(*r));
+    if (r == NULL)
+        return err_set(err, -ENOMEM, "cannot make the reader");
+    r->conf = *conf;
+    r->inbox.event_fd = -1;
+    int e = inbox_init(&r->inbox);
+    e = e < 0 ? err_set(err, e, "cannot make the reader") : open_parts(r, err);
+    if (e < 0) {
+        reader_free(r);
+        return e;
+    }
+    if (conf->adopt != NULL)
+        tail_adopt(r->tail, conf->adopt);
+    r->conf.adopt = NULL;
+    r->conf.recovered = NULL;
+    *ret_reader = r;
+    return 0;
+}
+
+int reader_start(struct reader *r, struct writer *writer, struct err *err)
+{
+    for (size_t i = 0; i < r->conf.conf->n_outputs; i++)
+        r->feeders[i].writer = writer;
+    int e = -pthread_create(&r->thread, NULL, reader_main, r);
+    if (e < 0)
+        return err_set(err, e, "cannot start the reader");
+    r->is_started = true;
+    return 0;
+}
+
+void reader_stop(struct reader *r, int64_t grace_ns)
+{
+    if (r == NULL || !r->is_started)
+        return;
+    atomic_store(&r->stop_deadline_ns, clock_mono_ns() + grace_ns);
+    atomic_store(&r->is_stopping, true);
+    inbox_wake(&r->inbox);
+    (void)pthread_join(r->thread, NULL);
+    r->is_started = false;
+}
+
+struct tail *reader_take_tail(struct reader *r)
+{
+    struct tail *t = r->tail;
+    r->tail = NULL;
+    return t;
+}
+
+static void drop_messages(struct reader *r)
+{
+    struct inbox_link *list = inbox_take_all(&r->inbox);
+    while (list != NULL) {
+        struct message *m = CONTAINER_OF(list, struct message, link);
+        list = list->next;
+        ask_unref(m->ask);
+        free(m->files);
+        free(m);
+    }
+}
+
+void reader_free(struct reader *r)
+{
+    if (r == NULL)
+        return;
+    tail_close(r->tail);
+    for (size_t i = 0; r->feeders != NULL && i < r->conf.conf->n_outputs; i++)
+        feeder_deinit(&r->feeders[i]);
+    pipeline_free(r->pipeline);
+    tallies_free(r->tallies);
+    free(r->feeders);
+    if (r->inbox.event_fd >= 0) {
+        drop_messages(r);
+        inbox_deinit(&r->inbox);
+    }
+    free(r);
+}
+
+int reader_status(struct reader *r, struct buf *out, int64_t timeout_ns)
+{
+    struct ask *ask = ask_new(STATUS_BYTES_MAX);
+    if (ask == NULL)
+        return -ENOMEM;
+    post(r, (struct message){ .kind = MESSAGE_ASK, .ask = ask_ref(ask) });
+    int e = ask_wait(ask, timeout_ns, out);
+    ask_unref(ask);
+    return e;
+}

@@ -1,0 +1,41 @@
+/*
+ * source.h - one followed file as the pipeline sees it: its origin, and all decisions that do not change from line to
+ * line (level spec, tenant, which routes can match).
+ *
+ * Owns:    its origin, one block. Threads: reader.
+ */
+#ifndef TAILRACE_AGENT_SOURCE_H
+#define TAILRACE_AGENT_SOURCE_H
+
+#include "agent/base/record.h"
+#include "agent/tail/tail.h"
+#include "conf/conf.h"
+
+#define ROUTE_WORDS (ROUTES_MAX / 64)
+
+struct tally;
+
+struct source {
+    const struct conf_input *input;
+    uint32_t input_index;
+    uint64_t incarnation;
+    struct tail_file *file;
+    struct origin *origin;
+    const struct levels *levels;        /* the input's, after static overrides; NULL keeps all */
+    bool has_dynamic_overrides;
+    const struct template *tenant;      /* of the input or an override */
+    uint32_t static_tenant;             /* id, or 0 when it is known per record */
+    uint64_t routes[ROUTE_WORDS];       /* bit = route may match: its static conditions hold */
+    uint64_t counted_off[STREAMS_MAX];  /* records that end at or below are in the input's ledger already */
+    struct tally *last_tally;
+};
+
+struct origin;
+/* All that the path and the configuration say. NULL when out of memory; the caller frees with origin_free. */
+struct origin *origin_new(const struct conf *conf, uint32_t input_index, struct slice path, struct pairs captures);
+void origin_free(struct origin *o);
+
+struct source *source_new(const struct conf *conf, struct tail_file *f, const struct tail_file_info *info);
+void source_free(struct source *s);
+
+#endif

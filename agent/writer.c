@@ -1,0 +1,543 @@
+#include "agent/writer.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "agent/base/clock.h"
+#include "agent/base/limits.h"
+#include "agent/base/log.h"
+#include "agent/base/stats.h"
+#include "agent/base/tenants.h"
+
+/* Raw bytes handed over and not yet written, of one output: two full bodies and a bit, so that the writer never waits
+ * for the reader, and memory stays bounded when the disk stands still. */
+#define INFLIGHT_BYTES_MAX (3 * MIB)
+#define RING_GROUPS 16
+#define SYNC_BYTES (8 * MIB)
+#define RETRY_MIN_NS (100 * NS_PER_MS)
+#define RETRY_MAX_NS (2 * NS_PER_SEC)
+#define WIRE_BYTES_MAX (64 * MIB)
+/* A wire buffer that one large body made is given back above this. */
+#define WIRE_BYTES_KEEP (2 * MIB)
+#define ROWS_MAX 4096
+
+/* Lines of an output row that are written but whose sync has not been seen to succeed. */
+struct unsynced {
+    struct output_row *row;
+    uint32_t lines;
+};
+
+struct channel { /* one output's */
+    struct output *output;
+    struct queue *queue;
+    struct ring ring;
+    _Atomic size_t inflight_bytes;
+    _Atomic bool wants_space;
+
+    /* writer thread only */
+    struct group *current;      /* popped and not wholly written */
+    struct buf wire;            /* of current->bodies, when is_sealed */
+    bool is_sealed;
+    uint32_t epoch;             /* fences so far; groups pushed before the reader knew are dropped */
+    int64_t retry_at_ns, retry_delay_ns;
+    int64_t dirty_since_ns;     /* 0 = clean */
+    uint64_t unsynced_bytes;
+    uint64_t written_number;    /* of the last whole group */
+    struct unsynced *unsynced;
+    size_t n_unsynced, cap_unsynced, n_whole; /* n_whole: of whole groups */
+    bool is_blocked;
+    enum blocked_reason blocked_reason;
+};
+
+struct writer {
+    struct writer_conf conf;
+    struct channel *channels;
+    struct inbox inbox;
+    pthread_t thread;
+    bool is_started;
+    _Atomic bool is_stopping;
+    _Atomic int64_t stop_deadline_ns;
+    void (*on_frames)(void *ctx);
+    void *on_frames_ctx;
+    struct frame_row rows[ROWS_MAX];
+};
+
+void group_free(struct group *g, const struct output *out)
+{
+    if (g == NULL)
+        return;
+    while (g->bodies != NULL) {
+        struct body *b = g->bodies;
+        g->bodies = b->next;
+        out->ops->discard((struct output *)out, b);
+        body_free(b);
+    }
+    free(g->storage);
+    free(g);
+}
+
+int writer_push(struct writer *w, uint32_t output, struct group *g)
+{
+    struct channel *c = &w->channels[output];
+    size_t used = atomic_load(&c->inflight_bytes);
+    if (used > 0 && used + g->raw_bytes > INFLIGHT_BYTES_MAX) {
+        atomic_store(&c->wants_space, true);
+        /* The writer may have finished between the look and the wish: look again. */
+        if (atomic_load(&c->inflight_bytes) > 0)
+            return -EAGAIN;
+        atomic_store(&c->wants_space, false);
+    }
+    size_t raw_bytes = g->raw_bytes; /* g belongs to the writer after the push */
+    atomic_fetch_add(&c->inflight_bytes, raw_bytes);
+    int r = ring_push(&c->ring, g);
+    if (r < 0) {
+        atomic_fetch_sub(&c->inflight_bytes, raw_bytes);
+        atomic_store(&c->wants_space, true);
+        if (ring_used(&c->ring) == 0)
+            inbox_wake(&w->inbox); /* it drained meanwhile: have the wish heard */
+        return r;
+    }
+    inbox_wake(&w->inbox);
+    return 0;
+}
+
+void writer_post(struct writer *w, struct writer_job *job)
+{
+    inbox_post(&w->inbox, &job->link);
+}
+
+void writer_wake(struct writer *w)
+{
+    inbox_wake(&w->inbox);
+}
+
+void writer_set_listener(struct writer *w, void (*on_frames)(void *ctx), void *ctx)
+{
+    w->on_frames = on_frames;
+    w->on_frames_ctx = ctx;
+}
+
+static bool run_jobs(struct writer *w)
+{
+    struct inbox_link *list = inbox_take_all(&w->inbox);
+    bool any = list != NULL;
+    while (list != NULL) {
+        struct writer_job *job = CONTAINER_OF(list, struct writer_job, link);
+        list = list->next;
+        job->run(job);
+        job->done(job); /* frees it, or hands it back: not ours from here on */
+    }
+    return any;
+}
+
+/* ---- what is written but not synced: counted as accepted at once, taken back when the sync fails ---- */
+
+static int unsynced_add(struct channel *c, struct output_row *row, uint32_t lines)
+{
+    if (c->n_unsynced == c->cap_unsynced) {
+        size_t cap = MAX(c->cap_unsynced * 2, (size_t)64);
+        struct unsynced *more = realloc(c->unsynced, cap * sizeof(*more));
+        if (more == NULL)
+            return -ENOMEM;
+        c->unsynced = more;
+        c->cap_unsynced = cap;
+    }
+    c->unsynced[c->n_unsynced++] = (struct unsynced){ row, lines };
+    return 0;
+}
+
+static int note_rows(struct channel *c, const struct body *b)
+{
+    size_t before = c->n_unsynced;
+    for (uint32_t i = 0; i < b->n_rows; i++) {
+        struct output_row *row = stats_output_row(c->output->conf->index, b->rows[i].tenant);
+        int r = row == NULL ? -ENOMEM : unsynced_add(c, row, b->rows[i].lines);
+        if (r < 0) {
+            c->n_unsynced = before;
+            return r;
+        }
+    }
+    return 0;
+}
+
+static void group_is_whole(struct channel *c)
+{
+    for (size_t i = c->n_whole; i < c->n_unsynced; i++) {
+        counter_add(&c->unsynced[i].row->accepted_lines, c->unsynced[i].lines);
+        gauge_add(&c->unsynced[i].row->queued_lines, c->unsynced[i].lines);
+    }
+    c->n_whole = c->n_unsynced;
+}
+
+static void take_back_unsynced(struct channel *c)
+{
+    for (size_t i = 0; i < c->n_whole; i++) {
+        atomic_fetch_sub_explicit(&c->unsynced[i].row->accepted_lines, c->unsynced[i].lines, memory_order_relaxed);
+        gauge_add(&c->unsynced[i].row->queued_lines, -(int64_t)c->unsynced[i].lines);
+    }
+    c->n_unsynced = c->n_whole = 0;
+}
+
+/* ---- blocked and not ---- */
+
+static void set_blocked(struct channel *c, bool is_blocked, enum blocked_reason reason, int code)
+{
+    struct output_stats *s = &stats.outputs[c->output->conf->index];
+    if (is_blocked && (!c->is_blocked || c->blocked_reason != reason)) {
+        for (int i = 0; i < BLOCKED_REASONS; i++)
+            gauge_set(&s->blocked[i], i == (int)reason);
+        log_warn("queue", "queue.blocked", "the queue takes no more: reading for this output waits",
+                 LOG_SLICE("output", c->output->conf->name), LOG_CSTR("reason", blocked_reason_name(reason)),
+                 LOG_CSTR("error", strerrordesc_np(-code)));
+    } else if (!is_blocked && c->is_blocked) {
+        for (int i = 0; i < BLOCKED_REASONS; i++)
+            gauge_set(&s->blocked[i], 0);
+        log_info("queue", "queue.recovered", "the queue takes lines again",
+                 LOG_SLICE("output", c->output->conf->name));
+    }
+    c->is_blocked = is_blocked;
+    c->blocked_reason = reason;
+}
+
+static void write_failed(struct channel *c, int code, int64_t now)
+{
+    enum blocked_reason reason = BLOCKED_WRITE_ERROR;
+    if (!queue_is_blocked(c->queue, &reason))
+        reason = code == -ENOSPC ? BLOCKED_DISK_FULL : BLOCKED_WRITE_ERROR;
+    set_blocked(c, true, reason, code);
+    c->retry_delay_ns = MIN(MAX(c->retry_delay_ns * 2, RETRY_MIN_NS), RETRY_MAX_NS);
+    c->retry_at_ns = now + c->retry_delay_ns;
+}
+
+/* ---- one group ---- */
+
+static void body_drop_first(struct channel *c, struct group *g)
+{
+    struct body *b = g->bodies;
+    g->bodies = b->next;
+    c->output->ops->discard(c->output, b);
+    body_free(b);
+    c->is_sealed = false;
+    buf_reset(&c->wire);
+    buf_shrink(&c->wire, WIRE_BYTES_KEEP);
+}
+
+static int seal(struct channel *c, struct body *b)
+{
+    if (c->is_sealed)
+        return 0;
+    buf_reset(&c->wire);
+    int r = c->output->ops->seal(c->output, b, &c->wire);
+    c->is_sealed = r == 0;
+    return r;
+}
+
+static size_t frame_rows(struct writer *w, const struct body *b)
+{
+    size_t n = MIN((size_t)b->n_rows, (size_t)ROWS_MAX);
+    for (size_t i = 0; i < n; i++)
+        w->rows[i] = (struct frame_row){ .input = w->conf.input_name(w->conf.input_ctx, b->rows[i].input),
+                                         .tenant = tenant_name(b->rows[i].tenant),
+                                         .lines = b->rows[i].lines };
+    return n;
+}
+
+/* Writes the first body of g, with the end of the group when it is the last. */
+static int write_body(struct writer *w, struct channel *c, struct group *g)
+{
+    struct body *b = g->bodies;
+    int r = seal(c, b);
+    if (r < 0)
+        return r;
+    struct frame_in frame = { .route = buf_slice(&b->route),
+                              .wire = buf_slice(&c->wire),
+                              .raw_len = (uint32_t)b->raw_bytes,
+                              .lines = b->lines,
+                              .rows = w->rows,
+                              .n_rows = frame_rows(w, b),
+                              .runs = buf_slice(&b->runs),
+                              .built_ns = b->oldest_read_ns };
+    bool is_last = b->next == NULL && g->is_end;
+    uint64_t seq;
+    r = note_rows(c, b);
+    if (r < 0)
+        return r;
+    r = queue_append(c->queue, &frame, is_last ? &g->end : NULL, &seq);
+    if (r < 0) {
+        c->n_unsynced -= b->n_rows;
+        return r;
+    }
+    c->unsynced_bytes += c->wire.len;
+    body_drop_first(c, g);
+    if (is_last)
+        group_is_whole(c);
+    return 0;
+}
+
+static int write_group(struct writer *w, struct channel *c)
+{
+    struct group *g = c->current;
+    bool had_bodies = g->bodies != NULL;
+    while (g->bodies != NULL) {
+        int r = write_body(w, c, g);
+        if (r < 0)
+            return r;
+        stats_turn(THREAD_WRITER);
+    }
+    if (g->is_end && !had_bodies) {
+        uint64_t seq;
+        int r = queue_append(c->queue, NULL, &g->end, &seq);
+        if (r < 0)
+            return r;
+        group_is_whole(c);
+    }
+    return 0;
+}
+
+static void drop_current(struct writer *w, struct channel *c)
+{
+    struct group *g = c->current;
+    atomic_fetch_sub(&c->inflight_bytes, g->raw_bytes);
+    c->current = NULL;
+    c->is_sealed = false;
+    group_free(g, c->output);
+    if (atomic_exchange(&c->wants_space, false))
+        w->conf.events.on_space(w->conf.events.ctx, c->output->conf->index);
+}
+
+static void group_done(struct writer *w, struct channel *c, int64_t now)
+{
+    if (c->current->is_end) {
+        c->written_number = c->current->number;
+        if (c->dirty_since_ns == 0)
+            c->dirty_since_ns = now;
+    }
+    set_blocked(c, false, BLOCKED_FULL, 0);
+    c->retry_at_ns = c->retry_delay_ns = 0;
+    drop_current(w, c);
+}
+
+static void publish_gauges(struct channel *c)
+{
+    gauge_set(&stats.outputs[c->output->conf->index].queue_bytes, (int64_t)queue_bytes(c->queue));
+}
+
+static void drop_pushed(struct channel *c)
+{
+    bool was_wanted;
+    group_free(c->current, c->output);
+    c->current = NULL;
+    c->is_sealed = false;
+    for (struct group *g; (g = ring_pop(&c->ring, &was_wanted)) != NULL;)
+        group_free(g, c->output);
+    atomic_store(&c->inflight_bytes, 0);
+}
+
+static void sync_failed(struct writer *w, struct channel *c, int code)
+{
+    const struct recovered_file *files;
+    size_t n;
+    log_error("queue", "queue.sync_failed",
+              "a sync of the queue failed: a new segment is begun and what was not durable is read again",
+              LOG_SLICE("output", c->output->conf->name), LOG_CSTR("error", strerrordesc_np(-code)));
+    take_back_unsynced(c);
+    queue_fenced(c->queue, &files, &n);
+    /* What was pushed follows positions that are void now; its lines are read again. The epoch tells such groups from
+     * those that the reader makes after it has heard of the fence. */
+    c->epoch++;
+    if (c->current != NULL)
+        drop_current(w, c);
+    w->conf.events.on_fence(w->conf.events.ctx, c->output->conf->index, c->epoch, files, n);
+    c->n_unsynced = c->n_whole = 0;
+    c->unsynced_bytes = 0;
+    c->dirty_since_ns = 0;
+}
+
+static void sync_channel(struct writer *w, struct channel *c)
+{
+    uint64_t number = c->written_number;
+    gauge_set(&stats.writer_in_sync, 1);
+    int r = queue_sync(c->queue);
+    gauge_set(&stats.writer_in_sync, 0);
+    stats_turn(THREAD_WRITER);
+    if (r < 0) {
+        sync_failed(w, c, r);
+        return;
+    }
+    /* Lines of an open group (after n_whole) stay to be counted. */
+    size_t rest = c->n_unsynced - c->n_whole;
+    for (size_t i = 0; i < rest; i++)
+        c->unsynced[i] = c->unsynced[c->n_whole + i];
+    c->n_unsynced = rest;
+    c->n_whole = 0;
+    c->unsynced_bytes = 0;
+    c->dirty_since_ns = 0;
+    w->conf.events.on_durable(w->conf.events.ctx, c->output->conf->index, number);
+    if (w->on_frames != NULL)
+        w->on_frames(w->on_frames_ctx);
+}
+
+static bool sync_is_due(const struct channel *c, int64_t now)
+{
+    if (c->dirty_since_ns == 0)
+        return false;
+    const struct queue_conf *conf = &c->output->conf->queue;
+    return conf->sync != QUEUE_SYNC_INTERVAL || c->unsynced_bytes >= SYNC_BYTES ||
+           now - c->dirty_since_ns >= conf->sync_interval_ns;
+}
+
+/* Writes what is there; true when something was done. */
+static bool channel_turn(struct writer *w, struct channel *c, int64_t now)
+{
+    bool was_wanted, any = false;
+    while (now >= c->retry_at_ns) {
+        if (c->current == NULL && (c->current = ring_pop(&c->ring, &was_wanted)) == NULL)
+            break;
+        if (c->current->epoch != c->epoch) {
+            drop_current(w, c);
+            continue;
+        }
+        int r = write_group(w, c);
+        if (r < 0) {
+            write_failed(c, r, now);
+            break;
+        }
+        group_done(w, c, now);
+        any = true;
+        if (sync_is_due(c, clock_mono_ns()))
+            break; /* the others' turn comes after the sync */
+    }
+    if (sync_is_due(c, clock_mono_ns()))
+        sync_channel(w, c);
+    publish_gauges(c);
+    return any;
+}
+
+static int64_t next_wake(const struct writer *w)
+{
+    int64_t at = INT64_MAX;
+    for (size_t i = 0; i < w->conf.n_outputs; i++) {
+        const struct channel *c = &w->channels[i];
+        if (c->current != NULL)
+            at = MIN(at, c->retry_at_ns);
+        if (c->dirty_since_ns != 0)
+            at = MIN(at, c->dirty_since_ns + c->output->conf->queue.sync_interval_ns);
+    }
+    return at;
+}
+
+static void wait_for_work(struct writer *w)
+{
+    int64_t at = next_wake(w), now = clock_mono_ns();
+    int64_t wait_ns = MIN(at == INT64_MAX ? 10 * NS_PER_SEC : at - now, 10 * NS_PER_SEC);
+    struct pollfd p = { .fd = w->inbox.event_fd, .events = POLLIN };
+    if (wait_ns > 0)
+        (void)poll(&p, 1, (int)((wait_ns + NS_PER_MS - 1) / NS_PER_MS)); /* an error only makes a turn more */
+}
+
+static bool is_drained(struct writer *w)
+{
+    for (size_t i = 0; i < w->conf.n_outputs; i++)
+        if (w->channels[i].current != NULL || ring_used(&w->channels[i].ring) > 0)
+            return false;
+    return true;
+}
+
+static void finish(struct writer *w)
+{
+    for (size_t i = 0; i < w->conf.n_outputs; i++) {
+        struct channel *c = &w->channels[i];
+        if (queue_in_group(c->queue))
+            queue_abandon_group(c->queue);
+        if (c->dirty_since_ns != 0)
+            sync_channel(w, c);
+        drop_pushed(c);
+    }
+}
+
+static void *writer_main(void *arg)
+{
+    struct writer *w = arg;
+    (void)pthread_setname_np(pthread_self(), "writer");
+    for (;;) {
+        stats_turn(THREAD_WRITER);
+        (void)run_jobs(w);
+        bool any = false;
+        int64_t now = clock_mono_ns();
+        for (size_t i = 0; i < w->conf.n_outputs; i++)
+            any |= channel_turn(w, &w->channels[i], now);
+        if (atomic_load(&w->is_stopping) && (is_drained(w) || now >= atomic_load(&w->stop_deadline_ns)))
+            break;
+        if (!any)
+            wait_for_work(w);
+    }
+    finish(w);
+    (void)run_jobs(w);
+    return NULL;
+}
+
+int writer_start(const struct writer_conf *conf, struct writer **ret_writer, struct err *err)
+{
+    struct writer *w = calloc(1, sizeof(*w));
+    if (w == NULL)
+        return err_set(err, -ENOMEM, "cannot start the writer");
+    w->conf = *conf;
+    w->inbox.event_fd = -1;
+    w->channels = calloc(MAX(conf->n_outputs, (size_t)1), sizeof(*w->channels));
+    int r = w->channels == NULL ? -ENOMEM : inbox_init(&w->inbox);
+    for (size_t i = 0; r == 0 && i < conf->n_outputs; i++) {
+        struct channel *c = &w->channels[i];
+        c->output = conf->outputs[i].output;
+        c->queue = conf->outputs[i].queue;
+        ring_init(&c->ring, RING_GROUPS);
+        buf_init(&c->wire, WIRE_BYTES_MAX);
+        gauge_set(&stats.outputs[i].queue_limit_bytes, (int64_t)c->output->conf->queue.max_bytes);
+        publish_gauges(c);
+    }
+    if (r == 0) {
+        r = -pthread_create(&w->thread, NULL, writer_main, w);
+        w->is_started = r == 0;
+    }
+    if (r < 0) {
+        writer_free(w);
+        return err_set(err, r, "cannot start the writer");
+    }
+    *ret_writer = w;
+    return 0;
+}
+
+void writer_stop(struct writer *w, int64_t grace_ns)
+{
+    if (w == NULL || !w->is_started)
+        return;
+    atomic_store(&w->stop_deadline_ns, clock_mono_ns() + grace_ns);
+    atomic_store(&w->is_stopping, true);
+    inbox_wake(&w->inbox);
+    (void)pthread_join(w->thread, NULL);
+    w->is_started = false;
+}
+
+void writer_free(struct writer *w)
+{
+    if (w == NULL)
+        return;
+    assert(!w->is_started);
+    if (w->inbox.event_fd >= 0) {
+        (void)run_jobs(w);
+        inbox_deinit(&w->inbox);
+    }
+    for (size_t i = 0; w->channels != NULL && i < w->conf.n_outputs; i++) {
+        struct channel *c = &w->channels[i];
+        if (c->output == NULL)
+            continue;
+        drop_pushed(c);
+        buf_deinit(&c->wire);
+        free(c->unsynced);
+    }
+    free(w->channels);
+    free(w);
+}
