@@ -31,6 +31,8 @@ struct sender_conf {
     const struct sender_output *outputs;
     size_t n_outputs;
     struct writer *writer;
+    const struct slice *inputs;  /* names by index, for altered{refused_mapping}; borrowed, may be NULL */
+    size_t n_inputs;
     void (*on_space)(void *ctx, uint32_t output); /* sender thread: the queue got smaller, reading may go on */
     void *ctx;
 };

@@ -121,7 +121,9 @@ bool queue_is_blocked(const struct queue *q, enum blocked_reason *ret_reason);
 /* ---- writer ---- */
 /* One frame. end == NULL: more frames of this group follow (MORE). With end: closes the group; frame may be NULL (a
  * POS frame). All of a group go to one segment: a new one is begun (rolled) at a group's first frame when needed.
- * A failed or short write leaves the end where it was. *ret_seq: the frame's seq. */
+ * A failed or short write leaves the end where it was. *ret_seq: the frame's seq.
+ * -ESTALE: the segment before could not be synced when a new one was to begin; everything is as after a failed
+ * queue_sync(), and nothing of this group is in the queue. */
 NODISCARD int queue_append(struct queue *q, const struct frame_in *frame, const struct group_end *end,
                            uint64_t *ret_seq);
 /* True when a group is open (MORE was written last). */
@@ -134,6 +136,9 @@ bool queue_is_dirty(const struct queue *q); /* something is written and not sync
 NODISCARD int queue_sync(struct queue *q);
 /* After a failed sync: the positions at durable_seq of every live file. Valid until the next append. */
 void queue_fenced(struct queue *q, const struct recovered_file **ret_files, size_t *ret_n);
+/* The same for lines: what had been accepted and is void since the last failed sync or abandoned group, by (input,
+ * tenant). Valid until the next append. */
+void queue_voided(const struct queue *q, const struct frame_row **ret_rows, size_t *ret_n);
 
 /* Housekeeping at the sender's word, all durable when they return. */
 NODISCARD int queue_cursor_sync(struct queue *q);   /* what queue_ack wrote */
@@ -150,7 +155,9 @@ struct frame_orig {
 NODISCARD int queue_dead_append(struct queue *q, const struct frame_in *frame, const struct frame_orig *orig);
 /* One file per parked frame. *ret_id names it. -ENOSPC when max_bytes or the key's share would be passed. */
 NODISCARD int queue_park(struct queue *q, const struct frame_in *frame, const struct frame_orig *orig, uint64_t *ret_id);
-NODISCARD int queue_unpark(struct queue *q, uint64_t id); /* delivered, or counted lost */
+NODISCARD int queue_unpark(struct queue *q, uint64_t id); /* delivered */
+/* Gives up a parked frame: its lines are counted lost for this reason, here and in the ledger. */
+NODISCARD int queue_park_drop(struct queue *q, uint64_t id, enum lost_reason reason);
 
 /* ---- sender ---- */
 struct frame_head {
@@ -169,8 +176,9 @@ NODISCARD int queue_next(struct queue *q, struct frame_head *ret_head);
 void queue_rewind(struct queue *q);
 /* Its meta and body, CRCs checked. -EBADMSG: damaged (then it is counted, quarantined, and acknowledged). */
 NODISCARD int queue_load(struct queue *q, const struct frame_head *head, struct buf *meta, struct buf *body);
-/* In any order; the cursor moves over the contiguous prefix and is written in place when it moved (pwrite only). */
-void queue_ack(struct queue *q, uint64_t seq);
+/* In any order; the cursor moves over the contiguous prefix and is written in place when it moved (pwrite only). False:
+ * it was acknowledged before, by hand or because the frame was dropped meanwhile; then its lines are not to be counted. */
+bool queue_ack(struct queue *q, uint64_t seq);
 bool queue_has_cursor_news(const struct queue *q); /* written and not synced, or segments to unlink */
 /* Parked frames as found at open and added since, oldest first: 1, 0 = end. *iter starts at 0. */
 NODISCARD int queue_parked_next(struct queue *q, uint64_t *iter, struct frame_head *ret_head);

@@ -1,0 +1,252 @@
+/*
+ * core.h - inside the queue: the struct, and what its files call of each other. Nothing outside agent/queue and its
+ * tests includes this.
+ *
+ * What belongs to whom: fields under "writer" to the writer thread, under "sender" to the sender thread; those under
+ * "lock" to whoever holds it, never across I/O. cursor_lock alone is held across one pwrite of 512 bytes, so that slots
+ * are written in the order of their generations; it is taken before lock.
+ */
+#ifndef TAILRACE_QUEUE_CORE_H
+#define TAILRACE_QUEUE_CORE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
+
+#include "agent/queue/frame.h"
+#include "agent/queue/fs.h"
+#include "agent/queue/positions.h"
+#include "agent/queue/queue.h"
+#include "agent/queue/totals.h"
+
+/* Frames after the cursor that may be handed out and acknowledged out of order. The bits fit a cursor slot. */
+#define QUEUE_WINDOW 2048
+#define SEGMENT_BYTES_MIN (4 * MIB)
+#define SEGMENT_BYTES_MAX (64 * MIB)
+#define GROUP_BYTES_MAX (8 * MIB)
+/* Ranges of seqs whose loss is counted, remembered until the cursor has passed them. More: the oldest is forgotten. */
+#define SPANS_MAX 256
+/* Copies of damaged bytes made by one process; beyond this damage is counted and not kept. */
+#define QUARANTINE_BYTES_MAX (256 * MIB)
+
+/* Zero: the production value. Set by tests before queue_open. */
+struct queue_tuning {
+    uint64_t segment_bytes, dead_file_bytes;
+};
+extern struct queue_tuning queue_tuning;
+
+struct segment {
+    uint64_t id, first_seq, fence;
+    uint64_t last_seq;      /* of the last closed group, not above a later fence; first_seq - 1: none */
+    uint64_t last_data_seq; /* 0: none; UINT64_MAX: not known */
+    uint64_t bytes;
+    uint32_t salt, wire_form;
+};
+
+struct span {
+    uint64_t first, last;
+};
+
+/* A frame that was handed out: where it stands, so that going back costs nothing. */
+struct handed {
+    uint64_t seq, segment_id, off;
+};
+
+struct parked {
+    uint64_t id, bytes;
+    uint32_t route; /* index in park.routes */
+    struct frame_head head;
+};
+
+struct parked_route {
+    struct slice key; /* owned */
+    uint64_t bytes;
+};
+
+struct dead_file {
+    uint64_t id, bytes;
+};
+
+struct seen {
+    uint64_t seq;
+    uint32_t item;
+};
+
+/* dead/: dead letters, and the ledger of what is dead or lost. Writer. */
+struct dead_log {
+    int dir_fd, fd;
+    uint64_t id, end, next_seq; /* of the file that is written; fd -1: none yet */
+    uint32_t salt;
+    struct dead_file *files;    /* by id, the oldest first */
+    size_t n_files, cap_files;
+    uint64_t bytes, dropped_id;
+    struct tally tally;         /* durable in the log */
+    struct seen *seen;          /* dead letters of frames that the cursor has not passed: not written twice */
+    size_t n_seen, cap_seen;
+    struct totals unsettled;    /* at open: their lines, which count as queued and not as dead */
+};
+
+#define READER_FDS 4
+
+struct queue {
+    const struct fs_ops *fs;
+    struct queue_conf conf;
+    char *name;
+    uint32_t output_index, wire_form;
+    uint64_t min_free_bytes;
+    unsigned min_free_percent;
+    uint64_t segment_bytes, group_bytes;
+    uint8_t uuid[UUID_BYTES];
+    int dir_fd, lock_fd, parked_fd, quarantine_fd;
+
+    _Atomic uint64_t durable_seq, acked_seq, bytes;
+    _Atomic int blocked; /* enum blocked_reason + 1, 0 = not */
+
+    /* ---- lock ---- */
+    pthread_mutex_t lock;
+    struct segment *segs; /* by id */
+    size_t n_segs, cap_segs;
+    uint64_t bits[QUEUE_WINDOW / 64]; /* bit seq % QUEUE_WINDOW: acknowledged, above the cursor */
+    bool is_cursor_news;              /* moved or bits set since the last cursor_write */
+    uint64_t generation, synced_generation; /* of the cursor file: written, known durable */
+    uint64_t written_acked_seq, synced_acked_seq;
+    struct span spans[SPANS_MAX];
+    size_t n_spans;
+    struct tally losses;              /* not in the log yet */
+    bool has_losses;
+    struct span damaged[SPANS_MAX];   /* to be acknowledged when their loss is in the log */
+    size_t n_damaged;
+    struct parked *parked;
+    size_t n_parked, cap_parked;
+    struct parked_route *routes;
+    size_t n_routes, cap_routes;
+    uint64_t next_parked_id, parked_bytes;
+
+    pthread_mutex_t cursor_lock;
+    int cursor_fd;
+    bool is_cursor_unsafe; /* a sync of it failed: write a slot again before the next */
+
+    /* ---- writer ---- */
+    int fd;                          /* the newest segment; -1: none could be made yet */
+    uint64_t end, synced_end;        /* of the file */
+    uint64_t group_end, group_seq;   /* of the last closed group */
+    uint64_t group_data_seq;         /* the last DATA frame of it or before */
+    uint64_t next_seq, top_seq;      /* top_seq: the highest ever written */
+    uint64_t synced_seq;             /* as durable_seq, but never ahead of a real sync */
+    uint64_t last_id;
+    uint32_t salt;
+    bool in_group, must_roll, is_failed; /* is_failed: a sync failed, the segment is left as it is */
+    uint64_t group_data, group_lines;    /* of the open group */
+    int spare_fd;                        /* the next segment, made early */
+    uint64_t spare_id;
+    bool is_spare_tried;
+    struct positions positions;
+    struct totals totals;
+    struct frame_row *voided;            /* what the last fence made void */
+    size_t n_voided;
+    struct buf meta, snap;
+    struct dead_log dead;
+
+    /* ---- sender ---- */
+    uint64_t read_seq;               /* the next to be looked at */
+    uint64_t read_segment, read_off; /* where it stands; segment 0: to be found */
+    struct {
+        uint64_t segment_id;
+        int fd;
+    } read_fds[READER_FDS];
+    unsigned read_fd_next;
+    struct handed handed[QUEUE_WINDOW];
+    _Atomic uint64_t quarantined_bytes;
+
+    /* ---- open ---- */
+    struct ledger_row *rec_ledger;
+    struct recovered_row *rec_rows;
+};
+
+/* segment.c */
+#define SEGMENT_NAME_BYTES 32
+void segment_name(char out[SEGMENT_NAME_BYTES], uint64_t id);
+/* "%016x" + suffix: the id, or 0 for another name. */
+uint64_t segment_name_parse(const char *name, const char *suffix);
+NODISCARD int segment_begin(struct queue *q);    /* the next segment, durable; from here on it is written */
+NODISCARD int segment_seal(struct queue *q);     /* SEAL and sync; nothing may be unsealed after it */
+void segment_make_spare(struct queue *q);
+void segment_drop_spare(struct queue *q);
+NODISCARD int segment_list_add(struct queue *q, const struct segment *s); /* takes the lock */
+/* Bytes of one frame, in one write. Returns its length in *ret_bytes. */
+NODISCARD int frame_write(struct queue *q, int fd, uint64_t off, struct frame_hdr *h, struct slice meta,
+                          struct slice body);
+uint32_t random_u32(void);
+void random_bytes(void *ptr, size_t len);
+
+/* queue.c */
+void queue_fence(struct queue *q);
+void queue_publish(struct queue *q); /* everything of closed groups is durable */
+void queue_set_blocked(struct queue *q, int err);
+NODISCARD int queue_meta_frame(struct buf *meta, const struct frame_in *f, const struct frame_orig *orig);
+
+/* cursor.c */
+#define CURSOR_SLOT_BYTES 512
+#define CURSOR_SLOT_OFF 4096 /* of the second */
+struct cursor_slot {
+    uint64_t generation, acked_seq;
+    uint8_t uuid[UUID_BYTES];
+    uint64_t bits[QUEUE_WINDOW / 64]; /* bit i: acked_seq + 1 + i */
+};
+void cursor_encode(const struct cursor_slot *c, uint8_t out[CURSOR_SLOT_BYTES]);
+NODISCARD int cursor_decode(const uint8_t in[CURSOR_SLOT_BYTES], struct cursor_slot *ret);
+/* The newer valid slot: true. */
+bool cursor_read(const struct fs_ops *fs, int fd, struct cursor_slot *ret);
+NODISCARD int cursor_create(struct queue *q);
+NODISCARD int cursor_write(struct queue *q); /* both threads */
+
+/* ack.c: all take the lock themselves but those named _locked. */
+bool ack_is_done_locked(const struct queue *q, uint64_t seq);
+bool ack_is_done(struct queue *q, uint64_t seq);
+/* True when it was not acknowledged before. The cursor moves over what is contiguous. */
+bool ack_mark_locked(struct queue *q, uint64_t seq);
+/* A range of any length: false when it lies beyond the window; to be tried again when the cursor has come closer. */
+bool ack_span_locked(struct queue *q, struct span s);
+/* Frames whose loss is counted. */
+void ack_damaged_locked(struct queue *q);
+/* The segment that holds seq, or the next one after it; NULL: none yet. */
+struct segment *segment_of_locked(const struct queue *q, uint64_t seq);
+
+/* loss.c */
+bool spans_have_locked(const struct queue *q, uint64_t first, uint64_t last);
+void spans_add_locked(struct queue *q, uint64_t first, uint64_t last);
+/* Counts lines that were queued as lost: metrics, the log of the ledger at the next loss_flush, our log. */
+void loss_count(struct queue *q, enum lost_reason reason, const struct totals *rows, uint64_t bytes);
+/* The same for lines that were parked. */
+void loss_count_parked(struct queue *q, enum lost_reason reason, const struct totals *rows, uint64_t bytes);
+void loss_say(struct queue *q, enum lost_reason reason, uint64_t lines, uint64_t bytes);
+NODISCARD int loss_flush(struct queue *q); /* writer */
+/* Lines of the DATA frames with first <= seq <= last that are not acknowledged, by header and meta. */
+NODISCARD int loss_rows(struct queue *q, int fd, const struct segment *seg, uint64_t first, uint64_t last,
+                        struct totals *rows, uint64_t *ret_frames);
+/* Totals at a segment's beginning (SNAP). -EBADMSG: not to be had. */
+NODISCARD int segment_totals_begin(struct queue *q, const struct segment *seg, struct totals *ret);
+/* All that a segment should hold and does not, by header and meta: rows, and the ranges into the spans. */
+NODISCARD int segment_missing(struct queue *q, const struct segment *seg, struct totals *rows);
+NODISCARD int segment_open(struct queue *q, uint64_t id, int *ret_fd, uint64_t *ret_size);
+void quarantine_copy(struct queue *q, int fd, uint64_t segment_id, uint64_t off, uint64_t len);
+void quarantine_rename(struct queue *q, const char *name);
+
+/* dead.c */
+NODISCARD int dead_open(struct queue *q);
+void dead_close(struct queue *q);
+NODISCARD int dead_put_losses(struct queue *q, const struct tally *losses, const struct span *spans, size_t n);
+
+/* reader.c */
+void reader_close(struct queue *q);
+NODISCARD int frame_load(int fd, const struct frame_head *head, struct buf *meta, struct buf *body); /* -EBADMSG */
+
+/* parked.c */
+NODISCARD int parked_load(struct queue *q, const struct frame_head *head, struct buf *meta, struct buf *body);
+NODISCARD int parked_open(struct queue *q, struct tally *ret_lines);
+void parked_close(struct queue *q);
+
+/* recover.c */
+NODISCARD int recover(struct queue *q, struct queue_recovery *rec, struct err *err);
+
+#endif

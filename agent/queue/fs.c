@@ -1,0 +1,230 @@
+#include "agent/queue/fs.h"
+
+#include <assert.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+static int real_open(int dir_fd, const char *name, int flags, mode_t mode)
+{
+    int fd;
+    do
+        fd = openat(dir_fd, name, flags | O_CLOEXEC, mode);
+    while (fd < 0 && errno == EINTR);
+    return fd < 0 ? -errno : fd;
+}
+
+/* On Linux the descriptor is gone even when close says EINTR: never again. */
+static int real_close(int fd)
+{
+    return close(fd) < 0 && errno != EINTR ? -errno : 0;
+}
+
+static ssize_t real_pread(int fd, void *ptr, size_t len, uint64_t off)
+{
+    ssize_t n;
+    do
+        n = pread(fd, ptr, len, (off_t)off);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+static ssize_t real_pwritev(int fd, const struct iovec *iov, int n, uint64_t off)
+{
+    ssize_t done;
+    do
+        done = pwritev(fd, iov, n, (off_t)off);
+    while (done < 0 && errno == EINTR);
+    return done < 0 ? -errno : done;
+}
+
+/* EINTR is not retried blindly elsewhere, but for fdatasync it means that nothing was decided yet. */
+static int real_fdatasync(int fd)
+{
+    int r;
+    do
+        r = fdatasync(fd);
+    while (r < 0 && errno == EINTR);
+    return r < 0 ? -errno : 0;
+}
+
+static int real_sync_dir(int dir_fd)
+{
+    int r;
+    do
+        r = fsync(dir_fd);
+    while (r < 0 && errno == EINTR);
+    /* Some filesystems have no fsync on directories and need none. */
+    return r < 0 && errno != EINVAL ? -errno : 0;
+}
+
+static int real_truncate(int fd, uint64_t len)
+{
+    int r;
+    do
+        r = ftruncate(fd, (off_t)len);
+    while (r < 0 && errno == EINTR);
+    return r < 0 ? -errno : 0;
+}
+
+static int real_reserve(int fd, uint64_t len)
+{
+    int r;
+    do
+        r = fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)len);
+    while (r < 0 && errno == EINTR);
+    return r < 0 ? -errno : 0;
+}
+
+static int real_rename(int dir_fd, const char *from, int to_dir_fd, const char *to)
+{
+    return renameat(dir_fd, from, to_dir_fd, to) < 0 ? -errno : 0;
+}
+
+static int real_unlink(int dir_fd, const char *name)
+{
+    return unlinkat(dir_fd, name, 0) < 0 ? -errno : 0;
+}
+
+static int real_mkdir(int dir_fd, const char *name, mode_t mode)
+{
+    return mkdirat(dir_fd, name, mode) < 0 ? -errno : 0;
+}
+
+static int real_fstat(int fd, struct stat *st)
+{
+    return fstat(fd, st) < 0 ? -errno : 0;
+}
+
+static int real_stat(int dir_fd, const char *name, struct stat *st, bool follow)
+{
+    return fstatat(dir_fd, name, st, follow ? 0 : AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+}
+
+static bool is_dot(const char *name)
+{
+    return name[0] == '.' && (name[1] == '\0' || (name[1] == '.' && name[2] == '\0'));
+}
+
+/* Through a descriptor of its own: the caller's has one shared read position. */
+static int real_list(int dir_fd, void (*each)(void *ctx, const char *name), void *ctx)
+{
+    int fd = real_open(dir_fd, ".", O_RDONLY | O_DIRECTORY, 0);
+    if (fd < 0)
+        return fd;
+    DIR *dir = fdopendir(fd);
+    if (dir == NULL) {
+        int r = -errno;
+        (void)real_close(fd);
+        return r;
+    }
+
+    int r = 0;
+    for (;;) {
+        errno = 0;
+        const struct dirent *e = readdir(dir);
+        if (e == NULL) {
+            r = -errno;
+            break;
+        }
+        if (!is_dot(e->d_name))
+            each(ctx, e->d_name);
+    }
+    (void)closedir(dir);
+    return r;
+}
+
+static int real_space(int fd, struct fs_space *ret)
+{
+    struct statvfs vfs;
+    int r;
+    do
+        r = fstatvfs(fd, &vfs);
+    while (r < 0 && errno == EINTR);
+    if (r < 0)
+        return -errno;
+    ret->free_bytes = (uint64_t)vfs.f_bavail * vfs.f_frsize;
+    ret->total_bytes = (uint64_t)vfs.f_blocks * vfs.f_frsize;
+    return 0;
+}
+
+static int real_lock(int fd)
+{
+    int r;
+    do
+        r = flock(fd, LOCK_EX | LOCK_NB);
+    while (r < 0 && errno == EINTR);
+    return r < 0 ? -errno : 0;
+}
+
+const struct fs_ops fs_real = {
+    .open = real_open,
+    .close = real_close,
+    .pread = real_pread,
+    .pwritev = real_pwritev,
+    .fdatasync = real_fdatasync,
+    .sync_dir = real_sync_dir,
+    .truncate = real_truncate,
+    .reserve = real_reserve,
+    .rename = real_rename,
+    .unlink = real_unlink,
+    .mkdir = real_mkdir,
+    .fstat = real_fstat,
+    .stat = real_stat,
+    .list = real_list,
+    .space = real_space,
+    .lock = real_lock,
+};
+
+/* Set by tests before threads start. */
+static const struct fs_ops *current = &fs_real;
+
+const struct fs_ops *fs_current(void)
+{
+    return current;
+}
+
+void fs_set_ops(const struct fs_ops *ops)
+{
+    current = ops == NULL ? &fs_real : ops;
+}
+
+int fs_pwrite_full(int fd, const void *ptr, size_t len, uint64_t off)
+{
+    const char *p = ptr;
+    while (len > 0) {
+        struct iovec iov = { .iov_base = (void *)(uintptr_t)p, .iov_len = len };
+        ssize_t n = current->pwritev(fd, &iov, 1, off);
+        if (n < 0)
+            return (int)n;
+        if (n == 0)
+            return -EIO;
+        assert((size_t)n <= len);
+        p += n;
+        len -= (size_t)n;
+        off += (uint64_t)n;
+    }
+    return 0;
+}
+
+ssize_t fs_pread_full(int fd, void *ptr, size_t len, uint64_t off)
+{
+    char *p = ptr;
+    size_t done = 0;
+    while (done < len) {
+        ssize_t n = current->pread(fd, p + done, len - done, off + done);
+        if (n < 0)
+            return n;
+        if (n == 0)
+            break;
+        assert((size_t)n <= len - done);
+        done += (size_t)n;
+    }
+    return (ssize_t)done;
+}

@@ -1,0 +1,389 @@
+/*
+ * Lines that are lost: which, whose, counted once. Damaged bytes are set aside, never deleted.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "agent/base/log.h"
+#include "agent/base/stats.h"
+#include "agent/base/clock.h"
+#include "agent/base/tenants.h"
+#include "agent/queue/core.h"
+#include "agent/queue/scan.h"
+
+/* ---- seqs whose loss is counted ---- */
+
+bool spans_have_locked(const struct queue *q, uint64_t first, uint64_t last)
+{
+    for (size_t i = 0; i < q->n_spans; i++)
+        if (q->spans[i].first <= first && last <= q->spans[i].last)
+            return true;
+    return false;
+}
+
+void spans_add_locked(struct queue *q, uint64_t first, uint64_t last)
+{
+    uint64_t acked = atomic_load(&q->acked_seq);
+    size_t kept = 0;
+    for (size_t i = 0; i < q->n_spans; i++)
+        if (q->spans[i].last > acked)
+            q->spans[kept++] = q->spans[i];
+    q->n_spans = kept;
+    if (spans_have_locked(q, first, last))
+        return;
+    if (q->n_spans == SPANS_MAX) {
+        q->n_spans--;
+        memmove(q->spans, q->spans + 1, q->n_spans * sizeof(*q->spans));
+    }
+    q->spans[q->n_spans++] = (struct span){ first, last };
+}
+
+/* ---- counting ---- */
+
+static void count_row(struct queue *q, enum lost_reason reason, struct slice tenant, uint64_t lines, uint64_t bytes,
+                      bool was_parked)
+{
+    struct output_row *row = stats_output_row(q->output_index, tenant_intern(tenant));
+    if (row != NULL) {
+        counter_add(&row->lost_lines[reason], lines);
+        counter_add(&row->lost_bytes[reason], bytes);
+        gauge_add(was_parked ? &row->parked_lines : &row->queued_lines, -(int64_t)lines);
+    }
+    pthread_mutex_lock(&q->lock);
+    struct tally_row *t = tally_get(&q->losses, tenant);
+    if (t != NULL) {
+        t->lost[reason] += lines;
+        t->lost_bytes[reason] += bytes;
+    }
+    q->has_losses = true;
+    pthread_mutex_unlock(&q->lock);
+}
+
+void loss_say(struct queue *q, enum lost_reason reason, uint64_t lines, uint64_t bytes)
+{
+    gauge_set(&stats.outputs[q->output_index].last_lost_wall_ns, clock_wall_ns());
+    log_error("queue", "lines.lost", "lines of this output are lost", LOG_CSTR("output", q->name),
+              LOG_CSTR("reason", lost_reason_name(reason)), LOG_NUM("lines", lines), LOG_NUM("bytes", bytes));
+}
+
+/* Bytes are shared out by lines: a body holds those of many tenants. */
+static void count_rows(struct queue *q, enum lost_reason reason, const struct totals *rows, uint64_t bytes,
+                       bool was_parked)
+{
+    uint64_t lines = 0, left = bytes;
+    for (size_t i = 0; i < rows->n; i++)
+        lines += rows->rows[i].lines;
+    for (size_t i = 0; i < rows->n; i++) {
+        const struct totals_row *row = &rows->rows[i];
+        if (row->lines == 0)
+            continue;
+        uint64_t share = (uint64_t)((double)bytes * (double)row->lines / (double)lines);
+        share = MIN(share, left);
+        left -= share;
+        count_row(q, reason, row->tenant, row->lines, share, was_parked);
+    }
+    loss_say(q, reason, lines, bytes);
+}
+
+void loss_count(struct queue *q, enum lost_reason reason, const struct totals *rows, uint64_t bytes)
+{
+    count_rows(q, reason, rows, bytes, false);
+}
+
+void loss_count_parked(struct queue *q, enum lost_reason reason, const struct totals *rows, uint64_t bytes)
+{
+    count_rows(q, reason, rows, bytes, true);
+}
+
+static void tally_merge(struct tally *into, const struct tally *from)
+{
+    for (size_t i = 0; i < from->n; i++) {
+        struct tally_row *t = tally_get(into, from->rows[i].tenant);
+        for (size_t k = 0; t != NULL && k < LOST_REASONS; k++) {
+            t->lost[k] += from->rows[i].lost[k];
+            t->lost_bytes[k] += from->rows[i].lost_bytes[k];
+        }
+    }
+}
+
+int loss_flush(struct queue *q)
+{
+    struct span spans[SPANS_MAX];
+    pthread_mutex_lock(&q->lock);
+    if (!q->has_losses) {
+        pthread_mutex_unlock(&q->lock);
+        return 0;
+    }
+    struct tally losses = q->losses;
+    size_t n = q->n_spans;
+    memcpy(spans, q->spans, n * sizeof(*spans));
+    q->losses = (struct tally){ 0 };
+    q->has_losses = false;
+    pthread_mutex_unlock(&q->lock);
+
+    int r = dead_put_losses(q, &losses, spans, n);
+    if (r < 0) {
+        pthread_mutex_lock(&q->lock);
+        tally_merge(&q->losses, &losses);
+        q->has_losses = true;
+        pthread_mutex_unlock(&q->lock);
+    }
+    tally_deinit(&losses);
+    return r;
+}
+
+/* ---- what a segment holds, and what it should hold ---- */
+
+int segment_open(struct queue *q, uint64_t id, int *ret_fd, uint64_t *ret_size)
+{
+    char name[SEGMENT_NAME_BYTES];
+    segment_name(name, id);
+    int fd = q->fs->open(q->dir_fd, name, O_RDONLY, 0);
+    if (fd < 0)
+        return fd;
+    struct stat st;
+    int r = q->fs->fstat(fd, &st);
+    if (r < 0) {
+        (void)q->fs->close(fd);
+        return r;
+    }
+    *ret_fd = fd;
+    *ret_size = (uint64_t)st.st_size;
+    return 0;
+}
+
+static int add_counts(struct slice meta, struct totals *rows)
+{
+    struct meta_item item;
+    int r;
+    while ((r = meta_next(&meta, &item)) > 0) {
+        if (item.tag != META_COUNT)
+            continue;
+        struct slice input, tenant;
+        uint64_t lines;
+        r = meta_get_count(item.bytes, &input, &tenant, &lines);
+        if (r == 0)
+            r = totals_add(rows, input, tenant, lines);
+        if (r < 0)
+            return r;
+    }
+    return r;
+}
+
+/* A walk over the valid frames of a segment file, damaged places stepped over. */
+struct walk {
+    struct scan scan;
+    struct buf meta;
+    uint64_t off, seq; /* the next seq that may come */
+};
+
+static int walk_init(struct walk *w, int fd, uint64_t size, const struct segment *seg)
+{
+    *w = (struct walk){ .off = SEGMENT_HEAD_BYTES, .seq = seg->first_seq };
+    buf_init(&w->meta, SNAP_RAW_MAX);
+    return scan_init(&w->scan, fd, size, seg->salt);
+}
+
+static void walk_deinit(struct walk *w)
+{
+    scan_deinit(&w->scan);
+    buf_deinit(&w->meta);
+}
+
+static bool walk_next(struct walk *w, uint64_t last, uint64_t *ret_off, struct frame_hdr *ret)
+{
+    if (w->seq > last)
+        return false;
+    if (scan_head(&w->scan, w->off, ret) < 0 || ret->seq != w->seq)
+        if (!scan_find(&w->scan, w->off, w->seq, last, &w->off, ret))
+            return false;
+    *ret_off = w->off;
+    w->off += frame_bytes(ret);
+    w->seq = ret->seq + 1;
+    return true;
+}
+
+int loss_rows(struct queue *q, int fd, const struct segment *seg, uint64_t first, uint64_t last, struct totals *rows,
+              uint64_t *ret_frames)
+{
+    struct stat st;
+    int r = q->fs->fstat(fd, &st);
+    if (r < 0)
+        return r;
+    struct walk w;
+    r = walk_init(&w, fd, (uint64_t)st.st_size, seg);
+    struct frame_hdr h;
+    uint64_t off, frames = 0;
+    while (r == 0 && walk_next(&w, MIN(last, seg->last_seq), &off, &h)) {
+        if (h.type != FRAME_DATA || h.seq < first || ack_is_done(q, h.seq))
+            continue;
+        frames++;
+        r = scan_meta(&w.scan, off, &h, &w.meta);
+        if (r == 0)
+            r = add_counts(buf_slice(&w.meta), rows);
+        if (r != -ENOMEM)
+            r = 0;
+    }
+    walk_deinit(&w);
+    *ret_frames = frames;
+    return r;
+}
+
+static int totals_from_meta(struct slice meta, struct totals *ret)
+{
+    struct meta_item item;
+    int r;
+    while ((r = meta_next(&meta, &item)) > 0) {
+        r = totals_take(ret, item.tag, item.bytes);
+        if (r < 0)
+            return r;
+    }
+    return r;
+}
+
+int segment_totals_begin(struct queue *q, const struct segment *seg, struct totals *ret)
+{
+    int fd;
+    uint64_t size;
+    int r = segment_open(q, seg->id, &fd, &size);
+    if (r < 0)
+        return r;
+    struct walk w;
+    struct frame_hdr h;
+    r = walk_init(&w, fd, size, seg);
+    if (r == 0)
+        r = scan_head(&w.scan, SEGMENT_HEAD_BYTES, &h);
+    if (r == 0)
+        r = h.type == FRAME_SNAP ? scan_meta(&w.scan, SEGMENT_HEAD_BYTES, &h, &w.meta) : -EBADMSG;
+    if (r == 0)
+        r = totals_from_meta(buf_slice(&w.meta), ret);
+    walk_deinit(&w);
+    (void)q->fs->close(fd);
+    return r;
+}
+
+/* Walks the whole segment: rows = lines of good frames, totals = what its SEAL says, and every hole into the spans. */
+static int take_stock(struct queue *q, const struct segment *seg, struct totals *rows, struct totals *sealed,
+                      bool *ret_has_seal, struct span *holes, size_t *n_holes)
+{
+    int fd;
+    uint64_t size;
+    int r = segment_open(q, seg->id, &fd, &size);
+    if (r < 0)
+        return r;
+    struct walk w;
+    r = walk_init(&w, fd, size, seg);
+    uint64_t expect = seg->first_seq, off, seq_end = seg->last_seq + 1;
+    struct frame_hdr h = { 0 };
+    while (r == 0 && expect < seq_end) {
+        bool has = walk_next(&w, seg->last_seq, &off, &h);
+        uint64_t seq = has ? h.seq : seq_end;
+        if (seq > expect && *n_holes < SPANS_MAX)
+            holes[(*n_holes)++] = (struct span){ expect, seq - 1 };
+        expect = seq + 1;
+        if (!has)
+            break;
+        if (h.type != FRAME_DATA && h.type != FRAME_SEAL)
+            continue;
+        r = scan_meta(&w.scan, off, &h, &w.meta);
+        if (r == -EBADMSG) {
+            r = 0;
+            if (*n_holes < SPANS_MAX)
+                holes[(*n_holes)++] = (struct span){ h.seq, h.seq };
+        } else if (r == 0 && h.type == FRAME_SEAL) {
+            *ret_has_seal = true;
+            r = totals_from_meta(buf_slice(&w.meta), sealed);
+        } else if (r == 0) {
+            r = add_counts(buf_slice(&w.meta), rows);
+        }
+    }
+    walk_deinit(&w);
+    (void)q->fs->close(fd);
+    return r;
+}
+
+static bool next_segment(struct queue *q, uint64_t id, struct segment *ret)
+{
+    bool has = false;
+    pthread_mutex_lock(&q->lock);
+    for (size_t i = 0; i + 1 < q->n_segs && !has; i++) {
+        has = q->segs[i].id == id;
+        if (has)
+            *ret = q->segs[i + 1];
+    }
+    pthread_mutex_unlock(&q->lock);
+    return has;
+}
+
+/* Lines at the segment's end minus lines at its beginning minus lines of the good frames. Its own SEAL knows the end;
+ * when that is damaged, the next segment's SNAP, if nothing is missing between them. */
+int segment_missing(struct queue *q, const struct segment *seg, struct totals *rows)
+{
+    struct totals good = { 0 }, begin = { 0 };
+    struct span holes[SPANS_MAX];
+    size_t n_holes = 0;
+    bool has_end = false;
+    struct segment next;
+    int r = segment_totals_begin(q, seg, &begin);
+    if (r == 0)
+        r = take_stock(q, seg, &good, rows, &has_end, holes, &n_holes);
+    if (r == 0 && !has_end && next_segment(q, seg->id, &next) && next.fence == seg->last_seq) {
+        r = segment_totals_begin(q, &next, rows);
+        has_end = r == 0;
+    }
+    if (r == 0 && !has_end)
+        r = -EBADMSG;
+    if (r == 0) {
+        totals_subtract(rows, &begin);
+        totals_subtract(rows, &good);
+        pthread_mutex_lock(&q->lock);
+        for (size_t i = 0; i < n_holes; i++)
+            spans_add_locked(q, holes[i].first, holes[i].last);
+        pthread_mutex_unlock(&q->lock);
+    }
+    totals_deinit(&good);
+    totals_deinit(&begin);
+    return r;
+}
+
+/* ---- quarantine ---- */
+
+void quarantine_rename(struct queue *q, const char *name)
+{
+    char to[SEGMENT_NAME_BYTES * 3];
+    struct stat st;
+    snprintf(to, sizeof(to), "%s", name);
+    for (unsigned i = 1; i < 1000 && q->fs->stat(q->quarantine_fd, to, &st, false) == 0; i++)
+        snprintf(to, sizeof(to), "%s.%u", name, i);
+    int r = q->fs->rename(q->dir_fd, name, q->quarantine_fd, to);
+    log_error("queue", "queue.recovered", "a damaged queue file was set aside in quarantine/",
+              LOG_CSTR("output", q->name), LOG_CSTR("file", name), LOG_NUM("errno", -r));
+}
+
+/* As far as there is room: a copy for people must not fill the disk. The name says where the bytes stood, so the same
+ * damage is copied once. */
+void quarantine_copy(struct queue *q, int fd, uint64_t segment_id, uint64_t off, uint64_t len)
+{
+    char name[SEGMENT_NAME_BYTES * 3];
+    struct fs_space space;
+    if (atomic_load(&q->quarantined_bytes) + len > QUARANTINE_BYTES_MAX ||
+        q->fs->space(q->quarantine_fd, &space) < 0 || space.free_bytes < q->min_free_bytes + len)
+        return;
+    snprintf(name, sizeof(name), "%016llx-%llu.bad", (unsigned long long)segment_id, (unsigned long long)off);
+    int to = q->fs->open(q->quarantine_fd, name, O_WRONLY | O_CREAT | O_EXCL, 0600);
+    if (to < 0)
+        return;
+    atomic_fetch_add(&q->quarantined_bytes, len);
+    uint8_t *chunk = malloc(64 * KIB);
+    for (uint64_t done = 0; chunk != NULL && done < len;) {
+        ssize_t n = fs_pread_full(fd, chunk, (size_t)MIN(len - done, (uint64_t)(64 * KIB)), off + done);
+        if (n <= 0 || fs_pwrite_full(to, chunk, (size_t)n, done) < 0)
+            break;
+        done += (uint64_t)n;
+    }
+    free(chunk);
+    (void)q->fs->close(to); /* a copy for people: its loss loses nothing */
+}

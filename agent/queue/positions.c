@@ -1,0 +1,357 @@
+#include "agent/queue/positions.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "agent/base/bytes.h"
+#include "agent/queue/frame.h"
+
+/* Where a file stands. `is_set` is false for a file that was only named. */
+struct place {
+    uint64_t end;
+    uint64_t part_starts[STREAMS_MAX];
+    uint32_t head_crc, tail_crc;
+    uint32_t flags;
+    uint16_t tail_len;
+    uint8_t part_streams[STREAMS_MAX];
+    uint8_t n_parts;
+    bool is_set, is_gone;
+};
+
+struct position_entry {
+    struct file_ident ident; /* path and input owned */
+    struct place written, durable;
+    struct position_entry *next_dirty;
+    uint32_t next; /* in its hash chain: entry number + 1 */
+    bool is_dirty;
+};
+
+static size_t slot_of(const struct positions *p, uint64_t incarnation)
+{
+    return (size_t)((incarnation * UINT64_C(0x9e3779b97f4a7c15)) >> 32) & (p->n_heads - 1);
+}
+
+static struct position_entry *find(const struct positions *p, uint64_t incarnation)
+{
+    if (p->n_heads == 0)
+        return NULL;
+    for (uint32_t i = p->heads[slot_of(p, incarnation)]; i != 0; i = p->entries[i - 1]->next)
+        if (p->entries[i - 1]->ident.incarnation == incarnation)
+            return p->entries[i - 1];
+    return NULL;
+}
+
+static void chain(struct positions *p, size_t i)
+{
+    uint32_t *head = &p->heads[slot_of(p, p->entries[i]->ident.incarnation)];
+    p->entries[i]->next = *head;
+    *head = (uint32_t)(i + 1);
+}
+
+static void rechain(struct positions *p)
+{
+    memset(p->heads, 0, p->n_heads * sizeof(*p->heads));
+    for (size_t i = 0; i < p->n; i++)
+        chain(p, i);
+}
+
+static int grow(struct positions *p)
+{
+    if (p->n < p->cap)
+        return 0;
+    size_t cap = p->cap == 0 ? 64 : p->cap * 2;
+    struct position_entry **entries = realloc(p->entries, cap * sizeof(struct position_entry *));
+    if (entries == NULL)
+        return -ENOMEM;
+    p->entries = entries;
+    uint32_t *heads = calloc(cap, sizeof(*heads));
+    if (heads == NULL)
+        return -ENOMEM;
+    free(p->heads);
+    p->heads = heads;
+    p->n_heads = cap;
+    p->cap = cap;
+    rechain(p);
+    return 0;
+}
+
+static struct position_entry *get(struct positions *p, uint64_t incarnation)
+{
+    struct position_entry *e = find(p, incarnation);
+    if (e != NULL)
+        return e;
+    if (grow(p) < 0)
+        return NULL;
+    e = calloc(1, sizeof(*e));
+    if (e == NULL)
+        return NULL;
+    e->ident = (struct file_ident){ .incarnation = incarnation, .path = SLICE(""), .input = SLICE("") };
+    p->entries[p->n] = e;
+    chain(p, p->n++);
+    return e;
+}
+
+static void name_free(struct slice *name)
+{
+    if (name->len > 0)
+        free((void *)(uintptr_t)name->ptr);
+    *name = SLICE("");
+}
+
+static void entry_free(struct position_entry *e)
+{
+    name_free(&e->ident.path);
+    name_free(&e->ident.input);
+    free(e);
+}
+
+/* Only when it changed: most idents come with a longer fingerprint and the same path. */
+static int name_set(struct slice *name, struct slice to)
+{
+    if (slice_eq(*name, to))
+        return 0;
+    char *copy = slice_dup(to);
+    if (copy == NULL)
+        return -ENOMEM;
+    name_free(name);
+    if (to.len == 0)
+        free(copy);
+    else
+        *name = slice_of(copy, to.len);
+    return 0;
+}
+
+static int set_ident(struct positions *p, const struct file_ident *f)
+{
+    struct position_entry *e = get(p, f->incarnation);
+    if (e == NULL || name_set(&e->ident.path, f->path) < 0 || name_set(&e->ident.input, f->input) < 0)
+        return -ENOMEM;
+    struct slice path = e->ident.path, input = e->ident.input;
+    e->ident = *f;
+    e->ident.path = path;
+    e->ident.input = input;
+    return 0;
+}
+
+static void mark_dirty(struct positions *p, struct position_entry *e)
+{
+    if (e->is_dirty)
+        return;
+    e->is_dirty = true;
+    e->next_dirty = p->dirty;
+    p->dirty = e;
+}
+
+/* Removes what is gone for good. Numbers in the chains change, so all are made again. */
+static void sweep(struct positions *p)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < p->n; i++) {
+        struct position_entry *e = p->entries[i];
+        if (e->durable.is_gone && !e->is_dirty)
+            entry_free(e);
+        else
+            p->entries[kept++] = e;
+    }
+    p->n = kept;
+    rechain(p);
+}
+
+void positions_clear(struct positions *p)
+{
+    for (size_t i = 0; i < p->n; i++)
+        entry_free(p->entries[i]);
+    p->n = 0;
+    p->dirty = NULL;
+    if (p->n_heads > 0)
+        memset(p->heads, 0, p->n_heads * sizeof(*p->heads));
+    positions_export_free(p);
+}
+
+void positions_deinit(struct positions *p)
+{
+    positions_clear(p);
+    free(p->entries);
+    free(p->heads);
+    *p = (struct positions){ 0 };
+}
+
+int positions_prepare(struct positions *p, const struct group_end *end)
+{
+    for (size_t i = 0; i < end->n_files; i++)
+        if (set_ident(p, &end->files[i]) < 0)
+            return -ENOMEM;
+    for (size_t i = 0; i < end->n_positions; i++)
+        if (get(p, end->positions[i].incarnation) == NULL)
+            return -ENOMEM;
+    return 0;
+}
+
+static void place_set(struct place *w, const struct file_position *pos)
+{
+    assert(pos->n_parts <= STREAMS_MAX);
+    *w = (struct place){ .end = pos->end,
+                         .head_crc = pos->head_crc,
+                         .tail_crc = pos->tail_crc,
+                         .flags = pos->flags,
+                         .tail_len = pos->tail_len,
+                         .n_parts = pos->n_parts,
+                         .is_set = true };
+    for (size_t i = 0; i < pos->n_parts; i++) {
+        w->part_starts[i] = pos->parts[i].start;
+        w->part_streams[i] = pos->parts[i].stream;
+    }
+}
+
+static void advance(struct positions *p, struct position_entry *e, const struct file_position *pos)
+{
+    if (!e->durable.is_set)
+        e->durable = (struct place){ .end = pos->start, .is_set = true };
+    place_set(&e->written, pos);
+    mark_dirty(p, e);
+}
+
+void positions_apply(struct positions *p, const struct group_end *end)
+{
+    for (size_t i = 0; i < end->n_positions; i++) {
+        struct position_entry *e = find(p, end->positions[i].incarnation);
+        assert(e != NULL); /* positions_prepare() made it */
+        advance(p, e, &end->positions[i]);
+    }
+    for (size_t i = 0; i < end->n_gone; i++) {
+        struct position_entry *e = find(p, end->gone[i]);
+        if (e != NULL) {
+            e->written.is_gone = true;
+            mark_dirty(p, e);
+        }
+    }
+}
+
+void positions_commit(struct positions *p)
+{
+    bool has_gone = false;
+    struct position_entry *next;
+    for (struct position_entry *e = p->dirty; e != NULL; e = next) {
+        next = e->next_dirty;
+        e->is_dirty = false;
+        e->durable = e->written;
+        has_gone |= e->durable.is_gone;
+    }
+    p->dirty = NULL;
+    if (has_gone)
+        sweep(p);
+}
+
+void positions_rollback(struct positions *p)
+{
+    struct position_entry *next;
+    for (struct position_entry *e = p->dirty; e != NULL; e = next) {
+        next = e->next_dirty;
+        e->is_dirty = false;
+        e->written = e->durable;
+    }
+    p->dirty = NULL;
+}
+
+static void export_place(const struct position_entry *e, const struct place *w, struct file_position *ret)
+{
+    *ret = (struct file_position){ .incarnation = e->ident.incarnation,
+                                   .flags = w->flags,
+                                   .start = w->end,
+                                   .end = w->end,
+                                   .head_crc = w->head_crc,
+                                   .tail_crc = w->tail_crc,
+                                   .tail_len = w->tail_len,
+                                   .n_parts = w->n_parts };
+    for (size_t i = 0; i < w->n_parts; i++)
+        ret->parts[i] = (struct position_part){ .stream = w->part_streams[i], .start = w->part_starts[i] };
+}
+
+int positions_put(const struct positions *p, struct buf *meta)
+{
+    for (size_t i = 0; i < p->n; i++) {
+        const struct position_entry *e = p->entries[i];
+        if (e->written.is_gone)
+            continue;
+        int r = meta_put_file(meta, &e->ident);
+        if (r == 0 && e->written.is_set) {
+            struct file_position pos;
+            export_place(e, &e->written, &pos);
+            r = meta_put_position(meta, &pos);
+        }
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int take_part(struct positions *p, struct slice bytes)
+{
+    uint64_t incarnation;
+    struct position_part part;
+    int r = meta_get_part(bytes, &incarnation, &part);
+    if (r < 0)
+        return r;
+    struct position_entry *e = find(p, incarnation);
+    if (e == NULL || e->written.n_parts >= STREAMS_MAX)
+        return -EBADMSG;
+    e->written.part_starts[e->written.n_parts] = part.start;
+    e->written.part_streams[e->written.n_parts++] = part.stream;
+    return 0;
+}
+
+int positions_take(struct positions *p, uint8_t tag, struct slice bytes)
+{
+    int r = 0;
+    if (tag == META_FILE) {
+        struct file_ident f;
+        r = meta_get_file(bytes, &f);
+        return r < 0 ? r : set_ident(p, &f);
+    }
+    if (tag == META_POS) {
+        struct file_position pos;
+        r = meta_get_position(bytes, &pos);
+        if (r < 0)
+            return r;
+        struct position_entry *e = get(p, pos.incarnation);
+        if (e == NULL)
+            return -ENOMEM;
+        advance(p, e, &pos);
+    } else if (tag == META_PART) {
+        return take_part(p, bytes);
+    } else if (tag == META_GONE) {
+        for (; bytes.len >= 8; bytes = slice_from(bytes, 8)) {
+            uint64_t gone = get_le64(bytes.ptr);
+            positions_apply(p, &(struct group_end){ .gone = &gone, .n_gone = 1 });
+        }
+    }
+    return 0;
+}
+
+int positions_export(struct positions *p, const struct recovered_file **ret_files, size_t *ret_n)
+{
+    positions_export_free(p);
+    struct recovered_file *files = calloc(p->n + 1, sizeof(*files));
+    if (files == NULL)
+        return -ENOMEM;
+    size_t n = 0;
+    for (size_t i = 0; i < p->n; i++) {
+        const struct position_entry *e = p->entries[i];
+        if (e->durable.is_gone)
+            continue;
+        files[n].ident = e->ident;
+        export_place(e, &e->durable, &files[n].position);
+        n++;
+    }
+    p->exported = files;
+    *ret_files = files;
+    *ret_n = n;
+    return 0;
+}
+
+void positions_export_free(struct positions *p)
+{
+    free(p->exported);
+    p->exported = NULL;
+}

@@ -1,0 +1,48 @@
+/*
+ * positions.h - every live file of one queue and where it stands: as written, and as of the last durable group, to
+ * which a failed sync goes back (queue.md §3.4).
+ *
+ * A file whose first position is not durable yet stands, as durable, where that position began.
+ * About 200 bytes a file and its path. Owned by the writer thread.
+ */
+#ifndef TAILRACE_QUEUE_POSITIONS_H
+#define TAILRACE_QUEUE_POSITIONS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "agent/base/buf.h"
+#include "agent/queue/queue.h"
+
+struct position_entry;
+
+struct positions {
+    struct position_entry **entries;
+    size_t n, cap;
+    uint32_t *heads;   /* hash table: entry number + 1 */
+    size_t n_heads;
+    struct position_entry *dirty;
+    struct recovered_file *exported;
+};
+
+void positions_deinit(struct positions *p); /* zeroed is fine */
+
+/* Makes room for all that end names, so that positions_apply() cannot fail: -ENOMEM. Idents count at once, they are
+ * true whatever becomes of the group. */
+NODISCARD int positions_prepare(struct positions *p, const struct group_end *end);
+/* The group is written. */
+void positions_apply(struct positions *p, const struct group_end *end);
+void positions_commit(struct positions *p);   /* what is written is durable */
+void positions_rollback(struct positions *p); /* what is not durable never was */
+void positions_clear(struct positions *p);
+
+/* FILE, POS and PART items of every live file, as written. */
+NODISCARD int positions_put(const struct positions *p, struct buf *meta);
+/* An item of a meta: FILE, POS, PART, GONE; others pass. */
+NODISCARD int positions_take(struct positions *p, uint8_t tag, struct slice bytes);
+
+/* Every live file as of the last durable group. Valid until the next change of the table. */
+NODISCARD int positions_export(struct positions *p, const struct recovered_file **ret_files, size_t *ret_n);
+void positions_export_free(struct positions *p);
+
+#endif

@@ -1,0 +1,351 @@
+/*
+ * The sender's end: frames in order, what is damaged set aside.
+ */
+#include <assert.h>
+#include <errno.h>
+
+#include "agent/queue/core.h"
+#include "agent/queue/scan.h"
+
+/* ---- descriptors of its own ---- */
+
+static void drop_fd(struct queue *q, unsigned i)
+{
+    if (q->read_fds[i].segment_id != 0)
+        (void)q->fs->close(q->read_fds[i].fd);
+    q->read_fds[i].segment_id = 0;
+}
+
+static int reader_fd(struct queue *q, uint64_t id, int *ret_fd)
+{
+    for (unsigned i = 0; i < READER_FDS; i++) {
+        if (q->read_fds[i].segment_id == id) {
+            *ret_fd = q->read_fds[i].fd;
+            return 0;
+        }
+    }
+    uint64_t size;
+    int r = segment_open(q, id, ret_fd, &size);
+    if (r < 0)
+        return r;
+    unsigned i = q->read_fd_next++ % READER_FDS;
+    drop_fd(q, i);
+    q->read_fds[i].segment_id = id;
+    q->read_fds[i].fd = *ret_fd;
+    return 0;
+}
+
+void reader_close(struct queue *q)
+{
+    for (unsigned i = 0; i < READER_FDS; i++)
+        drop_fd(q, i);
+}
+
+/* Space of segments that are gone is given back: a descriptor would hold it. */
+static void drop_old_fds(struct queue *q, uint64_t oldest_id)
+{
+    for (unsigned i = 0; i < READER_FDS; i++)
+        if (q->read_fds[i].segment_id < oldest_id)
+            drop_fd(q, i);
+}
+
+/* ---- damage ---- */
+
+static void damaged_add(struct queue *q, uint64_t first, uint64_t last)
+{
+    pthread_mutex_lock(&q->lock);
+    spans_add_locked(q, first, last);
+    if (q->n_damaged > 0 && q->damaged[q->n_damaged - 1].last + 1 == first)
+        q->damaged[q->n_damaged - 1].last = last;
+    else if (q->n_damaged < SPANS_MAX)
+        q->damaged[q->n_damaged++] = (struct span){ first, last };
+    else
+        (void)ack_span_locked(q, (struct span){ first, last });
+    pthread_mutex_unlock(&q->lock);
+}
+
+static bool is_counted(struct queue *q, uint64_t first, uint64_t last)
+{
+    pthread_mutex_lock(&q->lock);
+    bool is = spans_have_locked(q, first, last) || ack_is_done_locked(q, last);
+    pthread_mutex_unlock(&q->lock);
+    return is;
+}
+
+/* Frames first..last of seg cannot be read, not even their meta. The segment's own totals say whose lines it lacks; if
+ * it has none yet (it is the one being written), what the header said is all that is known. */
+static void count_missing(struct queue *q, const struct segment *seg, struct span s, uint32_t header_lines,
+                          uint64_t bytes)
+{
+    if (is_counted(q, s.first, s.last)) {
+        damaged_add(q, s.first, s.last);
+        return;
+    }
+    struct totals rows = { 0 };
+    int r = segment_missing(q, seg, &rows);
+    if (r < 0) {
+        totals_clear(&rows);
+        r = header_lines == 0 ? 0 : totals_add(&rows, SLICE(""), SLICE(TENANT_UNKNOWN), header_lines);
+    }
+    if (r == 0)
+        loss_count(q, LOST_DAMAGE, &rows, bytes);
+    totals_deinit(&rows);
+    damaged_add(q, s.first, s.last);
+}
+
+/* Header and meta are good, the body is not: whose lines it held is known. */
+static void count_rows(struct queue *q, const struct frame_head *h, struct slice meta)
+{
+    if (is_counted(q, h->seq, h->seq)) {
+        damaged_add(q, h->seq, h->seq);
+        return;
+    }
+    struct totals rows = { 0 };
+    struct meta_item item;
+    while (meta_next(&meta, &item) > 0) {
+        struct slice input, tenant;
+        uint64_t lines;
+        if (item.tag == META_COUNT && meta_get_count(item.bytes, &input, &tenant, &lines) == 0 &&
+            totals_add(&rows, input, tenant, lines) < 0)
+            break;
+    }
+    loss_count(q, LOST_DAMAGE, &rows, h->body_len);
+    totals_deinit(&rows);
+    damaged_add(q, h->seq, h->seq);
+}
+
+/* ---- the walk ---- */
+
+static void stand_at(struct queue *q, const struct segment *seg)
+{
+    q->read_segment = seg->id;
+    q->read_off = SEGMENT_HEAD_BYTES;
+}
+
+/*
+ * Which segment holds read_seq; *seg is a copy. 1, or 0: nothing to read yet. When frames are missing before the next
+ * segment they were unlinked, quarantined or taken away: open counted what can be counted, we only go on.
+ */
+static int find_segment(struct queue *q, struct segment *seg)
+{
+    struct span missing = { 0 };
+    pthread_mutex_lock(&q->lock);
+    if (q->read_seq <= atomic_load(&q->acked_seq)) {
+        q->read_seq = atomic_load(&q->acked_seq) + 1;
+        q->read_segment = 0;
+    }
+    const struct segment *s = segment_of_locked(q, q->read_seq);
+    if (s != NULL) {
+        *seg = *s;
+        if (s->first_seq > q->read_seq) {
+            if (q->read_seq <= s->fence)
+                missing = (struct span){ q->read_seq, s->fence };
+            q->read_seq = s->first_seq;
+        }
+    }
+    uint64_t oldest_id = q->n_segs > 0 ? q->segs[0].id : 0;
+    pthread_mutex_unlock(&q->lock);
+    if (missing.first != 0)
+        damaged_add(q, missing.first, missing.last);
+    drop_old_fds(q, oldest_id);
+    if (s == NULL)
+        return 0;
+    if (q->read_segment != seg->id)
+        stand_at(q, seg);
+    return 1;
+}
+
+/* From read_off to the frame read_seq or, when that is damaged, to the next good one: 1 with its header; 0 when the
+ * rest of the segment is damaged. */
+static int seek(struct queue *q, const struct segment *seg, struct frame_hdr *ret)
+{
+    int fd;
+    int r = reader_fd(q, seg->id, &fd);
+    struct scan s = { 0 };
+    struct stat st = { 0 };
+    if (r == 0)
+        r = q->fs->fstat(fd, &st);
+    if (r == 0)
+        r = scan_init(&s, fd, MIN((uint64_t)st.st_size, seg->bytes), seg->salt);
+    if (r < 0)
+        return r;
+
+    uint64_t limit = MIN(seg->last_seq, atomic_load(&q->durable_seq));
+    uint64_t bad_off = q->read_off;
+    bool has = false;
+    /* Forward over what comes before read_seq: after going back to a segment's start. */
+    while (!has && scan_head(&s, q->read_off, ret) == 0 && ret->seq <= q->read_seq) {
+        has = ret->seq == q->read_seq;
+        if (!has)
+            q->read_off += frame_bytes(ret);
+        bad_off = q->read_off;
+    }
+    if (!has) {
+        has = scan_find(&s, bad_off, q->read_seq, limit, &q->read_off, ret);
+        uint64_t end = has ? q->read_off : s.size;
+        struct span missing = { q->read_seq, has ? ret->seq - 1 : limit };
+        if (missing.first <= missing.last) {
+            quarantine_copy(q, fd, seg->id, bad_off, end - bad_off);
+            count_missing(q, seg, missing, 0, end - bad_off);
+        }
+        q->read_seq = has ? ret->seq : limit + 1;
+        if (!has)
+            q->read_off = end;
+    }
+    scan_deinit(&s);
+    return has ? 1 : 0;
+}
+
+/* The common case costs one small read: the header stands where the last frame ended. */
+static int next_header(struct queue *q, const struct segment *seg, struct frame_hdr *ret)
+{
+    int fd;
+    uint8_t raw[FRAME_HEAD_BYTES];
+    int r = reader_fd(q, seg->id, &fd);
+    if (r == -ENOENT) {
+        /* Taken away under us. */
+        struct span all = { q->read_seq, MIN(seg->last_seq, atomic_load(&q->durable_seq)) };
+        count_missing(q, seg, all, 0, 0);
+        q->read_seq = all.last + 1;
+        return 0;
+    }
+    if (r < 0)
+        return r;
+    ssize_t n = fs_pread_full(fd, raw, sizeof(raw), q->read_off);
+    if (n == (ssize_t)sizeof(raw) && frame_hdr_decode(raw, ret) == 0 && ret->salt == seg->salt &&
+        ret->seq == q->read_seq && q->read_off + frame_bytes(ret) <= seg->bytes)
+        return 1;
+    return seek(q, seg, ret);
+}
+
+static void pass(struct queue *q, const struct frame_hdr *h, uint64_t off)
+{
+    q->read_seq = h->seq + 1;
+    q->read_off = off + frame_bytes(h);
+    if (h->type == FRAME_DATA)
+        return;
+    pthread_mutex_lock(&q->lock);
+    (void)ack_mark_locked(q, h->seq);
+    pthread_mutex_unlock(&q->lock);
+}
+
+int queue_next(struct queue *q, struct frame_head *ret_head)
+{
+    for (;;) {
+        struct segment seg;
+        struct frame_hdr h;
+        uint64_t durable = atomic_load(&q->durable_seq);
+        int r = find_segment(q, &seg);
+        if (r <= 0 || q->read_seq > durable ||
+            q->read_seq - atomic_load(&q->acked_seq) > QUEUE_WINDOW)
+            return r < 0 ? r : 0;
+        r = next_header(q, &seg, &h);
+        if (r < 0)
+            return r;
+        if (r == 0)
+            continue;
+        /* After damage the next good frame may lie beyond the window, or not be durable. */
+        if (h.seq > durable || h.seq - atomic_load(&q->acked_seq) > QUEUE_WINDOW)
+            return 0;
+
+        uint64_t off = q->read_off;
+        q->handed[h.seq % QUEUE_WINDOW] = (struct handed){ h.seq, seg.id, off };
+        pass(q, &h, off);
+        if (h.type != FRAME_DATA || ack_is_done(q, h.seq))
+            continue;
+        *ret_head = (struct frame_head){ .seq = h.seq,
+                                         .segment_id = seg.id,
+                                         .off = off,
+                                         .meta_len = h.meta_len,
+                                         .body_len = h.body_len,
+                                         .raw_len = h.raw_len,
+                                         .lines = h.lines,
+                                         .built_ns = h.built_ns,
+                                         .type = h.type,
+                                         .flags = h.flags };
+        return 1;
+    }
+}
+
+void queue_rewind(struct queue *q)
+{
+    uint64_t seq = atomic_load(&q->acked_seq) + 1;
+    const struct handed *h = &q->handed[seq % QUEUE_WINDOW];
+    q->read_seq = seq;
+    q->read_segment = h->seq == seq ? h->segment_id : 0;
+    q->read_off = h->off;
+}
+
+/* ---- loading ---- */
+
+static int read_into(struct buf *b, int fd, size_t len, uint64_t off)
+{
+    buf_reset(b);
+    int r = buf_reserve(b, len);
+    if (r < 0)
+        return r;
+    ssize_t n = fs_pread_full(fd, b->ptr, len, off);
+    if (n < 0 || (size_t)n != len)
+        return -EBADMSG;
+    b->len = len;
+    return 0;
+}
+
+/* Header and meta in one read, then the body. *ret_has_meta: the meta is good whatever the body is. */
+static int load(int fd, const struct frame_head *head, struct buf *meta, struct buf *body, bool *ret_has_meta)
+{
+    struct frame_hdr h;
+    int r = read_into(meta, fd, FRAME_HEAD_BYTES + (size_t)head->meta_len, head->off);
+    if (r < 0)
+        return r;
+    if (frame_hdr_decode((const uint8_t *)meta->ptr, &h) < 0 || h.meta_len != head->meta_len ||
+        h.body_len != head->body_len || (!head->is_parked && h.seq != head->seq))
+        return -EBADMSG;
+    buf_consume(meta, FRAME_HEAD_BYTES);
+    if (frame_crc(buf_slice(meta)) != h.meta_crc)
+        return -EBADMSG;
+    *ret_has_meta = true;
+    r = read_into(body, fd, h.body_len, head->off + FRAME_HEAD_BYTES + h.meta_len);
+    if (r < 0)
+        return r;
+    return frame_crc(buf_slice(body)) == h.body_crc ? 0 : -EBADMSG;
+}
+
+static void set_aside(struct queue *q, int fd, const struct frame_head *head, const struct buf *meta, bool has_meta)
+{
+    struct segment seg = { 0 };
+    pthread_mutex_lock(&q->lock);
+    const struct segment *s = segment_of_locked(q, head->seq);
+    if (s != NULL)
+        seg = *s;
+    pthread_mutex_unlock(&q->lock);
+    uint64_t len = FRAME_HEAD_BYTES + (uint64_t)head->meta_len + head->body_len;
+    if (fd >= 0)
+        quarantine_copy(q, fd, head->segment_id, head->off, len);
+    if (has_meta)
+        count_rows(q, head, buf_slice(meta));
+    else
+        count_missing(q, &seg, (struct span){ head->seq, head->seq }, head->lines, len);
+}
+
+int queue_load(struct queue *q, const struct frame_head *head, struct buf *meta, struct buf *body)
+{
+    if (head->is_parked)
+        return parked_load(q, head, meta, body);
+    int fd = -1;
+    bool has_meta = false;
+    int r = reader_fd(q, head->segment_id, &fd);
+    if (r == 0)
+        r = load(fd, head, meta, body, &has_meta);
+    if (r != -EBADMSG && r != -ENOENT)
+        return r;
+    /* Dropped meanwhile, then its file may be gone: that is counted. */
+    if (!ack_is_done(q, head->seq))
+        set_aside(q, fd, head, meta, has_meta);
+    return -EBADMSG;
+}
+
+int frame_load(int fd, const struct frame_head *head, struct buf *meta, struct buf *body)
+{
+    return load(fd, head, meta, body, &(bool){ false });
+}

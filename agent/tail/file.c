@@ -1,0 +1,519 @@
+/* Files: their names, inodes, descriptors and gauges. */
+#include "agent/tail/internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "agent/base/clock.h"
+#include "agent/base/log.h"
+#include "agent/queue/fs.h"
+
+int vec_reserve(struct vec *v, size_t item_size)
+{
+    if (v->n < v->cap)
+        return 0;
+    size_t cap = MAX(v->cap * 2, (size_t)16);
+    void *items = realloc(v->items, cap * item_size);
+    if (items == NULL)
+        return -ENOMEM;
+    v->items = items;
+    v->cap = cap;
+    return 0;
+}
+
+void vec_deinit(struct vec *v)
+{
+    free(v->items);
+    *v = (struct vec){ 0 };
+}
+
+/* ---- names ---- */
+
+static uint64_t hash_mix(uint64_t dir, uint64_t name)
+{
+    return (dir ^ (name >> 1)) * UINT64_C(0x9E3779B97F4A7C15) + name;
+}
+
+uint64_t path_hash(const char *path, size_t len)
+{
+    struct slice p = slice_of(path, len);
+    ptrdiff_t cut = slice_rfind_byte(p, '/');
+    size_t dir_len = cut < 0 ? 0 : (size_t)cut;
+    return hash_mix(slice_hash(slice_first(p, dir_len)), slice_hash(slice_from(p, (size_t)(cut + 1))));
+}
+
+struct tail_file *file_by_name(const struct tail *t, struct slice dir, struct slice name)
+{
+    struct link *l = table_first(&t->names, hash_mix(slice_hash(dir), slice_hash(name)));
+    for (; l != NULL; l = table_next(l)) {
+        struct name *n = CONTAINER_OF(l, struct name, link);
+        if (n->len == dir.len + 1 + name.len && memcmp(n->path, dir.ptr, dir.len) == 0 && n->path[dir.len] == '/' &&
+            memcmp(n->path + dir.len + 1, name.ptr, name.len) == 0)
+            return n->file;
+    }
+    return NULL;
+}
+
+struct tail_file *file_by_path(const struct tail *t, const char *path)
+{
+    return file_by_name(t, path_dir(path), path_name(path));
+}
+
+static void name_drop(struct name *n)
+{
+    table_del(&n->file->t->names, &n->link);
+    free(n->path);
+    n->path = NULL;
+    n->len = 0;
+}
+
+static void name_put(struct name *n, char *path)
+{
+    n->path = path;
+    n->len = strlen(path);
+    table_add(&n->file->t->names, &n->link, path_hash(path, n->len));
+}
+
+int file_set_path(struct tail_file *f, const char *path, const char *real)
+{
+    char *p = strdup(path);
+    char *r = real != NULL && strcmp(path, real) != 0 ? strdup(real) : NULL;
+    if (p == NULL || (r == NULL && real != NULL && strcmp(path, real) != 0)) {
+        free(p);
+        free(r);
+        return -ENOMEM;
+    }
+    name_drop(&f->path);
+    name_drop(&f->real);
+    name_put(&f->path, p);
+    if (r != NULL)
+        name_put(&f->real, r);
+    f->ident.path = slice_of(f->path.path, f->path.len);
+    return 0;
+}
+
+/* The names are no longer found by; the last one is still known and reported. */
+void file_drop_names(struct tail_file *f)
+{
+    table_del(&f->t->names, &f->path.link);
+    table_del(&f->t->names, &f->real.link);
+}
+
+int file_set_base(struct tail_file *f, const char *base, const char *origin)
+{
+    char *b = strdup(base), *o = strdup(origin);
+    if (b == NULL || o == NULL) {
+        free(b);
+        free(o);
+        return -ENOMEM;
+    }
+    free(f->base);
+    free(f->origin);
+    table_del(&f->t->bases, &f->by_base);
+    f->base = b;
+    f->origin = o;
+    table_add(&f->t->bases, &f->by_base, path_hash(b, strlen(b)));
+    return 0;
+}
+
+void file_clear_base(struct tail_file *f)
+{
+    table_del(&f->t->bases, &f->by_base);
+    free(f->base);
+    free(f->origin);
+    f->base = f->origin = NULL;
+}
+
+int file_keep_base(struct tail_file *f)
+{
+    return f->base != NULL ? 0 : file_set_base(f, file_real(f), file_origin(f));
+}
+
+/* ---- inodes and incarnations ---- */
+
+static uint64_t ino_hash(uint64_t dev, uint64_t ino)
+{
+    return (ino * UINT64_C(0x9E3779B97F4A7C15)) ^ (dev * UINT64_C(0xC2B2AE3D27D4EB4F));
+}
+
+struct tail_file *file_by_ino(const struct tail *t, const struct stat *st)
+{
+    struct link *l = table_first(&t->by_ino, ino_hash(st->st_dev, st->st_ino));
+    for (; l != NULL; l = table_next(l)) {
+        struct tail_file *f = CONTAINER_OF(l, struct tail_file, by_ino);
+        if (f->ident.dev == st->st_dev && f->ident.ino == st->st_ino)
+            return f;
+    }
+    return NULL;
+}
+
+void file_set_ino(struct tail_file *f, const struct file_ident *id)
+{
+    table_del(&f->t->by_ino, &f->by_ino);
+    f->ident.dev = id->dev;
+    f->ident.ino = id->ino;
+    f->ident.generation = id->generation;
+    f->ident.btime_ns = id->btime_ns;
+    table_add(&f->t->by_ino, &f->by_ino, ino_hash(id->dev, id->ino));
+}
+
+struct tail_file *file_by_incarnation(const struct tail *t, uint64_t incarnation)
+{
+    struct link *l = table_first(&t->by_incarnation, incarnation);
+    return l == NULL ? NULL : CONTAINER_OF(l, struct tail_file, by_incarnation);
+}
+
+void file_set_incarnation(struct tail_file *f, uint64_t incarnation)
+{
+    assert(incarnation != 0);
+    table_del(&f->t->by_incarnation, &f->by_incarnation);
+    f->ident.incarnation = incarnation;
+    table_add(&f->t->by_incarnation, &f->by_incarnation, incarnation);
+}
+
+/* ---- birth and death ---- */
+
+struct tail_file *file_new(struct tail *t, uint32_t input, const char *path)
+{
+    struct tail_file *f = calloc(1, sizeof(*f));
+    if (f == NULL)
+        return NULL;
+    f->t = t;
+    f->fd = -1;
+    f->input = input;
+    f->path.file = f->real.file = f;
+    f->phase = PHASE_MISSING;
+    f->gauge_state = -1;
+    f->quiet_ns = f->read_ns = t->now;
+    list_init(&f->ready);
+    list_init(&f->lru);
+    list_init(&f->ending);
+    list_init(&f->stages);
+    list_init(&f->waking);
+    list_add_tail(&t->files, &f->all);
+    t->n_files++;
+    f->slots = calloc(t->n_outputs, sizeof(*f->slots));
+    if (f->slots == NULL || file_set_path(f, path, NULL) < 0) {
+        file_free(f);
+        return NULL;
+    }
+    if (input < t->conf->n_inputs)
+        f->ident.input = t->conf->inputs[input].name;
+    return f;
+}
+
+static void free_passes(struct tail_pass *p)
+{
+    for (struct tail_pass *next; p != NULL; p = next) {
+        next = p->next;
+        pass_free(pass_of(p));
+    }
+}
+
+static void drop_dirty(struct tail_file *f)
+{
+    for (size_t o = 0; o < f->t->n_outputs; o++) {
+        struct vec *v = &f->t->sides[o].dirty;
+        if (!f->slots[o].is_dirty)
+            continue;
+        for (size_t i = 0; i < v->n; i++)
+            if (VEC(v, struct tail_file *)[i] == f)
+                VEC(v, struct tail_file *)[i] = NULL;
+    }
+}
+
+void file_free(struct tail_file *f)
+{
+    struct tail *t = f->t;
+    if (f->slots != NULL)
+        drop_dirty(f);
+    f->phase = PHASE_MISSING;
+    f->is_tracked = f->is_stalled = false;
+    file_account(f);
+    file_close(f);
+    free_passes(f->passes);
+    free_passes(f->parked);
+    if (f->sink_file != NULL)
+        t->sink.file_free(t->sink.ctx, f->sink_file);
+    if (f->successor != NULL)
+        f->successor->after = NULL;
+    if (f->after != NULL)
+        f->after->successor = NULL;
+    table_del(&t->by_ino, &f->by_ino);
+    table_del(&t->by_incarnation, &f->by_incarnation);
+    name_drop(&f->path);
+    name_drop(&f->real);
+    list_del(&f->all);
+    list_del(&f->ready);
+    list_del(&f->lru);
+    list_del(&f->ending);
+    list_del(&f->stages);
+    list_del(&f->waking);
+    t->n_files--;
+    file_clear_base(f);
+    free(f->captures);
+    free(f->slots);
+    free(f);
+}
+
+int file_track(struct tail_file *f, uint64_t off)
+{
+    assert(!f->is_tracked);
+    struct pass *p = pass_new(f);
+    if (p == NULL)
+        return -ENOMEM;
+    p->pub.mask = f->t->outputs;
+    p->pub.off = off;
+    p->is_hungry = true;
+    p->pub.next = f->passes;
+    f->passes = &p->pub;
+    for (size_t o = 0; o < f->t->n_outputs; o++)
+        f->slots[o] = (struct slot){ .pass = p, .collected = off, .first_off = off };
+    if (f->ident.incarnation == 0)
+        file_set_incarnation(f, ident_incarnation(f->t->salt));
+    if (f->ident.first_seen_ns == 0)
+        f->ident.first_seen_ns = clock_wall_ns();
+    f->is_tracked = true;
+    file_changed_ident(f);
+    return 0;
+}
+
+void file_dirty(struct tail_file *f, uint32_t outputs)
+{
+    for (size_t o = 0; o < f->t->n_outputs; o++) {
+        struct vec *v = &f->t->sides[o].dirty;
+        if (!(outputs & (UINT32_C(1) << o)) || f->slots[o].is_dirty)
+            continue;
+        if (vec_reserve(v, sizeof(struct tail_file *)) < 0)
+            abort(); /* a position that is not recorded would double lines: better begin again */
+        VEC(v, struct tail_file *)[v->n++] = f;
+        f->slots[o].is_dirty = true;
+    }
+}
+
+void file_changed_ident(struct tail_file *f)
+{
+    f->ident_version++;
+    if (f->is_tracked)
+        file_dirty(f, f->t->outputs);
+}
+
+void file_set_phase(struct tail_file *f, enum phase phase)
+{
+    f->phase = phase;
+    if (phase == PHASE_ROTATED || phase == PHASE_ORPHAN || phase == PHASE_WAITING) {
+        f->quiet_ns = f->t->now;
+        if (!list_is_in(&f->ending))
+            list_add_tail(&f->t->ending, &f->ending);
+        f->t->next_ending_ns = MIN(f->t->next_ending_ns, f->t->now + HELD_POLL_NS);
+    } else {
+        list_del(&f->ending);
+    }
+    file_account(f);
+}
+
+void file_ready(struct tail_file *f)
+{
+    bool is_any = false;
+    for (struct tail_pass *p = f->passes; p != NULL; p = p->next) {
+        pass_of(p)->is_hungry = !pass_of(p)->is_ended;
+        is_any = is_any || pass_of(p)->is_hungry;
+    }
+    if (is_any && !list_is_in(&f->ready) && (f->phase == PHASE_LIVE || f->phase == PHASE_ROTATED))
+        list_add_tail(&f->t->ready, &f->ready);
+}
+
+void file_skip(struct tail_file *f, enum phase phase, const char *event, const char *reason)
+{
+    f->reason = reason;
+    file_close(f);
+    file_set_phase(f, phase);
+    if (!f->is_warned)
+        log_warn("tail", event, reason, LOG_CSTR("path", f->path.path));
+    f->is_warned = true;
+}
+
+/* ---- what is unread ---- */
+
+uint64_t file_least_off(const struct tail_file *f)
+{
+    uint64_t least = UINT64_MAX;
+    for (const struct tail_pass *p = f->passes; p != NULL; p = p->next)
+        least = MIN(least, p->off);
+    for (const struct tail_pass *p = f->parked; p != NULL; p = p->next)
+        least = MIN(least, p->off);
+    return least;
+}
+
+bool file_is_read(const struct tail_file *f)
+{
+    return !f->is_tracked || file_least_off(f) >= f->size;
+}
+
+static int state_of(const struct tail_file *f)
+{
+    if (f->is_stalled && f->is_tracked)
+        return FILES_STALLED;
+    switch (f->phase) {
+    case PHASE_LIVE:
+        return f->stage == STAGE_READING ? FILES_OPEN : -1;
+    case PHASE_ROTATED:
+    case PHASE_ORPHAN:
+        return f->is_tracked && f->stage == STAGE_READING ? FILES_HELD : -1;
+    case PHASE_SKIPPED:
+        return FILES_SKIPPED;
+    case PHASE_UNREADABLE:
+        return FILES_UNREADABLE;
+    case PHASE_MISSING:
+    case PHASE_WAITING:
+        return -1;
+    }
+    return -1;
+}
+
+/* Brings the gauges up to date with this file; cheap, called wherever something of it changed. */
+void file_account(struct tail_file *f)
+{
+    if (f->input >= MIN(f->t->conf->n_inputs, (size_t)INPUTS_MAX))
+        return;
+    struct input_stats *in = &stats.inputs[f->input];
+    int state = state_of(f);
+    if (state != f->gauge_state) {
+        if (f->gauge_state >= 0)
+            gauge_add(&in->files[f->gauge_state], -1);
+        if (state >= 0)
+            gauge_add(&in->files[state], 1);
+        f->gauge_state = state;
+    }
+    uint64_t unread = 0, held = 0;
+    if (f->is_tracked && f->stage == STAGE_READING && f->phase != PHASE_MISSING) {
+        uint64_t least = file_least_off(f);
+        unread = least < f->size ? f->size - least : 0;
+        held = f->phase == PHASE_ROTATED ? unread : 0;
+    }
+    gauge_add(&in->unread_bytes, (int64_t)(unread - f->gauge_unread));
+    gauge_add(&in->held_bytes, (int64_t)(held - f->gauge_held));
+    f->gauge_unread = unread;
+    f->gauge_held = held;
+}
+
+/* ---- descriptors ---- */
+
+void file_close(struct tail_file *f)
+{
+    gz_close(f->gz);
+    f->gz = NULL;
+    if (f->fd < 0)
+        return;
+    (void)fs_current()->close(f->fd); /* only read from */
+    f->fd = -1;
+    list_del(&f->lru);
+    f->t->n_open--;
+}
+
+void file_take_fd(struct tail_file *f, int fd)
+{
+    file_close(f);
+    f->fd = fd;
+    list_add_tail(&f->t->lru, &f->lru);
+    f->t->n_open++;
+}
+
+/* Lower goes first; 3 never: closing it would lose its bytes. */
+static int eviction_class(const struct tail_file *f)
+{
+    if (f->is_deleted && f->stage == STAGE_READING)
+        return 3;
+    if (f->phase == PHASE_LIVE)
+        return file_is_read(f) ? 0 : 1;
+    return f->stage == STAGE_READING ? 2 : 0;
+}
+
+static bool evict_one(struct tail *t)
+{
+    struct tail_file *best = NULL;
+    int best_class = 3;
+    for (struct list *l = t->lru.next; l != &t->lru && best_class > 0; l = l->next) {
+        struct tail_file *f = CONTAINER_OF(l, struct tail_file, lru);
+        int class = eviction_class(f);
+        if (class < best_class) {
+            best = f;
+            best_class = class;
+        }
+    }
+    if (best != NULL)
+        file_close(best);
+    return best != NULL;
+}
+
+int open_regular(struct tail *t, const char *path, struct stat *st)
+{
+    const struct fs_ops *fs = fs_current();
+    if (t->n_open >= t->fd_budget && !evict_one(t))
+        return -EMFILE;
+    int fd = -EPERM;
+    for (int try = 0; try < 3; try++) {
+        int atime = try == 0 ? O_NOATIME : 0; /* only for the owner and root */
+        fd = fs->open(AT_FDCWD, path, O_RDONLY | O_NONBLOCK | O_NOCTTY | atime, 0);
+        if ((fd == -EMFILE || fd == -ENFILE) && evict_one(t))
+            continue;
+        if (fd != -EPERM)
+            break;
+    }
+    if (fd < 0)
+        return fd;
+    int r = fs->fstat(fd, st);
+    if (r == 0 && !S_ISREG(st->st_mode))
+        r = -EINVAL;
+    if (r == 0)
+        return fd;
+    (void)fs->close(fd); /* nothing was written */
+    return r;
+}
+
+/* The name leads to the same file as ever? */
+int file_open_at(struct tail_file *f, const char *path)
+{
+    struct stat st;
+    int fd = open_regular(f->t, path, &st);
+    if (fd < 0)
+        return fd;
+    struct file_ident id = { 0 };
+    ident_of_fd(fd, &st, &id);
+    if (id.dev == f->ident.dev && ident_same_inode(&id, &f->ident)) {
+        file_take_fd(f, fd);
+        return 0;
+    }
+    (void)fs_current()->close(fd); /* another file now */
+    return -ENOENT;
+}
+
+int file_open(struct tail_file *f)
+{
+    if (f->fd >= 0) {
+        list_del(&f->lru);
+        list_add_tail(&f->t->lru, &f->lru);
+        return 0;
+    }
+    int r = f->is_deleted ? -ENOENT : file_open_at(f, file_real(f));
+    if (r == -ENOENT || r == -ENOTDIR || r == -EINVAL || r == -ESTALE)
+        return rotate_find(f) ? 0 : -ENOENT;
+    return r == -EMFILE || r == -ENFILE || r == -ENOMEM ? -EAGAIN : r;
+}
+
+int source_of(struct tail_file *f, struct source *ret)
+{
+    int r = file_open(f);
+    if (r < 0)
+        return r;
+    if (f->is_gz && f->gz == NULL) {
+        r = gz_open(f->fd, &f->gz);
+        if (r < 0)
+            return r;
+    }
+    *ret = (struct source){ f->fd, f->gz };
+    return 0;
+}

@@ -1,0 +1,75 @@
+#include "agent/tail/ident.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libdeflate.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/random.h>
+
+#include "agent/base/clock.h"
+#include "agent/queue/fs.h"
+
+ssize_t source_pread(const struct source *s, void *ptr, size_t len, uint64_t off)
+{
+    return s->gz != NULL ? gz_pread(s->gz, ptr, len, off) : fs_current()->pread(s->fd, ptr, len, off);
+}
+
+int source_crc(const struct source *s, uint64_t len, uint32_t *ret_crc)
+{
+    uint8_t raw[32 * KIB];
+    uint32_t crc = 0;
+    for (uint64_t off = 0; off < len;) {
+        ssize_t n = source_pread(s, raw, (size_t)MIN(len - off, sizeof(raw)), off);
+        if (n <= 0)
+            return n < 0 ? (int)n : -ENODATA;
+        crc = crc_update(crc, raw, (size_t)n);
+        off += (uint64_t)n;
+    }
+    *ret_crc = crc;
+    return 0;
+}
+
+uint32_t crc_update(uint32_t crc, const void *ptr, size_t len)
+{
+    return libdeflate_crc32(crc, ptr, len);
+}
+
+int64_t timespec_ns(struct timespec ts)
+{
+    return (int64_t)ts.tv_sec * NS_PER_SEC + ts.tv_nsec;
+}
+
+void ident_of_fd(int fd, const struct stat *st, struct file_ident *id)
+{
+    id->dev = st->st_dev;
+    id->ino = st->st_ino;
+    id->generation = 0;
+    id->btime_ns = 0;
+    /* Not through fs.h: filesystems without them, and a model disk, simply have neither. The kernel writes 32 bits,
+     * whatever its header says. */
+    unsigned long generation = 0;
+    if (ioctl(fd, FS_IOC_GETVERSION, &generation) == 0)
+        id->generation = (uint32_t)generation;
+    struct statx sx;
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &sx) == 0 && (sx.stx_mask & STATX_BTIME))
+        id->btime_ns = (int64_t)sx.stx_btime.tv_sec * NS_PER_SEC + sx.stx_btime.tv_nsec;
+}
+
+bool ident_same_inode(const struct file_ident *a, const struct file_ident *b)
+{
+    if (a->ino != b->ino || a->generation != b->generation)
+        return false;
+    return a->btime_ns == 0 || b->btime_ns == 0 || a->btime_ns == b->btime_ns;
+}
+
+uint64_t ident_incarnation(uint64_t salt)
+{
+    uint64_t v = 0;
+    if (getrandom(&v, sizeof(v), 0) != (ssize_t)sizeof(v)) {
+        static uint64_t n; /* reader thread only */
+        v = ((uint64_t)clock_wall_ns() << 8) + ++n;
+    }
+    v ^= salt;
+    return v != 0 ? v : 1;
+}

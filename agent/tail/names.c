@@ -1,0 +1,473 @@
+/* What a changed name means: new file, renamed, replaced, deleted. */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+
+#include "agent/base/clock.h"
+#include "agent/base/log.h"
+#include "agent/queue/fs.h"
+#include "agent/tail/internal.h"
+
+void name_touch(struct tail *t, const char *path, const char *from)
+{
+    if (vec_reserve(&t->touched, sizeof(struct pending)) < 0) {
+        t->wants_rescan = true;
+        return;
+    }
+    struct pending p = { strdup(path), from == NULL ? NULL : strdup(from) };
+    if (p.path == NULL || (from != NULL && p.from == NULL)) {
+        free(p.path);
+        free(p.from);
+        t->wants_rescan = true;
+        return;
+    }
+    VEC(&t->touched, struct pending)[t->touched.n++] = p;
+}
+
+static void pending_clear(struct vec *v)
+{
+    for (size_t i = 0; i < v->n; i++) {
+        free(VEC(v, struct pending)[i].path);
+        free(VEC(v, struct pending)[i].from);
+    }
+    v->n = 0;
+}
+
+/* ---- losing and finding ---- */
+
+void file_lose_names(struct tail_file *f)
+{
+    if (!f->is_tracked) {
+        file_free(f);
+        return;
+    }
+    if (file_keep_base(f) < 0)
+        log_error("tail", "file.stalled", "out of memory", LOG_CSTR("path", f->path.path));
+    file_drop_names(f);
+    if (!f->is_displaced)
+        f->t->n_displaced++;
+    f->is_displaced = true;
+    f->lost_ns = f->t->now;
+    if (f->phase == PHASE_LIVE || f->stage == STAGE_FINISHED)
+        file_set_phase(f, PHASE_ROTATED);
+    if (f->stage == STAGE_READING)
+        file_ready(f);
+}
+
+void file_found_at(struct tail_file *f, const char *path, const char *real)
+{
+    struct tail *t = f->t;
+    if (file_keep_base(f) < 0)
+        return;
+    bool is_back = strcmp(real, file_base(f)) == 0;
+    if (file_set_path(f, path, real) < 0)
+        return;
+    t->n_displaced -= f->is_displaced;
+    f->is_displaced = f->is_deleted = false;
+    bool is_wanted = input_of_path(t, slice_cstr(path), NULL, NULL) >= 0;
+    if (is_back || (is_wanted && !sibling_name(path_name(file_base(f)), path_name(real)))) {
+        file_clear_base(f);
+        file_set_phase(f, PHASE_LIVE);
+    } else {
+        file_set_phase(f, PHASE_ROTATED);
+    }
+    file_changed_ident(f);
+    if (f->stage == STAGE_READING && f->fd < 0 && !file_is_read(f) && file_open(f) < 0)
+        f->is_stalled = true;
+    file_ready(f);
+}
+
+void file_revive(struct tail_file *f)
+{
+    assert(f->is_tracked && f->stage == STAGE_FINISHED);
+    f->stage = STAGE_READING;
+    list_del(&f->stages);
+    for (struct tail_pass *p = f->passes; p != NULL; p = p->next)
+        pass_of(p)->is_ended = false;
+    for (size_t o = 0; o < f->t->n_outputs; o++)
+        f->slots[o].told_stage = STAGE_READING;
+    file_dirty(f, f->t->outputs);
+    file_set_phase(f, f->base == NULL ? PHASE_LIVE : PHASE_ROTATED);
+    file_ready(f);
+}
+
+/* ---- beginning ---- */
+
+static int copy_captures(struct tail_file *f, const struct pair *caps, size_t n)
+{
+    size_t bytes = n * sizeof(*caps);
+    for (size_t i = 0; i < n; i++)
+        bytes += caps[i].name.len + caps[i].value.len;
+    if (n == 0)
+        return 0;
+    struct pair *block = malloc(bytes);
+    if (block == NULL)
+        return -ENOMEM;
+    char *text = (char *)(block + n);
+    for (size_t i = 0; i < n; i++) {
+        memcpy(text, caps[i].name.ptr, caps[i].name.len);
+        block[i].name = slice_of(text, caps[i].name.len);
+        text += caps[i].name.len;
+        memcpy(text, caps[i].value.ptr, caps[i].value.len);
+        block[i].value = slice_of(text, caps[i].value.len);
+        text += caps[i].value.len;
+    }
+    free(f->captures);
+    f->captures = block;
+    f->n_captures = n;
+    return 0;
+}
+
+/* Where a file that was there when its input first started begins. */
+static uint64_t first_offset(const struct tail *t, const struct tail_file *f)
+{
+    const struct conf_input *in = &t->conf->inputs[f->input];
+    if (!t->is_first_scan || !t->inputs[f->input].is_first)
+        return 0;
+    switch (in->read_from) {
+    case READ_FROM_BEGINNING:
+        return 0;
+    case READ_FROM_END:
+        return f->size;
+    case READ_FROM_AGE:
+        return f->mtime_ns < clock_wall_ns() - in->read_from_ns ? f->size : 0;
+    case READ_FROM_TIME:
+        return f->mtime_ns < in->read_from_ns ? f->size : 0;
+    }
+    return 0;
+}
+
+/* A place in the middle: its fingerprint, the bytes before it, and whether it is inside a line. */
+static int begin_inside(struct tail_file *f)
+{
+    struct pass *p = pass_of(f->passes);
+    struct source src;
+    char head[FINGERPRINT_BYTES];
+    int r = source_of(f, &src);
+    if (r < 0)
+        return r;
+    uint64_t off = p->pub.off;
+    uint16_t len = (uint16_t)MIN(off, TAIL_CRC_BYTES);
+    ssize_t n = source_pread(&src, head, (size_t)MIN(off, sizeof(head)), 0);
+    ssize_t m = source_pread(&src, p->pub.tail_bytes, len, off - len);
+    if (n < 0 || m != len)
+        return n < 0 ? (int)n : -EIO;
+    f->ident.fp_len = (uint32_t)n;
+    f->ident.fp_crc = crc_update(0, head, (size_t)n);
+    p->pub.tail_len = len;
+    p->pub.skip_to_newline = p->pub.tail_bytes[len - 1] != '\n';
+    p->head_unknown = true;
+    return 0;
+}
+
+void file_start(struct tail_file *f, uint64_t off)
+{
+    enum phase phase = f->phase;
+    if (f->size > 0 && !file_sniff(f))
+        return;
+    if (f->phase != PHASE_LIVE && f->phase != PHASE_ROTATED)
+        phase = PHASE_LIVE;
+    f->is_warned = false;
+    f->reason = NULL;
+    if (file_track(f, off) < 0 || (off > 0 && begin_inside(f) < 0)) {
+        file_untrack(f);
+        file_skip(f, PHASE_UNREADABLE, "file.unreadable", "a file cannot be read; it is tried again every 10 s");
+        return;
+    }
+    file_set_phase(f, phase);
+    file_ready(f);
+}
+
+static void set_stat(struct tail_file *f, const struct stat *st)
+{
+    f->size = (uint64_t)st->st_size;
+    f->mtime_ns = timespec_ns(st->st_mtim);
+}
+
+struct tail_file *file_begin(struct tail *t, const struct new_file *nf)
+{
+    struct tail_file *f = file_new(t, nf->input, nf->path);
+    if (f == NULL || copy_captures(f, nf->caps, nf->n_caps) < 0 || file_set_path(f, nf->path, nf->real) < 0 ||
+        (nf->base != NULL && file_set_base(f, nf->base, nf->origin) < 0)) {
+        if (f != NULL)
+            file_free(f);
+        (void)fs_current()->close(nf->fd); /* only read from */
+        return NULL;
+    }
+    set_stat(f, nf->st);
+    f->is_gz = nf->is_gz;
+    f->phase = nf->phase;
+    file_take_fd(f, nf->fd);
+    struct file_ident id = { 0 };
+    ident_of_fd(nf->fd, nf->st, &id);
+    file_set_ino(f, &id);
+    f->ident.first_seen_ns = clock_wall_ns();
+    int64_t older = t->conf->inputs[f->input].ignore_older_ns;
+    if (nf->phase == PHASE_LIVE && older > 0 && f->mtime_ns < clock_wall_ns() - older) {
+        f->start_off = first_offset(t, f);
+        file_skip(f, PHASE_SKIPPED, "file.skipped", "older than ignore_older; read when it changes");
+        return f;
+    }
+    file_start(f, nf->phase == PHASE_LIVE ? first_offset(t, f) : 0);
+    return f;
+}
+
+/* A thing that an include names and that we cannot or must not read: known, so that it is said once. */
+static void begin_unread(struct tail *t, uint32_t input, const char *path, const struct stat *st, enum phase phase,
+                         const char *event, const char *reason)
+{
+    struct tail_file *f = file_new(t, input, path);
+    if (f == NULL)
+        return;
+    struct file_ident id = { .dev = st->st_dev, .ino = st->st_ino };
+    file_set_ino(f, &id);
+    set_stat(f, st);
+    file_skip(f, phase, event, reason);
+}
+
+void file_retry(struct tail_file *f)
+{
+    struct tail *t = f->t;
+    struct stat st;
+    if (f->is_tracked)
+        return;
+    if (f->phase == PHASE_UNREADABLE) {
+        int fd = open_regular(t, file_real(f), &st);
+        if (fd < 0)
+            return;
+        (void)fs_current()->close(fd); /* it is opened again as a new file */
+        name_touch(t, f->path.path, NULL);
+        file_free(f);
+        return;
+    }
+    if (f->phase != PHASE_SKIPPED || fs_current()->stat(AT_FDCWD, file_real(f), &st, true) < 0)
+        return;
+    bool is_shorter = (uint64_t)st.st_size < f->size, is_newer = timespec_ns(st.st_mtim) != f->mtime_ns;
+    int64_t older = t->conf->inputs[f->input].ignore_older_ns;
+    bool was_old = older > 0 && f->mtime_ns < clock_wall_ns() - older;
+    set_stat(f, &st);
+    if (is_shorter) {
+        name_touch(t, f->path.path, NULL);
+        file_free(f);
+    } else if (is_newer && was_old && S_ISREG(st.st_mode)) {
+        f->phase = PHASE_LIVE;
+        file_start(f, f->start_off);
+    }
+}
+
+/* ---- settling ---- */
+
+static bool same_inode(const struct tail_file *f, const struct stat *st)
+{
+    return f->ident.dev == st->st_dev && f->ident.ino == st->st_ino;
+}
+
+static void touch_aliases(struct tail *t, const char *target)
+{
+    struct link *l = table_first(&t->aliases_by_target, path_hash(target, strlen(target)));
+    for (; l != NULL; l = table_next(l)) {
+        struct alias *a = CONTAINER_OF(l, struct alias, by_target);
+        if (strcmp(a->target, target) == 0)
+            name_touch(t, a->link_path, NULL);
+    }
+}
+
+static void grew(struct tail_file *g, const struct stat *st)
+{
+    bool is_changed = (uint64_t)st->st_size != g->size;
+    if (!g->is_tracked) {
+        file_retry(g);
+        return;
+    }
+    if (g->stage == STAGE_READING)
+        file_ready(g);
+    else if (g->stage == STAGE_FINISHED && is_changed && !g->is_gz && (uint64_t)st->st_size > file_least_off(g))
+        file_revive(g);
+}
+
+/* An inode that we know, seen under this name. False: it is another file after all, the inode was used again. */
+static bool known(struct tail_file *g, const char *path, const char *real, const struct stat *st)
+{
+    struct tail *t = g->t;
+    if (g->path.link.is_in && (strcmp(file_real(g), real) == 0 || strcmp(g->path.path, path) == 0)) {
+        if (strcmp(file_real(g), real) != 0 && g->is_tracked)
+            file_found_at(g, path, real);
+        grew(g, st);
+        return true;
+    }
+    struct stat other;
+    if (g->path.link.is_in && fs_current()->stat(AT_FDCWD, file_real(g), &other, true) == 0 && same_inode(g, &other)) {
+        grew(g, st); /* one file, two names */
+        return true;
+    }
+    if (!g->is_tracked) {
+        file_free(g);
+        return false;
+    }
+    if (g->fd < 0 && file_open_at(g, real) == -ENOENT) {
+        table_del(&t->by_ino, &g->by_ino);
+        if (g->path.link.is_in)
+            file_lose_names(g);
+        return false;
+    }
+    file_found_at(g, path, real);
+    grew(g, st);
+    return true;
+}
+
+static void add_pending(struct tail *t, const struct pending *p)
+{
+    struct pending copy = { strdup(p->path), p->from == NULL ? NULL : strdup(p->from) };
+    if (copy.path == NULL || vec_reserve(&t->pending, sizeof(copy)) < 0) {
+        free(copy.path);
+        free(copy.from);
+        t->wants_rescan = true;
+        return;
+    }
+    VEC(&t->pending, struct pending)[t->pending.n++] = copy;
+}
+
+static void look_at(struct tail *t, const struct pending *p)
+{
+    struct stat st;
+    char real[PATH_MAX];
+    bool is_there = fs_current()->stat(AT_FDCWD, p->path, &st, true) == 0;
+    struct tail_file *f = file_by_path(t, p->path);
+    if (f != NULL && (!is_there || !same_inode(f, &st)))
+        file_lose_names(f);
+    touch_aliases(t, p->path);
+    if (!is_there || S_ISDIR(st.st_mode))
+        return;
+    struct tail_file *g = file_by_ino(t, &st);
+    if (g == NULL) {
+        add_pending(t, p);
+        return;
+    }
+    if (g->path.link.is_in && strcmp(file_real(g), p->path) == 0) {
+        grew(g, &st);
+        return;
+    }
+    if (realpath(p->path, real) != NULL && !known(g, p->path, real, &st))
+        add_pending(t, p);
+}
+
+/* Lost its name, and nobody told us of another: renamed out of sight, or deleted? */
+static void resolve(struct tail_file *f)
+{
+    struct tail *t = f->t;
+    struct stat st;
+    t->n_displaced--;
+    f->is_displaced = false;
+    if (f->fd >= 0) {
+        f->is_deleted = fs_current()->fstat(f->fd, &st) < 0 || st.st_nlink == 0;
+        if (f->is_deleted && f->stage != STAGE_READING)
+            stage_check(f);
+        return;
+    }
+    if (rotate_find(f)) {
+        if (!f->is_caught_up)
+            rotate_catch_up(f);
+        return;
+    }
+    f->is_deleted = true;
+    if (f->stage == STAGE_READING)
+        file_give_up(f, LOST_TRUNCATED); /* what was not read is gone; all read: nothing is lost */
+    else if (!list_is_in(&f->stages))
+        list_add_tail(&t->stages, &f->stages), stage_check(f);
+}
+
+static void resolve_displaced(struct tail *t)
+{
+    for (struct list *l = t->ending.next, *next; t->n_displaced > 0 && l != &t->ending; l = next) {
+        next = l->next;
+        struct tail_file *f = CONTAINER_OF(l, struct tail_file, ending);
+        if (f->is_displaced)
+            resolve(f);
+    }
+    t->n_displaced = 0;
+}
+
+/* The newest of those that had this name before: it is read to its end first. */
+static struct tail_file *predecessor(const struct tail *t, const char *base)
+{
+    struct link *l = table_first(&t->bases, path_hash(base, strlen(base)));
+    for (; l != NULL; l = table_next(l)) {
+        struct tail_file *f = CONTAINER_OF(l, struct tail_file, by_base);
+        if (strcmp(f->base, base) == 0 && f->is_tracked && f->stage == STAGE_READING && f->successor == NULL)
+            return f;
+    }
+    return NULL;
+}
+
+static void follow_after(struct tail_file *f, struct tail_file *before)
+{
+    if (f == NULL || before == NULL || f == before || f->after != NULL)
+        return;
+    f->after = before;
+    before->successor = f;
+}
+
+/* A name whose inode nobody has. by_inode_only: the first round, when recovered files claim what is theirs. */
+static void begin(struct tail *t, const struct pending *p, bool by_inode_only)
+{
+    struct stat st;
+    struct pair caps[PATTERN_CAPTURES_MAX];
+    size_t n_caps = 0;
+    char real[PATH_MAX];
+    const struct fs_ops *fs = fs_current();
+    const char *named = p->path;
+    int input = input_of_path(t, slice_cstr(p->path), caps, &n_caps);
+    if (input < 0 && p->from != NULL) {
+        named = p->from; /* came and was rotated before we looked */
+        input = input_of_path(t, slice_cstr(p->from), caps, &n_caps);
+    }
+    if (input < 0 || is_compressed_name(slice_cstr(p->path)) || fs->stat(AT_FDCWD, p->path, &st, true) < 0 ||
+        realpath(p->path, real) == NULL || path_is_own(t, real))
+        return;
+    if (file_by_ino(t, &st) != NULL || (st.st_dev == t->own_log_dev && st.st_ino == t->own_log_ino))
+        return;
+    if (!S_ISREG(st.st_mode)) {
+        if (!by_inode_only && !S_ISDIR(st.st_mode))
+            begin_unread(t, (uint32_t)input, p->path, &st, PHASE_SKIPPED, "file.skipped", "not a regular file");
+        return;
+    }
+    int fd = open_regular(t, real, &st);
+    if (fd < 0) {
+        if (!by_inode_only && fd != -ENOENT)
+            begin_unread(t, (uint32_t)input, p->path, &st, PHASE_UNREADABLE, "file.unreadable",
+                         "a file cannot be opened; it is tried again every 10 s");
+        return;
+    }
+    if (resume_match(t, fd, &st, p->path, real, (uint32_t)input, !by_inode_only) != NULL)
+        return;
+    if (by_inode_only) {
+        (void)fs->close(fd); /* the second round opens it again */
+        return;
+    }
+    bool is_from = named != p->path;
+    struct new_file nf = { .input = (uint32_t)input, .caps = caps, .n_caps = n_caps, .path = p->path, .real = real,
+                           .base = is_from ? named : NULL, .origin = is_from ? named : NULL, .fd = fd, .st = &st,
+                           .phase = is_from ? PHASE_ROTATED : PHASE_LIVE };
+    struct tail_file *before = predecessor(t, is_from ? named : real);
+    follow_after(file_begin(t, &nf), before);
+}
+
+void names_settle(struct tail *t)
+{
+    for (size_t i = 0; i < t->touched.n; i++) {
+        struct pending p = VEC(&t->touched, struct pending)[i];
+        look_at(t, &p); /* may touch more */
+    }
+    pending_clear(&t->touched);
+    resolve_displaced(t);
+    bool has_missing = t->n_missing > 0;
+    for (size_t i = 0; has_missing && i < t->pending.n; i++)
+        begin(t, &VEC(&t->pending, struct pending)[i], true);
+    if (t->is_first_scan)
+        resume_siblings(t);
+    for (size_t i = 0; i < t->pending.n; i++)
+        begin(t, &VEC(&t->pending, struct pending)[i], false);
+    pending_clear(&t->pending);
+}
