@@ -81,6 +81,8 @@ static int parse_name(struct parse *p, struct part *ret_part)
     while (p->pos < p->text.len && p->text.ptr[p->pos] != '|' && p->text.ptr[p->pos] != '}' &&
            p->text.ptr[p->pos] != '{' && p->text.ptr[p->pos] != '\'')
         p->pos++;
+    if (p->pos < p->text.len && (p->text.ptr[p->pos] == '{' || p->text.ptr[p->pos] == '\''))
+        return err_say(p->err, -EINVAL, "unexpected %c at byte %zu: expected | or }", p->text.ptr[p->pos], p->pos);
     struct slice name = slice_trim(slice_of(p->text.ptr + start, p->pos - start));
     if (name.len == 0)
         return err_say(p->err, -EINVAL, "a name is missing at byte %zu, between { | }", start);
