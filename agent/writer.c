@@ -402,6 +402,10 @@ static bool channel_turn(struct writer *w, struct channel *c, int64_t now)
             continue;
         }
         int r = write_group(w, c);
+        if (r == -ESTALE) { /* the queue had to sync before a new segment, and that failed */
+            sync_failed(w, c, r);
+            continue;
+        }
         if (r < 0) {
             write_failed(c, r, now);
             break;

@@ -208,12 +208,6 @@ static int64_t out_lost_bytes(const void *row, int k)
 {
     return (int64_t)counter_get(&((const struct output_row *)row)->lost_bytes[k]);
 }
-static int64_t out_dead(const void *row, int k)
-{
-    (void)k;
-    return (int64_t)counter_get(&((const struct output_row *)row)->dead_lines);
-}
-
 static const char *filter_kind(int k)
 {
     return filter_reason_name((enum filter_reason)k);
@@ -221,6 +215,42 @@ static const char *filter_kind(int k)
 static const char *lost_kind(int k)
 {
     return lost_reason_name((enum lost_reason)k);
+}
+
+/* Tenant and reason: beyond max_tenants summed as _other, by reason too. */
+static void dead_letters(struct writer_ctx *w, const struct row_list *l)
+{
+    static const char name[] = "tailrace_dead_letter_lines_total";
+    family(w, name, "counter", "Lines set aside as dead letters, by the reason of their refusal.");
+    for (uint32_t owner = 0; owner < w->conf->n_outputs; owner++) {
+        uint32_t shown = 0;
+        int64_t other = 0;
+        for (size_t i = l->n; i-- > 0;) {
+            const struct output_row *row = l->rows[i];
+            if (row->output != owner)
+                continue;
+            if (shown++ >= w->conf->metrics_max_tenants) {
+                other += (int64_t)counter_get(&row->dead_lines);
+                continue;
+            }
+            for (int k = 0; k < DEAD_REASONS; k++) {
+                const char *reason =
+                    atomic_load_explicit((_Atomic(const char *) *)&row->dead_reasons[k].code, memory_order_acquire);
+                if (reason != NULL || k == 0)
+                    sample(w, name,
+                           (struct label[]){ { "output", output_name(w, owner) },
+                                             { "tenant", tenant_name(row->tenant) },
+                                             { "reason", slice_cstr(reason != NULL ? reason : "none") } },
+                           3, (int64_t)counter_get(&row->dead_reasons[k].n));
+            }
+        }
+        if (other > 0)
+            sample(w, name,
+                   (struct label[]){ { "output", output_name(w, owner) },
+                                     { "tenant", SLICE("_other") },
+                                     { "reason", SLICE("_other") } },
+                   3, other);
+    }
 }
 
 static void rows(struct writer_ctx *w)
@@ -248,10 +278,7 @@ static void rows(struct writer_ctx *w)
         row_family(w, &inputs[i], &in, true);
     for (size_t i = 0; i < ARRAY_LEN(outputs); i++)
         row_family(w, &outputs[i], &out, false);
-    /* Reasons of dead letters are the servers' words: kept per output, the lines per tenant. */
-    static const struct row_family dead = { "tailrace_dead_letter_lines_total", "counter",
-                                            "Lines set aside as dead letters.", "output", NULL, 1, NULL, out_dead };
-    row_family(w, &dead, &out, false);
+    dead_letters(w, &out);
     free(in.rows);
     free(out.rows);
 }
@@ -436,8 +463,6 @@ static void outputs(struct writer_ctx *w)
           offsetof(struct output_stats, requests));
     codes(w, "tailrace_route_keys_held", "gauge", "Route keys that are held, by reason.", "reason",
           offsetof(struct output_stats, keys_held));
-    codes(w, "tailrace_dead_letters_by_reason_total", "counter", "Dead letters by the server's reason.", "reason",
-          offsetof(struct output_stats, dead));
     histogram(w, "tailrace_request_duration_seconds", "Time of one request.",
               offsetof(struct output_stats, request_duration));
     histogram(w, "tailrace_delivery_delay_seconds", "From the read of a batch's first line to its acceptance.",

@@ -121,35 +121,41 @@ void stats_each_output_row(void (*each)(void *ctx, const struct output_row *row)
         each(ctx, &n->row.output);
 }
 
-void stats_count_code(struct code_count table[CODES_MAX], const char *code, int64_t n)
+/* The code's row in a table of n_max; a full table gives its last row. */
+static struct code_count *code_row(struct code_count *table, size_t n_max, const char *code)
 {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-    size_t i;
-    for (i = 0; i < CODES_MAX; i++) {
+    for (size_t i = 0; i < n_max; i++) {
         const char *have = atomic_load_explicit(&table[i].code, memory_order_acquire);
         if (have == NULL)
             break;
         if (strcmp(have, code) == 0)
-            goto count;
+            return &table[i];
     }
+    struct code_count *row = &table[n_max - 1];
     pthread_mutex_lock(&lock);
-    for (i = 0; i < CODES_MAX; i++) {
+    for (size_t i = 0; i < n_max; i++) {
         const char *have = atomic_load(&table[i].code);
-        if (have != NULL && strcmp(have, code) == 0)
-            break;
-        if (have == NULL) {
-            char *copy = strdup(code); /* at most CODES_MAX a table, for the life of the process */
+        char *copy = have == NULL ? strdup(code) : NULL; /* at most n_max a table, for the life of the process */
+        if (copy != NULL)
             atomic_store_explicit(&table[i].code, copy, memory_order_release);
-            if (copy == NULL)
-                i = CODES_MAX;
+        if (copy != NULL || (have != NULL && strcmp(have, code) == 0)) {
+            row = &table[i];
             break;
         }
     }
     pthread_mutex_unlock(&lock);
-count:
-    if (i == CODES_MAX)
-        i = CODES_MAX - 1; /* the table is full: the last row takes the rest */
-    counter_add(&table[i].n, (uint64_t)n);
+    return row;
+}
+
+void stats_count_code(struct code_count table[CODES_MAX], const char *code, int64_t n)
+{
+    counter_add(&code_row(table, CODES_MAX, code)->n, (uint64_t)n);
+}
+
+void stats_count_dead_reason(struct output_row *row, const char *reason, int64_t n)
+{
+    counter_add(&code_row(row->dead_reasons, DEAD_REASONS, reason)->n, (uint64_t)n);
 }
 
 void stats_turn(enum stats_thread t)

@@ -63,9 +63,17 @@ struct input_row {
     counter read_lines, read_bytes, kept_lines, filtered[FILTER_REASONS];
 };
 
+#define CODES_MAX 64 /* distinct codes of requests and reasons per output */
+#define DEAD_REASONS 8 /* distinct reasons of dead letters per row; further ones count as the last */
+struct code_count {
+    _Atomic(const char *) code; /* "204", "timeout" … interned, never freed; NULL = free */
+    counter n;
+};
+
 /* One (output, tenant). FILTER_TOO_OLD of an output is counted here as accepted nowhere: filtered_too_old. */
 struct output_row {
     uint32_t output, tenant;
+    struct code_count dead_reasons[DEAD_REASONS]; /* sender; a counter beside dead_lines */
     counter accepted_lines;  /* writer: in a frame that is written */
     counter delivered_lines; /* sender: the server has it, durably noted */
     counter dead_lines;      /* sender */
@@ -89,12 +97,6 @@ struct histogram {
 };
 extern const double histogram_bounds[HISTOGRAM_BUCKETS]; /* seconds: 0.005 … 60 */
 void histogram_observe(struct histogram *h, int64_t ns);
-
-#define CODES_MAX 64 /* distinct codes of requests and reasons per output */
-struct code_count {
-    _Atomic(const char *) code; /* "204", "timeout" … interned, never freed; NULL = free */
-    counter n;
-};
 
 struct output_stats {
     gauge queue_bytes, queue_limit_bytes;
@@ -131,6 +133,7 @@ struct output_row *stats_output_row(uint32_t output, uint32_t tenant);
 void stats_each_input_row(void (*each)(void *ctx, const struct input_row *row), void *ctx);
 void stats_each_output_row(void (*each)(void *ctx, const struct output_row *row), void *ctx);
 void stats_count_code(struct code_count table[CODES_MAX], const char *code, int64_t n);
+void stats_count_dead_reason(struct output_row *row, const char *reason, int64_t n);
 
 enum stats_thread { THREAD_MAIN, THREAD_READER, THREAD_WRITER, THREAD_SENDER };
 void stats_turn(enum stats_thread t); /* "I am alive", with the monotonic time */
