@@ -39,6 +39,7 @@ struct body {
     struct body_row *rows;      /* distinct (input, tenant) */
     uint32_t n_rows, cap_rows;
     struct buf runs;            /* {u8 row, LEB128 count}…: row of each line, in the order of items(); empty: one row */
+    uint32_t run_row, run_lines;/* the run in the making: body_end_runs() puts it into runs */
     int64_t opened_mono_ns;
     int64_t oldest_read_ns;     /* wall clock, for delivery delay */
 };
@@ -58,8 +59,17 @@ void bodies_deinit(struct bodies *bs);
 struct body *bodies_get(struct bodies *bs, struct slice route);
 /* Takes it out; the caller owns it. */
 void bodies_take(struct bodies *bs, struct body *b);
-/* Counts one line of the record's (input, tenant); run: also in b->runs. */
+/* Counts one line of the record's (input, tenant), also in b->runs. -ENOBUFS when the body has BODY_ROWS_MAX rows and
+ * this would be another. For outputs whose items come in the order of append(): seal() calls body_end_runs(). */
 NODISCARD int body_count(struct body *b, const struct record *rec);
+/* The row of the record, made when there is none; nothing is counted. For outputs that order lines themselves: they
+ * count by body_count_row() and fill b->runs in seal() by body_add_run(). */
+NODISCARD int body_row(struct body *b, const struct record *rec, uint32_t *ret_row);
+void body_count_row(struct body *b, const struct record *rec, uint32_t row);
+NODISCARD int body_add_run(struct buf *runs, uint32_t row, uint32_t lines);
+/* Writes the run in the making; with one row the runs stay empty. */
+NODISCARD int body_end_runs(struct body *b);
+#define BODY_ROWS_MAX 256 /* a run's row is one byte */
 void body_free(struct body *b); /* parts must be gone */
 
 /* One of the lines in a wire body, as items() finds it. */
@@ -88,6 +98,7 @@ struct http_reply {
     bool is_cut;               /* the body was longer */
     struct slice content_type;
     int64_t retry_after_ns;    /* -1: none */
+    uint32_t lines_sent;       /* lines in the request's body; 0 = not known, then judge() asks for the items */
 };
 #define HTTP_REPLY_MAX (1 * MIB)
 

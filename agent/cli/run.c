@@ -93,7 +93,7 @@ static int terminal_yaml(const struct options *o, struct buf *yaml)
 {
     struct buf plain;
     buf_init(&plain, 256 * KIB);
-    int r = buf_printf(&plain, "state_dir: \"%s\"\nadmin: { listen: \"%s\" }\ninputs:\n  files:\n    read_from: %s\n"
+    int r = buf_printf(&plain, "state_dir: \"%s\"\nadmin: { listen: \"%s\" }\ninputs:\n  files:\n    type: file\n    read_from: %s\n"
                                "    ignore_older: 0\n    include:\n",
                        o->state, o->admin != NULL ? o->admin : "", o->from != NULL ? o->from : "beginning");
     for (int i = 0; r == 0 && i < o->n_files; i++) {

@@ -68,8 +68,11 @@ void dead_done(struct job *j)
     uint64_t n_lines = 0;
     for (size_t i = 0; i < j->n; i++) {
         const struct job_entry *e = &j->entries[i];
-        for (uint32_t row = 0; row < f->n_rows; row++)
+        for (uint32_t row = 0; row < f->n_rows; row++) {
             frame_count(f, row, e->row_lines[row], FATE_DEAD);
+            if (f->rows[row].ledger != NULL && e->row_lines[row] > 0)
+                stats_count_dead_reason(f->rows[row].ledger, e->reason, e->row_lines[row]);
+        }
         stats_count_code(d->st->dead, e->reason, e->in.lines);
         n_lines += e->in.lines;
     }

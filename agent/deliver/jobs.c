@@ -48,6 +48,9 @@ static void run(struct writer_job *wj)
     case JOB_UNPARK:
         wj->result = queue_unpark(j->d->q, j->parked_id);
         break;
+    case JOB_DROP:
+        wj->result = queue_park_drop(j->d->q, j->parked_id, j->reason);
+        break;
     case JOB_DEAD:
         wj->result = run_dead(j);
         break;
@@ -148,8 +151,9 @@ void job_finish(struct job *j, int64_t now)
         park_done(j, now);
         break;
     case JOB_UNPARK:
+    case JOB_DROP:
         finish_unpark(j);
-        is_kept = j->wj.result < 0;
+        is_kept = j->wj.result < 0 && j->wj.result != -ENOENT;
         break;
     case JOB_DEAD:
         is_kept = j->wj.result < 0;

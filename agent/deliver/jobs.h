@@ -13,7 +13,7 @@
 #include "agent/deliver/deliver.h"
 #include "agent/writer.h"
 
-enum job_kind { JOB_CURSOR, JOB_PARK, JOB_UNPARK, JOB_DEAD, JOB_CHECKPOINT };
+enum job_kind { JOB_CURSOR, JOB_PARK, JOB_UNPARK, JOB_DROP, JOB_DEAD, JOB_CHECKPOINT };
 
 /* One frame to be written to parked/ or dead/. */
 struct job_entry {
@@ -32,14 +32,15 @@ struct job {
     struct delivery *d;
     struct job *next;          /* failed ones */
     int64_t not_before_ns;
-    struct lane *lane;         /* PARK; UNPARK: NULL when nobody waits for it */
+    struct lane *lane;         /* PARK; UNPARK, DROP: NULL when nobody waits for it */
     struct frame *frame;       /* DEAD: held open */
     struct part *part;         /* PARK */
     struct buf meta;           /* of the frame: entries point into it */
     struct job_entry *entries;
     size_t n, n_done;          /* n_done are written */
     size_t accounted_bytes;
-    uint64_t parked_id;        /* PARK: result. UNPARK: which */
+    uint64_t parked_id;        /* PARK: result. UNPARK, DROP: which */
+    enum lost_reason reason;   /* DROP */
     uint64_t seq;              /* CHECKPOINT */
     bool has_shrunk;           /* the queue takes less room than before */
     struct err err;

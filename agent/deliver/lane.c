@@ -131,7 +131,7 @@ void lane_remove(struct lane *l, struct part *p)
             l->d->n_ahead--;
         return;
     }
-    assert(!"the part waits in this lane");
+    assert(p == NULL); /* it waits in this lane, or we are wrong about it */
 }
 
 /* --- the state --- */

@@ -157,7 +157,8 @@ void local_checkpoint_done(struct delivery *d, struct job *j, int64_t now)
         lc->n--;
         frame_count_all(f, FATE_DELIVERED);
         histogram_observe(&d->st->delivery_delay, clock_wall_ns() - f->head.built_ns);
-        queue_ack(d->q, f->head.seq);
+        if (queue_ack(d->q, f->head.seq)) /* else it was dropped meanwhile, and counted so */
+            frame_commit(f);
         frame_free(f);
     }
 }

@@ -10,7 +10,6 @@
 
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
-#include "agent/base/tenants.h"
 #include "agent/deliver/jobs.h"
 #include "agent/deliver/shipment.h"
 
@@ -23,13 +22,26 @@
 
 /* --- at the start --- */
 
+/* Gives up a parked file; the queue counts its lines lost and says so. */
+static void drop(struct delivery *d, uint64_t id, enum lost_reason reason)
+{
+    struct job *j = job_new(d, JOB_DROP);
+    if (j == NULL)
+        return; /* it is found again at the next start */
+    j->parked_id = id;
+    j->reason = reason;
+    job_post(j);
+}
+
 static void recover_one(struct delivery *d, struct loaded *ld, const struct frame_head *head)
 {
     int r = loaded_read(ld, d->q, head);
     struct lane *l = r == 0 ? lane_get(d, ld->fields.route) : NULL;
-    if (r == 0)
+    if (r == -EBADMSG)
+        drop(d, head->segment_id, LOST_DAMAGE);
+    else if (r == 0)
         r = l == NULL ? -ENOMEM : parked_push(&l->parked, head);
-    if (r < 0 && r != -EBADMSG) /* damaged ones are counted and said by the queue */
+    if (r < 0 && r != -EBADMSG)
         log_warn("deliver", "output.failing", "a parked frame cannot be read; it stays for the next start",
                  LOG_SLICE("output", d->conf->name), LOG_NUM("parked", head->segment_id), LOG_NUM("errno", -r));
 }
@@ -202,36 +214,12 @@ static bool take_head(struct delivery *d, uint64_t id, struct frame_head *ret)
     return false;
 }
 
-/* The oldest parked frame of a key that has used up its share. */
+/* A key has used up its share: its oldest frame goes. */
 static void lose_oldest(struct lane *l)
 {
-    struct delivery *d = l->d;
-    struct loaded *ld = malloc(sizeof(*ld));
-    struct job *j = job_new(d, JOB_UNPARK);
     struct frame_head head;
-    if (ld == NULL || j == NULL || !parked_pop(&l->parked, &head)) {
-        free(ld);
-        job_free(j);
-        return;
-    }
-    loaded_init(ld);
-    if (loaded_read(ld, d->q, &head) == 0) {
-        struct frame *f = frame_new(d, &head, ld, l);
-        if (f != NULL) {
-            if (f->n_rows > 0 && f->rows[0].ledger != NULL)
-                counter_add(&f->rows[0].ledger->lost_bytes[LOST_KEY_QUOTA], head.body_len);
-            frame_count_all(f, FATE_LOST);
-            frame_free(f);
-        }
-    }
-    loaded_deinit(ld);
-    free(ld);
-    gauge_set(&d->st->last_lost_wall_ns, clock_wall_ns());
-    log_error("deliver", "lines.lost", "a refused key has used up its share of the queue; its oldest lines are gone",
-              LOG_SLICE("output", d->conf->name), LOG_SLICE("key", lane_key(l)), LOG_CSTR("reason", "key_quota"),
-              LOG_NUM("lines", head.lines), LOG_NUM("bytes", head.body_len));
-    j->parked_id = head.segment_id;
-    job_post(j);
+    if (parked_pop(&l->parked, &head))
+        drop(l->d, head.segment_id, LOST_KEY_QUOTA);
 }
 
 void park_done(struct job *j, int64_t now)
@@ -254,7 +242,7 @@ void park_done(struct job *j, int64_t now)
     }
     lane_add(l, p);
     if (j->wj.result == -ENOSPC && l->parked.n > 0)
-        lose_oldest(l); /* its unlink is before the next park in the writer's row */
+        lose_oldest(l); /* the writer removes it before it parks this one again */
     else
         l->park_not_before_ns = now + deliver_timing.job_retry_ns;
 }
@@ -271,6 +259,7 @@ static int take_up_one(struct lane *l, struct loaded *ld)
     int r = loaded_read(ld, d->q, &head);
     if (r == -EBADMSG) {
         (void)parked_pop(&l->parked, &gone);
+        drop(d, head.segment_id, LOST_DAMAGE);
         return 0;
     }
     struct frame *f = r < 0 ? NULL : frame_new(d, &head, ld, l);

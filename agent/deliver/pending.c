@@ -148,35 +148,13 @@ void frame_free(struct frame *f)
     free(f);
 }
 
-static void move_lines(struct line_row *row, bool was_parked, uint32_t lines, enum fate fate)
-{
-    struct output_row *to = row->ledger;
-    if (to == NULL)
-        return;
-    gauge_add(was_parked ? &to->parked_lines : &to->queued_lines, -(int64_t)lines);
-    switch (fate) {
-    case FATE_DELIVERED:
-        counter_add(&to->delivered_lines, lines);
-        break;
-    case FATE_DEAD:
-        counter_add(&to->dead_lines, lines);
-        break;
-    case FATE_PARKED:
-        gauge_add(&to->parked_lines, lines);
-        break;
-    case FATE_LOST:
-        counter_add(&to->lost_lines[LOST_KEY_QUOTA], lines);
-        break;
-    }
-}
-
 void frame_count(struct frame *f, uint32_t row, uint32_t lines, enum fate fate)
 {
     if (row >= f->n_rows)
         return;
     lines = MIN(lines, f->rows[row].left);
     f->rows[row].left -= lines;
-    move_lines(&f->rows[row], f->head.is_parked, lines, fate);
+    f->rows[row].fates[fate] += lines;
 }
 
 void frame_count_all(struct frame *f, enum fate fate)
@@ -185,31 +163,46 @@ void frame_count_all(struct frame *f, enum fate fate)
         frame_count(f, i, UINT32_MAX, fate);
 }
 
-/* The queue has counted a damaged frame; only what we hold of it goes. */
-static void finish(struct frame *f)
+void frame_commit(const struct frame *f)
 {
-    struct delivery *d = f->d;
-    assert(f->n_open == 0 && f->n_deferred == 0);
-    frame_unlink(f);
-    if (f->is_damaged) {
-        if (f->head.is_parked)
-            f->lane->n_unparked--;
-        frame_free(f);
+    for (uint32_t i = 0; i < f->n_rows; i++) {
+        const struct line_row *row = &f->rows[i];
+        struct output_row *to = row->ledger;
+        if (to == NULL)
+            continue;
+        const uint64_t all = (uint64_t)row->fates[FATE_DELIVERED] + row->fates[FATE_DEAD] + row->fates[FATE_PARKED];
+        counter_add(&to->delivered_lines, row->fates[FATE_DELIVERED]);
+        counter_add(&to->dead_lines, row->fates[FATE_DEAD]);
+        gauge_add(&to->parked_lines, row->fates[FATE_PARKED]);
+        gauge_add(f->head.is_parked ? &to->parked_lines : &to->queued_lines, -(int64_t)all);
+    }
+}
+
+/* A parked frame is done with: its file goes. */
+static void finish_parked(struct frame *f)
+{
+    struct job *j = job_new(f->d, f->is_damaged ? JOB_DROP : JOB_UNPARK);
+    if (!f->is_damaged)
+        frame_commit(f);
+    if (j == NULL) { /* the file stays and is sent again at the next start */
+        f->lane->n_unparked--;
         return;
     }
+    j->lane = f->lane;
+    j->parked_id = f->head.segment_id;
+    j->reason = LOST_DAMAGE;
+    job_post(j);
+}
+
+static void finish(struct frame *f)
+{
+    assert(f->n_open == 0 && f->n_deferred == 0);
+    frame_unlink(f);
     frame_count_all(f, FATE_DELIVERED); /* the head's count and the body's lines may differ in a damaged world */
-    if (f->head.is_parked) {
-        struct job *j = job_new(d, JOB_UNPARK);
-        if (j != NULL) {
-            j->lane = f->lane;
-            j->parked_id = f->head.segment_id;
-            job_post(j);
-        } else { /* out of memory: the file stays, is sent again at the next start */
-            f->lane->n_unparked--;
-        }
-    } else {
-        queue_ack(d->q, f->head.seq);
-    }
+    if (f->head.is_parked)
+        finish_parked(f);
+    else if (!f->is_damaged && queue_ack(f->d->q, f->head.seq)) /* else it is counted by the queue: damaged, dropped */
+        frame_commit(f);
     frame_free(f);
 }
 

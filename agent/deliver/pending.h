@@ -24,11 +24,15 @@
 struct delivery;
 struct lane;
 
-/* Lines of one (input, tenant), and how many of them are not settled. */
+enum fate { FATE_DELIVERED, FATE_DEAD, FATE_PARKED, FATES };
+
+/* Lines of one (input, tenant), and what became of them. The ledger hears of it when the frame is settled: until then a
+ * crash would send all of it again. */
 struct line_row {
     struct output_row *ledger; /* NULL only when out of memory at its making: then it is not counted */
     uint32_t input;            /* index, INPUT_UNKNOWN when it left the configuration */
-    uint32_t left;
+    uint32_t left;             /* not settled */
+    uint32_t fates[FATES];
 };
 
 struct frame {
@@ -84,11 +88,12 @@ void frame_unlink(struct frame *f); /* out of the window */
 void frame_free(struct frame *f);
 void frame_drop_body(struct frame *f);
 
-enum fate { FATE_DELIVERED, FATE_DEAD, FATE_PARKED, FATE_LOST };
-/* Moves lines of one row, at most what is left, from queued or parked to where they went. */
+/* Notes the fate of lines of one row, at most what is left. */
 void frame_count(struct frame *f, uint32_t row, uint32_t lines, enum fate fate);
 /* The same for all lines that are left. */
 void frame_count_all(struct frame *f, enum fate fate);
+/* Into the ledger. */
+void frame_commit(const struct frame *f);
 
 /* All lines of a frame; counted in n_open. NULL = out of memory. */
 struct part *part_whole(struct frame *f);

@@ -125,7 +125,8 @@ int sender_probe(struct output *output, struct buf *text)
         r = http_target_open(&output->conf->http, &t, &err);
     const size_t n = MAX(output->conf->http.urls.n, (size_t)1);
     if (r < 0) {
-        (void)buf_printf(text, "  %s\n", err.text);
+        const int said = buf_printf(text, "  %s\n", err.text);
+        r = said < 0 ? said : r;
         goto out;
     }
     /* One that takes lines is enough: that is what several addresses are for. */

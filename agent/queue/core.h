@@ -224,8 +224,16 @@ NODISCARD int loss_flush(struct queue *q); /* writer */
 /* Lines of the DATA frames with first <= seq <= last that are not acknowledged, by header and meta. */
 NODISCARD int loss_rows(struct queue *q, int fd, const struct segment *seg, uint64_t first, uint64_t last,
                         struct totals *rows, uint64_t *ret_frames);
+/* COUNT adds: the rows of a frame's meta. */
+NODISCARD int totals_add_meta(struct totals *rows, struct slice meta);
+/* COUNT sets: what a SNAP or SEAL says. */
+NODISCARD int totals_from_meta(struct totals *ret, struct slice meta);
 /* Totals at a segment's beginning (SNAP). -EBADMSG: not to be had. */
 NODISCARD int segment_totals_begin(struct queue *q, const struct segment *seg, struct totals *ret);
+/* Totals at its end: its SEAL's, else what is at its beginning and in its good frames. */
+NODISCARD int segment_totals_end(struct queue *q, const struct segment *seg, struct totals *ret);
+/* The highest seq of a good frame; 0: none. */
+NODISCARD int segment_last_seq(struct queue *q, const struct segment *seg, uint64_t *ret_seq);
 /* All that a segment should hold and does not, by header and meta: rows, and the ranges into the spans. */
 NODISCARD int segment_missing(struct queue *q, const struct segment *seg, struct totals *rows);
 NODISCARD int segment_open(struct queue *q, uint64_t id, int *ret_fd, uint64_t *ret_size);

@@ -155,7 +155,7 @@ int segment_open(struct queue *q, uint64_t id, int *ret_fd, uint64_t *ret_size)
     return 0;
 }
 
-static int add_counts(struct slice meta, struct totals *rows)
+int totals_add_meta(struct totals *rows, struct slice meta)
 {
     struct meta_item item;
     int r;
@@ -223,7 +223,7 @@ int loss_rows(struct queue *q, int fd, const struct segment *seg, uint64_t first
         frames++;
         r = scan_meta(&w.scan, off, &h, &w.meta);
         if (r == 0)
-            r = add_counts(buf_slice(&w.meta), rows);
+            r = totals_add_meta(rows, buf_slice(&w.meta));
         if (r != -ENOMEM)
             r = 0;
     }
@@ -232,7 +232,7 @@ int loss_rows(struct queue *q, int fd, const struct segment *seg, uint64_t first
     return r;
 }
 
-static int totals_from_meta(struct slice meta, struct totals *ret)
+int totals_from_meta(struct totals *ret, struct slice meta)
 {
     struct meta_item item;
     int r;
@@ -259,7 +259,7 @@ int segment_totals_begin(struct queue *q, const struct segment *seg, struct tota
     if (r == 0)
         r = h.type == FRAME_SNAP ? scan_meta(&w.scan, SEGMENT_HEAD_BYTES, &h, &w.meta) : -EBADMSG;
     if (r == 0)
-        r = totals_from_meta(buf_slice(&w.meta), ret);
+        r = totals_from_meta(ret, buf_slice(&w.meta));
     walk_deinit(&w);
     (void)q->fs->close(fd);
     return r;
@@ -295,13 +295,46 @@ static int take_stock(struct queue *q, const struct segment *seg, struct totals 
                 holes[(*n_holes)++] = (struct span){ h.seq, h.seq };
         } else if (r == 0 && h.type == FRAME_SEAL) {
             *ret_has_seal = true;
-            r = totals_from_meta(buf_slice(&w.meta), sealed);
+            r = totals_from_meta(sealed, buf_slice(&w.meta));
         } else if (r == 0) {
-            r = add_counts(buf_slice(&w.meta), rows);
+            r = totals_add_meta(rows, buf_slice(&w.meta));
         }
     }
     walk_deinit(&w);
     (void)q->fs->close(fd);
+    return r;
+}
+
+int segment_totals_end(struct queue *q, const struct segment *seg, struct totals *ret)
+{
+    struct totals rows = { 0 };
+    struct span holes[SPANS_MAX];
+    size_t n_holes = 0;
+    bool has_seal = false;
+    int r = segment_totals_begin(q, seg, ret);
+    if (r == 0)
+        r = take_stock(q, seg, &rows, ret, &has_seal, holes, &n_holes);
+    for (size_t i = 0; r == 0 && !has_seal && i < rows.n; i++)
+        r = totals_add(ret, rows.rows[i].input, rows.rows[i].tenant, rows.rows[i].lines);
+    totals_deinit(&rows);
+    return r;
+}
+
+int segment_last_seq(struct queue *q, const struct segment *seg, uint64_t *ret_seq)
+{
+    int fd;
+    uint64_t size, off, last = 0;
+    struct walk w;
+    struct frame_hdr h;
+    int r = segment_open(q, seg->id, &fd, &size);
+    if (r < 0)
+        return r;
+    r = walk_init(&w, fd, size, seg);
+    while (r == 0 && walk_next(&w, SEQ_MAX, &off, &h))
+        last = h.seq;
+    walk_deinit(&w);
+    (void)q->fs->close(fd);
+    *ret_seq = last;
     return r;
 }
 

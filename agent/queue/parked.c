@@ -397,8 +397,9 @@ static int open_one(struct queue *q, uint64_t id, struct buf *meta, struct tally
         (void)q->fs->rename(q->parked_fd, name, q->quarantine_fd, name);
         return 0;
     }
-    if (!ack_is_done_locked(q, m.orig.seq)) {
-        /* The cursor had not passed it: the frame itself comes again. */
+    const struct segment *seg = segment_of_locked(q, m.orig.seq);
+    if (!ack_is_done_locked(q, m.orig.seq) && seg != NULL && seg->first_seq <= m.orig.seq) {
+        /* The cursor had not passed it and it is still in the queue: the frame itself comes again. */
         (void)q->fs->unlink(q->parked_fd, name);
         return 0;
     }

@@ -133,6 +133,7 @@ struct output_side {
     uint64_t n_groups, n_durable;
 };
 
+/* The patterns of an input. */
 struct input_side {
     struct pattern **include, **exclude;
     size_t n_include, n_exclude;
@@ -186,15 +187,16 @@ struct tail {
     struct table dirs_by_path, dirs_by_wd, aliases_by_link, aliases_by_target;
     struct list dirs, aliases;
     bool is_unwatched;      /* some directory has no watch */
+    size_t n_unscanned;
     bool wants_rescan;      /* events were dropped */
     uint32_t from_cookie;   /* the last name that went away */
     char *from_path;
 
     struct table names, by_ino, by_incarnation, bases;
+    struct table missing;   /* by inode number, through by_ino: recovered files that were not found yet */
     struct list files, ready, lru, ending, stages, waking;
     size_t n_files, n_open, fd_budget;
     struct vec touched, pending; /* struct pending */
-    size_t n_missing;       /* recovered files that were not found yet */
     size_t n_displaced;     /* files that lost their name since the last settling */
     bool is_first_scan, is_scan_done;
 
@@ -308,6 +310,8 @@ static inline uint64_t pass_end(const struct tail_pass *p)
 /* Outputs of slots without a pass join one at this place. */
 NODISCARD int pass_place(struct tail_file *f, uint32_t output, const struct file_position *pos);
 void passes_merge(struct tail_file *f);
+void passes_drop(struct tail_file *f); /* all of them; slots point nowhere */
+void position_of(const struct tail_file *f, uint32_t output, struct file_position *ret);
 void pass_consume(struct pass *p, const char *ptr, size_t len);
 void stage_advance(struct tail_file *f);
 void stage_check(struct tail_file *f); /* passes ended, or the file is off the disk: go on */
@@ -324,15 +328,21 @@ bool file_sniff(struct tail_file *f);      /* false: it is not read (yet); f may
 NODISCARD int file_ensure_sink(struct tail_file *f);
 
 /* ---- discover.c ---- */
+NODISCARD int inputs_compile(const struct conf *conf, struct input_side **ret, struct err *err);
+void inputs_free(struct input_side *inputs, size_t n);
+int inputs_match(const struct conf *conf, const struct input_side *inputs, struct slice path, struct pair *caps,
+                 size_t *n_caps);
 NODISCARD int discover_init(struct tail *t, struct err *err);
 void discover_deinit(struct tail *t);
 void discover_event(struct tail *t, const struct watch_event *ev);
+void discover_new(struct tail *t); /* lists directories that are new, and those in them */
 void discover_rescan(struct tail *t, bool is_forced);
 /* Paths whose state is to be looked at by names_settle. */
 void name_touch(struct tail *t, const char *path, const char *from);
 /* The input that includes this path, or -1. caps may be NULL. */
 int input_of_path(const struct tail *t, struct slice path, struct pair *caps, size_t *n_caps);
 bool is_compressed_name(struct slice path);
+void alias_set(struct tail *t, const char *link_path, const char *target); /* a symlink: watch where it leads */
 bool path_is_own(const struct tail *t, const char *real);
 
 /* ---- names.c: what a changed name means ---- */
@@ -352,13 +362,21 @@ struct new_file {
 struct tail_file *file_begin(struct tail *t, const struct new_file *nf);
 /* Found again under this name: LIVE when an input wants it there, else ROTATED. */
 void file_found_at(struct tail_file *f, const char *path, const char *real);
+void file_place(struct tail_file *f, const char *path, const char *real); /* the same, and the queues know it already */
+void file_poll(struct tail_file *f); /* no event came: has it changed? May free f */
 void file_start(struct tail_file *f, uint64_t off); /* looks at it; tracks it when it is to be read */
 void file_revive(struct tail_file *f);              /* finished, but it grew */
 void file_retry(struct tail_file *f);               /* SKIPPED or UNREADABLE: try again; may free f */
+/* The newest of those that had this live name before and are still read: it is read to its end first. */
+struct tail_file *predecessor(const struct tail *t, const char *base);
+void follow_after(struct tail_file *f, struct tail_file *before); /* NULLs are fine */
+int file_set_captures(struct tail_file *f, const struct pair *caps, size_t n);
 
 /* ---- rotate.c: siblings and copies ---- */
 /* Is name one that rotation makes of base: base.1, base-20260102, base.2026-01-02-03.gz, stem-DATE.ext …? */
 bool sibling_name(struct slice base, struct slice name);
+/* The live name that a rotated one was made of; the path itself when it is none. ret: PATH_MAX bytes. */
+void rotate_base(const char *path, char *ret);
 struct slice path_dir(const char *path);  /* without the slash */
 struct slice path_name(const char *path);
 /* Same text as f's up to its furthest place, tails included? is_full: by the CRC of everything before, too. */
@@ -377,6 +395,8 @@ NODISCARD int resume_init(struct tail *t, const struct queue_recovery *const *re
 /* A MISSING file that is this open one, by inode and content, or (is_content) by content alone: placed there. */
 struct tail_file *resume_match(struct tail *t, int fd, const struct stat *st, const char *path, const char *real,
                                uint32_t input, bool is_content);
+void resume_found(struct tail_file *f); /* no longer MISSING */
+void place_at_furthest(struct tail_file *f, uint32_t output);
 void resume_siblings(struct tail *t); /* first scan: MISSING ones are looked for beside their names */
 
 /* ---- held.c ---- */

@@ -56,7 +56,7 @@ void file_lose_names(struct tail_file *f)
         file_ready(f);
 }
 
-void file_found_at(struct tail_file *f, const char *path, const char *real)
+void file_place(struct tail_file *f, const char *path, const char *real)
 {
     struct tail *t = f->t;
     if (file_keep_base(f) < 0)
@@ -73,10 +73,16 @@ void file_found_at(struct tail_file *f, const char *path, const char *real)
     } else {
         file_set_phase(f, PHASE_ROTATED);
     }
+    file_ready(f);
+}
+
+void file_found_at(struct tail_file *f, const char *path, const char *real)
+{
+    file_place(f, path, real);
     file_changed_ident(f);
+    /* Rotation may delete it before its turn comes: hold it now. */
     if (f->stage == STAGE_READING && f->fd < 0 && !file_is_read(f) && file_open(f) < 0)
         f->is_stalled = true;
-    file_ready(f);
 }
 
 void file_revive(struct tail_file *f)
@@ -95,7 +101,7 @@ void file_revive(struct tail_file *f)
 
 /* ---- beginning ---- */
 
-static int copy_captures(struct tail_file *f, const struct pair *caps, size_t n)
+int file_set_captures(struct tail_file *f, const struct pair *caps, size_t n)
 {
     size_t bytes = n * sizeof(*caps);
     for (size_t i = 0; i < n; i++)
@@ -189,7 +195,7 @@ static void set_stat(struct tail_file *f, const struct stat *st)
 struct tail_file *file_begin(struct tail *t, const struct new_file *nf)
 {
     struct tail_file *f = file_new(t, nf->input, nf->path);
-    if (f == NULL || copy_captures(f, nf->caps, nf->n_caps) < 0 || file_set_path(f, nf->path, nf->real) < 0 ||
+    if (f == NULL || file_set_captures(f, nf->caps, nf->n_caps) < 0 || file_set_path(f, nf->path, nf->real) < 0 ||
         (nf->base != NULL && file_set_base(f, nf->base, nf->origin) < 0)) {
         if (f != NULL)
             file_free(f);
@@ -274,17 +280,41 @@ static void touch_aliases(struct tail *t, const char *target)
     }
 }
 
+/* May free g. */
 static void grew(struct tail_file *g, const struct stat *st)
 {
-    bool is_changed = (uint64_t)st->st_size != g->size;
     if (!g->is_tracked) {
         file_retry(g);
         return;
     }
-    if (g->stage == STAGE_READING)
+    bool is_changed = (uint64_t)st->st_size != g->size || timespec_ns(st->st_mtim) != g->mtime_ns;
+    g->mtime_ns = timespec_ns(st->st_mtim);
+    if (g->stage == STAGE_READING && (is_changed || g->is_stalled)) {
+        g->is_stalled = false;
         file_ready(g);
-    else if (g->stage == STAGE_FINISHED && is_changed && !g->is_gz && (uint64_t)st->st_size > file_least_off(g))
+    } else if (g->stage == STAGE_FINISHED && !g->is_gz && (uint64_t)st->st_size > file_least_off(g)) {
         file_revive(g);
+    }
+}
+
+void file_poll(struct tail_file *f)
+{
+    struct stat st;
+    if (!f->path.link.is_in) {
+        if (f->is_stalled && f->stage == STAGE_READING) {
+            f->is_stalled = false;
+            file_ready(f);
+        }
+        return;
+    }
+    if (fs_current()->stat(AT_FDCWD, file_real(f), &st, true) == 0 && same_inode(f, &st)) {
+        grew(f, &st);
+        return;
+    }
+    struct tail *t = f->t;
+    name_touch(t, file_real(f), NULL);
+    if (f->real.path != NULL)
+        name_touch(t, f->path.path, NULL);
 }
 
 /* An inode that we know, seen under this name. False: it is another file after all, the inode was used again. */
@@ -389,8 +419,7 @@ static void resolve_displaced(struct tail *t)
     t->n_displaced = 0;
 }
 
-/* The newest of those that had this name before: it is read to its end first. */
-static struct tail_file *predecessor(const struct tail *t, const char *base)
+struct tail_file *predecessor(const struct tail *t, const char *base)
 {
     struct link *l = table_first(&t->bases, path_hash(base, strlen(base)));
     for (; l != NULL; l = table_next(l)) {
@@ -401,7 +430,7 @@ static struct tail_file *predecessor(const struct tail *t, const char *base)
     return NULL;
 }
 
-static void follow_after(struct tail_file *f, struct tail_file *before)
+void follow_after(struct tail_file *f, struct tail_file *before)
 {
     if (f == NULL || before == NULL || f == before || f->after != NULL)
         return;
@@ -426,6 +455,8 @@ static void begin(struct tail *t, const struct pending *p, bool by_inode_only)
     if (input < 0 || is_compressed_name(slice_cstr(p->path)) || fs->stat(AT_FDCWD, p->path, &st, true) < 0 ||
         realpath(p->path, real) == NULL || path_is_own(t, real))
         return;
+    if (strcmp(p->path, real) != 0)
+        alias_set(t, p->path, real);
     if (file_by_ino(t, &st) != NULL || (st.st_dev == t->own_log_dev && st.st_ino == t->own_log_ino))
         return;
     if (!S_ISREG(st.st_mode)) {
@@ -462,7 +493,7 @@ void names_settle(struct tail *t)
     }
     pending_clear(&t->touched);
     resolve_displaced(t);
-    bool has_missing = t->n_missing > 0;
+    bool has_missing = t->missing.n > 0;
     for (size_t i = 0; has_missing && i < t->pending.n; i++)
         begin(t, &VEC(&t->pending, struct pending)[i], true);
     if (t->is_first_scan)

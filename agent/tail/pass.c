@@ -411,6 +411,16 @@ void file_forget(struct tail_file *f)
     stage_set(f, f->t->n_outputs > 1 ? STAGE_PASSED : STAGE_GONE);
 }
 
+void passes_drop(struct tail_file *f)
+{
+    while (f->passes != NULL)
+        pass_drop(pass_of(f->passes));
+    while (f->parked != NULL)
+        pass_drop(pass_of(f->parked));
+    for (size_t o = 0; o < f->t->n_outputs; o++)
+        f->slots[o].pass = NULL;
+}
+
 void file_untrack(struct tail_file *f)
 {
     struct tail *t = f->t;
@@ -423,10 +433,7 @@ void file_untrack(struct tail_file *f)
             VEC(gone, uint64_t)[gone->n++] = f->ident.incarnation;
         f->slots[o] = (struct slot){ 0 };
     }
-    while (f->passes != NULL)
-        pass_drop(pass_of(f->passes));
-    while (f->parked != NULL)
-        pass_drop(pass_of(f->parked));
+    passes_drop(f);
     if (f->sink_file != NULL)
         t->sink.file_free(t->sink.ctx, f->sink_file);
     f->sink_file = NULL;
@@ -440,7 +447,7 @@ void file_untrack(struct tail_file *f)
 
 /* ---- collecting ---- */
 
-static void position_of(const struct tail_file *f, uint32_t output, struct file_position *ret)
+void position_of(const struct tail_file *f, uint32_t output, struct file_position *ret)
 {
     const struct slot *s = &f->slots[output];
     const struct pass *p = s->pass;

@@ -35,7 +35,7 @@ int watch_add(struct watch *w, const char *dir, bool follows_files)
     if (!w->is_working)
         return -ENOSPC;
     /* Events of unlinked files come under a name that may already be another's: those are polled instead. */
-    uint32_t mask = MASK_NAMES | (follows_files ? MASK_FILES : 0) | IN_ONLYDIR | IN_EXCL_UNLINK;
+    uint32_t mask = MASK_NAMES | (follows_files ? MASK_FILES : 0) | IN_ONLYDIR | IN_EXCL_UNLINK | IN_MASK_ADD;
     int wd = inotify_add_watch(w->fd, dir, mask);
     return wd < 0 ? -errno : wd;
 }

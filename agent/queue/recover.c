@@ -1,0 +1,747 @@
+/*
+ * Recovery: any bytes in the directory -> an accepted prefix, what is set aside, and counts (queue.md §5).
+ *
+ *   list, headers -> which queue is it (uuid) -> cursor -> replay the newest segments (positions, totals) -> cut, sync
+ *   -> what is missing between segments -> dead letters, parked frames -> what is queued -> go on in a new segment
+ *
+ * Bounded: every segment costs one header; only the newest is read whole, and the one the cursor stands in by its
+ * headers and metas. Damage costs one pass over the damaged file.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "agent/base/bytes.h"
+#include "agent/base/log.h"
+#include "agent/queue/core.h"
+#include "agent/queue/replay.h"
+#include "agent/queue/scan.h"
+
+/* How far back positions are looked for when SNAPs are damaged. Each is one segment read whole. */
+#define REPLAY_SEGMENTS 8
+
+enum verdict { FILE_GOOD, FILE_EMPTY, FILE_BAD };
+
+struct found {
+    uint64_t id, size;
+    struct segment_head head; /* FILE_GOOD */
+    enum verdict verdict;
+};
+
+struct recovery {
+    struct queue *q;
+    struct queue_recovery *rec;
+    struct err *err;
+    struct found *files;
+    size_t n, cap;
+    bool is_out_of_memory;
+    struct cursor_slot cursor;
+    bool has_cursor;
+    uint64_t top_seq;
+    struct totals queued, gaps; /* gaps: in segments' totals, but not to be had */
+    struct tally parked;
+};
+
+/* ---- which files ---- */
+
+static void collect(void *ctx, const char *name)
+{
+    struct recovery *r = ctx;
+    uint64_t id = segment_name_parse(name, ".seg");
+    if (id == 0 || r->is_out_of_memory)
+        return;
+    if (r->n == r->cap) {
+        size_t cap = r->cap == 0 ? 64 : r->cap * 2;
+        struct found *files = realloc(r->files, cap * sizeof(*files));
+        if (files == NULL) {
+            r->is_out_of_memory = true;
+            return;
+        }
+        r->files = files;
+        r->cap = cap;
+    }
+    r->files[r->n++] = (struct found){ .id = id };
+}
+
+static int by_id(const void *a, const void *b)
+{
+    uint64_t x = ((const struct found *)a)->id, y = ((const struct found *)b)->id;
+    return x < y ? -1 : x > y;
+}
+
+static int read_head(struct recovery *rc, struct found *f)
+{
+    struct queue *q = rc->q;
+    uint8_t raw[SEGMENT_HEAD_BYTES];
+    int fd;
+    f->verdict = FILE_BAD;
+    int r = segment_open(q, f->id, &fd, &f->size);
+    if (r < 0)
+        return 0; /* a directory, or no right to read it: set aside */
+    if (f->size == 0) {
+        f->verdict = FILE_EMPTY;
+    } else if (fs_pread_full(fd, raw, sizeof(raw), 0) == (ssize_t)sizeof(raw)) {
+        r = segment_head_decode(raw, &f->head);
+        if (r == 0 && f->head.id == f->id)
+            f->verdict = FILE_GOOD;
+    }
+    (void)q->fs->close(fd);
+    if (r == -EPROTO)
+        return err_say(rc->err, r, "queue of output '%s': segment %016llx was written by a newer version; it is left as it is",
+                       q->name, (unsigned long long)f->id);
+    return 0;
+}
+
+static int list_files(struct recovery *rc)
+{
+    int r = rc->q->fs->list(rc->q->dir_fd, collect, rc);
+    if (rc->is_out_of_memory)
+        r = -ENOMEM;
+    if (r < 0)
+        return err_set(rc->err, r, "queue of output '%s': cannot list the directory", rc->q->name);
+    if (rc->n > 0)
+        qsort(rc->files, rc->n, sizeof(*rc->files), by_id);
+    for (size_t i = 0; i < rc->n && r == 0; i++)
+        r = read_head(rc, &rc->files[i]);
+    return r;
+}
+
+/* The cursor's uuid if a segment has it, else that of most segments: a foreign file must not take the queue over. */
+static void choose_uuid(struct recovery *rc)
+{
+    size_t best = 0;
+    const uint8_t *chosen = NULL;
+    for (size_t i = 0; i < rc->n; i++) {
+        if (rc->files[i].verdict != FILE_GOOD)
+            continue;
+        size_t same = 0;
+        for (size_t k = 0; k < rc->n; k++)
+            if (rc->files[k].verdict == FILE_GOOD &&
+                memcmp(rc->files[k].head.uuid, rc->files[i].head.uuid, UUID_BYTES) == 0)
+                same++;
+        if (rc->has_cursor && memcmp(rc->files[i].head.uuid, rc->cursor.uuid, UUID_BYTES) == 0)
+            same = SIZE_MAX;
+        if (same >= best) {
+            best = same;
+            chosen = rc->files[i].head.uuid;
+        }
+        if (same == SIZE_MAX || same == rc->n)
+            break;
+    }
+    if (chosen != NULL)
+        memcpy(rc->q->uuid, chosen, UUID_BYTES);
+    else if (rc->has_cursor)
+        memcpy(rc->q->uuid, rc->cursor.uuid, UUID_BYTES);
+    else
+        random_bytes(rc->q->uuid, UUID_BYTES);
+    if (rc->has_cursor && memcmp(rc->q->uuid, rc->cursor.uuid, UUID_BYTES) != 0)
+        rc->has_cursor = false;
+}
+
+/* Strangers, and files whose numbers do not grow with their ids: the newer one is right. */
+static void weed(struct recovery *rc)
+{
+    uint64_t first_above = UINT64_MAX;
+    for (size_t i = rc->n; i-- > 0;) {
+        struct found *f = &rc->files[i];
+        if (f->verdict != FILE_GOOD)
+            continue;
+        if (memcmp(f->head.uuid, rc->q->uuid, UUID_BYTES) != 0 || f->head.first_seq >= first_above)
+            f->verdict = FILE_BAD;
+        else
+            first_above = f->head.first_seq;
+    }
+}
+
+static int list_segments(struct recovery *rc)
+{
+    struct queue *q = rc->q;
+    for (size_t i = 0; i < rc->n; i++) {
+        const struct found *f = &rc->files[i];
+        q->last_id = MAX(q->last_id, f->id);
+        if (f->verdict != FILE_GOOD)
+            continue;
+        struct segment s = { .id = f->id, .first_seq = f->head.first_seq, .fence = f->head.fence,
+                             .last_data_seq = UINT64_MAX, .bytes = f->size, .salt = f->head.salt,
+                             .wire_form = f->head.wire_form };
+        rc->top_seq = MAX(rc->top_seq, s.first_seq);
+        int r = segment_list_add(q, &s);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* Where each ends: the next one's fence, and no later fence below it. When ids are missing between two, a file may be
+ * gone, and only the frames themselves say where the older one ends. The newest is not known yet. */
+static int find_ends(struct recovery *rc)
+{
+    struct queue *q = rc->q;
+    uint64_t fence = SEQ_MAX;
+    for (size_t i = q->n_segs; i-- > 0;) {
+        struct segment *s = &q->segs[i];
+        s->last_seq = fence;
+        if (i + 1 < q->n_segs && q->segs[i + 1].id != s->id + 1 && fence >= s->first_seq) {
+            uint64_t seq;
+            int r = segment_last_seq(q, s, &seq);
+            if (r == -ENOMEM)
+                return r;
+            if (r == 0 && seq < fence)
+                s->last_seq = MAX(seq, s->first_seq - 1);
+        }
+        fence = MIN(fence, s->fence);
+    }
+    return 0;
+}
+
+/* ---- cursor ---- */
+
+static void read_cursor(struct recovery *rc)
+{
+    struct queue *q = rc->q;
+    int fd = q->fs->open(q->dir_fd, "cursor", O_RDONLY, 0);
+    if (fd < 0)
+        return;
+    rc->has_cursor = cursor_read(q->fs, fd, &rc->cursor);
+    (void)q->fs->close(fd);
+}
+
+static uint64_t highest_bit(const struct cursor_slot *c)
+{
+    for (size_t i = QUEUE_WINDOW; i-- > 0;)
+        if (c->bits[i / 64] >> (i % 64) & 1)
+            return c->acked_seq + 1 + i;
+    return c->acked_seq;
+}
+
+/* Both slots bad: from the start of the oldest segment, everything that is there once more. */
+static void place_cursor(struct recovery *rc)
+{
+    struct queue *q = rc->q;
+    if (!rc->has_cursor) {
+        atomic_store(&q->acked_seq, q->n_segs > 0 ? q->segs[0].first_seq - 1 : 0);
+        return;
+    }
+    atomic_store(&q->acked_seq, rc->cursor.acked_seq);
+    q->generation = q->synced_generation = rc->cursor.generation;
+    q->written_acked_seq = rc->cursor.acked_seq; /* synced_acked_seq waits for a sync of ours */
+    rc->top_seq = MAX(rc->top_seq, highest_bit(&rc->cursor));
+}
+
+static void place_bits(struct recovery *rc, uint64_t last_seq)
+{
+    struct queue *q = rc->q;
+    uint64_t acked = atomic_load(&q->acked_seq);
+    for (size_t i = 0; rc->has_cursor && i < QUEUE_WINDOW; i++)
+        if ((rc->cursor.bits[i / 64] >> (i % 64) & 1) && acked + 1 + i <= last_seq)
+            (void)ack_mark_locked(q, rc->cursor.acked_seq + 1 + i);
+}
+
+/* ---- replay of the newest ---- */
+
+/* A segment that was being made when we died: a header perhaps, and not one good frame. */
+static bool is_stillborn(struct recovery *rc, const struct segment *s)
+{
+    struct queue *q = rc->q;
+    int fd;
+    uint64_t size, off;
+    struct scan scan;
+    struct frame_hdr h;
+    if (segment_open(q, s->id, &fd, &size) < 0)
+        return false;
+    bool is = false;
+    if (scan_init(&scan, fd, size, s->salt) == 0)
+        is = !scan_find(&scan, SEGMENT_HEAD_BYTES, s->first_seq, SEQ_MAX, &off, &h);
+    scan_deinit(&scan);
+    (void)q->fs->close(fd);
+    return is;
+}
+
+static void drop_stillborn(struct recovery *rc)
+{
+    struct queue *q = rc->q;
+    while (q->n_segs > 0 && is_stillborn(rc, &q->segs[q->n_segs - 1])) {
+        const struct segment *s = &q->segs[--q->n_segs];
+        char name[SEGMENT_NAME_BYTES];
+        segment_name(name, s->id);
+        rc->rec->torn_bytes += s->bytes;
+        (void)q->fs->rename(q->dir_fd, name, q->quarantine_fd, name);
+    }
+}
+
+static int replay_from(struct recovery *rc, size_t first, uint64_t limit, struct replay *rp)
+{
+    struct queue *q = rc->q;
+    int r = 0;
+    for (size_t i = first; i < q->n_segs && r == 0; i++) {
+        const struct segment *s = &q->segs[i];
+        bool is_newest = i + 1 == q->n_segs;
+        if (s->last_seq < s->first_seq)
+            continue; /* void: positions come from elsewhere */
+        r = replay_segment(rp, s, is_newest ? limit : s->last_seq, is_newest);
+    }
+    return r;
+}
+
+/* From the newest segment whose SNAP is good. */
+static size_t replay_start(struct recovery *rc)
+{
+    struct queue *q = rc->q;
+    size_t at = q->n_segs - 1;
+    for (unsigned tries = 0; tries < REPLAY_SEGMENTS && at > 0; tries++) {
+        struct totals t = { 0 };
+        int r = q->segs[at].last_seq < q->segs[at].first_seq ? -EBADMSG : segment_totals_begin(q, &q->segs[at], &t);
+        totals_deinit(&t);
+        if (r == 0)
+            break;
+        at--;
+    }
+    return at;
+}
+
+/* Cuts what does not count off the newest file and makes the rest durable. */
+static int settle_newest(struct recovery *rc, const struct replay *rp)
+{
+    struct queue *q = rc->q;
+    struct segment *s = &q->segs[q->n_segs - 1];
+    char name[SEGMENT_NAME_BYTES];
+    segment_name(name, s->id);
+    int fd = q->fs->open(q->dir_fd, name, O_RDWR, 0);
+    if (fd < 0)
+        return fd;
+    if (s->bytes > rp->good_end) {
+        rc->rec->torn_bytes += s->bytes - rp->good_end;
+        (void)q->fs->truncate(fd, rp->good_end); /* if not, the next fence makes it void all the same */
+    }
+    int r = q->conf.sync == QUEUE_SYNC_NEVER ? 0 : q->fs->fdatasync(fd);
+    (void)q->fs->close(fd);
+    s->bytes = MIN(s->bytes, rp->good_end);
+    s->last_seq = rp->good_seq;
+    s->last_data_seq = UINT64_MAX;
+    return r;
+}
+
+static int replay(struct recovery *rc)
+{
+    struct queue *q = rc->q;
+    uint64_t limit = SEQ_MAX;
+    for (int tries = 0;; tries++) {
+        struct replay rp;
+        replay_init(&rp, q, highest_bit(&rc->cursor) * rc->has_cursor);
+        int r = replay_from(rc, replay_start(rc), limit, &rp);
+        replay_deinit(&rp);
+        if (r == -EPROTO)
+            return err_say(rc->err, r, "queue of output '%s' was written by a newer version; it is left as it is",
+                           q->name);
+        if (r < 0)
+            return err_set(rc->err, r, "queue of output '%s': cannot recover", q->name);
+        rc->rec->damaged_bytes += rp.damaged_bytes;
+        rc->rec->damaged_frames += rp.damaged_frames;
+        rc->top_seq = MAX(rc->top_seq, rp.top_seq);
+        r = settle_newest(rc, &rp);
+        if (r == 0)
+            return 0;
+        /* What is only in the page cache may not be sent; what was known durable is. */
+        if (tries > 0)
+            return err_set(rc->err, r, "queue of output '%s': cannot sync", q->name);
+        limit = rp.synced_seq;
+    }
+}
+
+/* ---- what is missing ---- */
+
+static bool is_covered(const struct queue *q, uint64_t seq)
+{
+    const struct segment *s = segment_of_locked(q, seq);
+    return s == NULL || (s->first_seq <= seq && seq <= s->last_seq) || seq > s->fence;
+}
+
+/* What a file without a good header still says: its frames have their own CRCs. */
+struct remains {
+    struct totals begin, acked, queued; /* of its SNAP, of good frames on either side of the cursor */
+    uint64_t first, last;
+    bool has_begin;
+};
+
+static void read_remains(struct queue *q, int fd, uint64_t size, struct remains *m)
+{
+    struct scan s;
+    struct frame_hdr h;
+    struct buf meta;
+    buf_init(&meta, SNAP_RAW_MAX);
+    int r = scan_init(&s, fd, MIN(size, (uint64_t)SEGMENT_BYTES_MAX * 2), 0);
+    s.any_salt = true;
+    for (uint64_t off = SEGMENT_HEAD_BYTES, seq = 1; r == 0 && scan_find(&s, off, seq, SEQ_MAX, &off, &h);
+         seq = h.seq + 1) {
+        uint64_t at = off;
+        off += frame_bytes(&h);
+        if (is_covered(q, h.seq) || spans_have_locked(q, h.seq, h.seq) || scan_meta(&s, at, &h, &meta) < 0)
+            continue;
+        m->first = m->first == 0 ? h.seq : m->first;
+        m->last = h.seq;
+        if (h.type == FRAME_SNAP)
+            m->has_begin = totals_from_meta(&m->begin, buf_slice(&meta)) == 0;
+        else if (h.type == FRAME_DATA)
+            (void)!totals_add_meta(ack_is_done_locked(q, h.seq) ? &m->acked : &m->queued, buf_slice(&meta));
+    }
+    scan_deinit(&s);
+    buf_deinit(&meta);
+}
+
+/* With its SNAP and the next segment's the count is exact, else it is that of the good frames. */
+static void count_in_bad_file(struct recovery *rc, const struct found *f)
+{
+    struct queue *q = rc->q;
+    struct remains m = { 0 };
+    struct totals rows = { 0 };
+    int fd;
+    uint64_t size;
+    if (segment_open(q, f->id, &fd, &size) < 0)
+        return;
+    read_remains(q, fd, size, &m);
+    (void)q->fs->close(fd);
+    const struct segment *next = segment_of_locked(q, m.last);
+    if (m.has_begin && next != NULL && segment_totals_begin(q, next, &rows) == 0) {
+        totals_subtract(&rows, &m.begin);
+        totals_subtract(&rows, &m.acked);
+        m.last = next->fence;
+    } else {
+        totals_deinit(&rows);
+        rows = m.queued;
+        m.queued = (struct totals){ 0 };
+    }
+    if (m.first != 0 && rows.lines > 0)
+        loss_count(q, LOST_DAMAGE, &rows, size);
+    if (m.first != 0)
+        spans_add_locked(q, m.first, m.last);
+    totals_deinit(&rows);
+    totals_deinit(&m.begin);
+    totals_deinit(&m.acked);
+    totals_deinit(&m.queued);
+}
+
+static void set_aside(struct recovery *rc)
+{
+    struct queue *q = rc->q;
+    for (size_t i = 0; i < rc->n; i++) {
+        const struct found *f = &rc->files[i];
+        char name[SEGMENT_NAME_BYTES];
+        segment_name(name, f->id);
+        if (f->verdict == FILE_EMPTY) {
+            (void)q->fs->unlink(q->dir_fd, name); /* made early, never used */
+        } else if (f->verdict == FILE_BAD) {
+            count_in_bad_file(rc, f);
+            rc->rec->damaged_bytes += f->size;
+            rc->rec->damaged_frames++;
+            quarantine_rename(q, name);
+        }
+    }
+}
+
+static bool spans_touch(const struct queue *q, uint64_t first, uint64_t last)
+{
+    for (size_t i = 0; i < q->n_spans; i++)
+        if (q->spans[i].first <= last && first <= q->spans[i].last)
+            return true;
+    return false;
+}
+
+/* Frames last+1..fence were durable once and no file has them. What they held is the difference of the counts on both
+ * sides. */
+static void count_gap(struct recovery *rc, const struct segment *before, const struct segment *after)
+{
+    struct queue *q = rc->q;
+    struct totals rows = { 0 }, end = { 0 };
+    uint64_t first = before->last_seq + 1;
+    if (segment_totals_begin(q, after, &rows) == 0 && segment_totals_end(q, before, &end) == 0) {
+        totals_subtract(&rows, &end);
+        for (size_t i = 0; i < rows.n; i++)
+            (void)!totals_add(&rc->gaps, rows.rows[i].input, rows.rows[i].tenant, rows.rows[i].lines);
+        if (atomic_load(&q->acked_seq) <= before->last_seq && !spans_touch(q, first, after->fence) && rows.lines > 0)
+            loss_count(q, LOST_DAMAGE, &rows, 0);
+    }
+    spans_add_locked(q, first, after->fence);
+    totals_deinit(&rows);
+    totals_deinit(&end);
+}
+
+/* Before the oldest segment there is nothing to compare with: all that can be said is that they are gone. A cursor that
+ * is older than the last unlink looks the same, so this is no count. */
+static void say_oldest_gap(struct recovery *rc)
+{
+    struct queue *q = rc->q;
+    uint64_t acked = atomic_load(&q->acked_seq);
+    if (q->n_segs == 0 || acked >= q->segs[0].fence || spans_touch(q, acked + 1, q->segs[0].fence))
+        return;
+    log_error("queue", "lines.lost", "frames that were not acknowledged are in no file any more",
+              LOG_CSTR("output", q->name), LOG_NUM("frames", q->segs[0].fence - acked));
+}
+
+static void count_gaps(struct recovery *rc)
+{
+    struct queue *q = rc->q;
+    say_oldest_gap(rc);
+    for (size_t i = 0; i + 1 < q->n_segs; i++)
+        if (q->segs[i].last_seq < q->segs[i + 1].fence && q->segs[i + 1].fence > atomic_load(&q->acked_seq))
+            count_gap(rc, &q->segs[i], &q->segs[i + 1]);
+}
+
+/* ---- what is queued ---- */
+
+static int add_difference(struct totals *into, const struct totals *now, const struct totals *then)
+{
+    for (size_t i = 0; i < now->n; i++) {
+        const struct totals_row *row = &now->rows[i];
+        const struct totals_row *old = totals_find(then, row->input, row->tenant);
+        uint64_t before = old == NULL ? 0 : old->lines;
+        if (row->lines > before && totals_add(into, row->input, row->tenant, row->lines - before) < 0)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+/* By reading up to the segment where the last bit beyond the cursor stands; what follows is a difference of totals. */
+static int count_queued(struct recovery *rc)
+{
+    struct queue *q = rc->q;
+    uint64_t acked = atomic_load(&q->acked_seq), bit = MAX(acked, highest_bit(&rc->cursor) * rc->has_cursor);
+    const struct segment *from = segment_of_locked(q, acked + 1);
+    for (size_t i = from == NULL ? q->n_segs : (size_t)(from - q->segs); i < q->n_segs; i++) {
+        const struct segment *s = &q->segs[i];
+        uint64_t size, frames = 0;
+        int fd;
+        if (segment_open(q, s->id, &fd, &size) < 0)
+            continue;
+        int r = loss_rows(q, fd, s, acked + 1, s->last_seq, &rc->queued, &frames);
+        (void)q->fs->close(fd);
+        if (r == -ENOMEM)
+            return r;
+        rc->rec->queued_frames += frames;
+        if (s->last_seq < bit || i + 1 == q->n_segs)
+            continue;
+        struct totals begin = { 0 };
+        r = segment_totals_begin(q, s + 1, &begin);
+        if (r == 0)
+            r = add_difference(&rc->queued, &q->totals, &begin);
+        if (r == 0) {
+            rc->rec->queued_frames += q->totals.frames > begin.frames ? q->totals.frames - begin.frames : 0;
+            totals_subtract(&rc->queued, &rc->gaps);
+        }
+        totals_deinit(&begin);
+        if (r == 0 || r == -ENOMEM)
+            return r;
+    }
+    return 0;
+}
+
+/* ---- the report ---- */
+
+static int report_ledger(struct recovery *rc)
+{
+    struct queue *q = rc->q;
+    struct ledger_row *rows = calloc(q->totals.n + 1, sizeof(*rows));
+    if (rows == NULL)
+        return -ENOMEM;
+    size_t n = 0;
+    for (size_t i = 0; i < q->totals.n; i++) {
+        const struct totals_row *row = &q->totals.rows[i];
+        if (!row->has_ledger)
+            continue;
+        rows[n] = row->ledger;
+        rows[n].input = row->input;
+        rows[n++].tenant = row->tenant;
+    }
+    q->rec_ledger = rows;
+    rc->rec->ledger = rows;
+    rc->rec->n_ledger = n;
+    return 0;
+}
+
+static struct recovered_row *row_of(struct recovered_row *rows, size_t *n, struct slice tenant)
+{
+    for (size_t i = 0; i < *n; i++)
+        if (slice_eq(rows[i].tenant, tenant))
+            return &rows[i];
+    rows[*n] = (struct recovered_row){ .tenant = tenant };
+    return &rows[(*n)++];
+}
+
+/* Lines of a tenant that nobody knows (or of damaged totals) were accepted too: nothing is below zero. */
+static void balance(struct recovered_row *row)
+{
+    uint64_t rest = row->queued + row->parked + row->dead;
+    for (size_t k = 0; k < LOST_REASONS; k++)
+        rest += row->lost[k];
+    row->accepted = MAX(row->accepted, rest);
+}
+
+/* The names live in the queue's own tables, which only grow. */
+static int report_rows(struct recovery *rc)
+{
+    struct queue *q = rc->q;
+    const struct tally *tallies[] = { &q->dead.tally, &q->losses, &rc->parked };
+    size_t max = q->totals.n + rc->queued.n + q->dead.unsettled.n, n = 0;
+    for (size_t t = 0; t < ARRAY_LEN(tallies); t++)
+        max += tallies[t]->n;
+    struct recovered_row *rows = calloc(max + 1, sizeof(*rows));
+    if (rows == NULL)
+        return -ENOMEM;
+    q->rec_rows = rows;
+    for (size_t i = 0; i < q->totals.n; i++)
+        row_of(rows, &n, q->totals.rows[i].tenant)->accepted += q->totals.rows[i].lines;
+    for (size_t i = 0; i < rc->queued.n; i++) {
+        /* A name that only this table has would not outlive it. */
+        const struct totals_row *row = totals_get(&q->totals, rc->queued.rows[i].input, rc->queued.rows[i].tenant);
+        if (row == NULL)
+            return -ENOMEM;
+        row_of(rows, &n, row->tenant)->queued += rc->queued.rows[i].lines;
+        rc->rec->queued_lines += rc->queued.rows[i].lines;
+    }
+    for (size_t i = 0; i < rc->parked.n; i++) {
+        const struct totals_row *row = totals_get(&q->totals, SLICE(""), rc->parked.rows[i].tenant);
+        if (row == NULL)
+            return -ENOMEM;
+        row_of(rows, &n, row->tenant)->parked += rc->parked.rows[i].dead;
+    }
+    for (size_t t = 0; t < 2; t++) {
+        for (size_t i = 0; i < tallies[t]->n; i++) {
+            const struct tally_row *from = &tallies[t]->rows[i];
+            struct recovered_row *row = row_of(rows, &n, from->tenant);
+            row->dead += from->dead;
+            for (size_t k = 0; k < LOST_REASONS; k++) {
+                row->lost[k] += from->lost[k];
+                row->lost_bytes[k] += from->lost_bytes[k];
+            }
+        }
+    }
+    for (size_t i = 0; i < q->dead.unsettled.n; i++) {
+        struct recovered_row *row = row_of(rows, &n, q->dead.unsettled.rows[i].tenant);
+        row->dead -= MIN(row->dead, q->dead.unsettled.rows[i].lines);
+    }
+    for (size_t i = 0; i < n; i++)
+        balance(&rows[i]);
+    rc->rec->rows = rows;
+    rc->rec->n_rows = n;
+    return 0;
+}
+
+/* ---- the whole ---- */
+
+static int check_wire_form(struct recovery *rc)
+{
+    struct queue *q = rc->q;
+    if (rc->rec->queued_frames == 0 && q->n_parked == 0)
+        return 0;
+    for (size_t i = 0; i < q->n_segs; i++)
+        if (q->segs[i].wire_form != q->wire_form && q->segs[i].last_seq > atomic_load(&q->acked_seq))
+            return err_say(rc->err, -EPROTO,
+                           "queue of output '%s' holds frames for another type or form of output (%u, now %u): drain "
+                           "it or rename the output",
+                           q->name, q->segs[i].wire_form, q->wire_form);
+    return 0;
+}
+
+static int begin(struct recovery *rc)
+{
+    struct queue *q = rc->q;
+    uint64_t last = q->n_segs > 0 ? q->segs[q->n_segs - 1].last_seq : 0;
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < q->n_segs; i++)
+        bytes += q->segs[i].bytes;
+    atomic_fetch_add(&q->bytes, bytes);
+    q->group_seq = last;
+    q->synced_seq = last;
+    q->top_seq = MAX(MAX(rc->top_seq, last), atomic_load(&q->acked_seq));
+    atomic_store(&q->durable_seq, last);
+    pthread_mutex_lock(&q->lock);
+    ack_damaged_locked(q);
+    pthread_mutex_unlock(&q->lock);
+
+    int r = segment_begin(q);
+    if (r == -ENOSPC || r == -EDQUOT) {
+        queue_set_blocked(q, r); /* sending goes on; the next append tries again */
+        r = 0;
+    }
+    if (r < 0)
+        return err_set(rc->err, r, "queue of output '%s': cannot begin a segment", q->name);
+    return 0;
+}
+
+static int recover_steps(struct recovery *rc)
+{
+    struct queue *q = rc->q;
+    int r = list_files(rc);
+    if (r < 0)
+        return r;
+    read_cursor(rc);
+    choose_uuid(rc);
+    weed(rc);
+    if ((r = list_segments(rc)) < 0 || (r = find_ends(rc)) < 0)
+        return err_set(rc->err, r, "queue of output '%s': cannot recover", q->name);
+    drop_stillborn(rc);
+    place_cursor(rc);
+    rc->rec->is_new = q->n_segs == 0 && !rc->has_cursor;
+    if (q->n_segs > 0 && (r = replay(rc)) < 0)
+        return r;
+    place_bits(rc, q->n_segs > 0 ? q->segs[q->n_segs - 1].last_seq : 0);
+    r = dead_open(q);
+    if (r == 0)
+        r = parked_open(q, &rc->parked);
+    if (r < 0)
+        return err_set(rc->err, r, "queue of output '%s': cannot read dead letters and parked frames", q->name);
+    set_aside(rc);
+    count_gaps(rc);
+    r = count_queued(rc);
+    if (r == 0)
+        r = check_wire_form(rc);
+    if (r == -EPROTO)
+        return r;
+    if (r == 0)
+        r = cursor_create(q);
+    if (r == -ENOSPC || r == -EDQUOT)
+        return err_set(rc->err, r, "queue of output '%s': no room for the cursor", q->name);
+    if (r == 0)
+        r = begin(rc);
+    if (r == 0)
+        r = positions_export(&q->positions, &rc->rec->files, &rc->rec->n_files);
+    if (r == 0)
+        r = report_ledger(rc);
+    if (r == 0)
+        r = report_rows(rc);
+    return r < 0 && rc->err != NULL && rc->err->code == 0
+               ? err_set(rc->err, r, "queue of output '%s': cannot recover", q->name)
+               : r;
+}
+
+static void say(const struct queue *q, const struct queue_recovery *rec)
+{
+    if (rec->is_new)
+        return;
+    enum log_level level = rec->damaged_frames > 0 ? LOG_WARN : LOG_INFO;
+    log_at(level, "queue", "queue.recovered", "the queue is open", LOG_CSTR("output", q->name),
+           LOG_NUM("frames", rec->queued_frames), LOG_NUM("lines", rec->queued_lines), LOG_NUM("files", rec->n_files),
+           LOG_NUM("torn_bytes", rec->torn_bytes), LOG_NUM("damaged_bytes", rec->damaged_bytes),
+           LOG_NUM("damaged_frames", rec->damaged_frames));
+}
+
+int recover(struct queue *q, struct queue_recovery *rec, struct err *err)
+{
+    struct err own = { 0 };
+    struct recovery rc = { .q = q, .rec = rec, .err = err != NULL ? err : &own };
+    rc.err->code = 0;
+    *rec = (struct queue_recovery){ 0 };
+    int r = recover_steps(&rc);
+    if (r == 0) {
+        rec->next_seq = q->top_seq + 1;
+        rec->acked_seq = atomic_load(&q->acked_seq);
+        rec->bytes = atomic_load(&q->bytes);
+        say(q, rec);
+    }
+    free(rc.files);
+    totals_deinit(&rc.queued);
+    totals_deinit(&rc.gaps);
+    tally_deinit(&rc.parked);
+    return r;
+}

@@ -1,0 +1,148 @@
+/* A reload: the files of the old tail go over to the new one, with who they are and what is open of them. */
+#include <assert.h>
+#include <stdlib.h>
+
+#include "agent/base/log.h"
+#include "agent/tail/internal.h"
+
+/* Index in old of each output of t; -1 = new. By name: the order may have changed. */
+static void map_outputs(const struct tail *t, const struct tail *old, int map[OUTPUTS_MAX])
+{
+    for (size_t o = 0; o < t->n_outputs; o++) {
+        map[o] = -1;
+        for (size_t i = 0; i < old->n_outputs; i++)
+            if (o < t->conf->n_outputs && i < old->conf->n_outputs &&
+                slice_eq(t->conf->outputs[o].name, old->conf->outputs[i].name))
+                map[o] = (int)i;
+    }
+}
+
+static uint32_t input_now(const struct tail *t, const struct tail_file *g)
+{
+    for (uint32_t i = 0; i < t->conf->n_inputs; i++)
+        if (slice_eq(t->conf->inputs[i].name, g->ident.input))
+            return i;
+    return UINT32_MAX;
+}
+
+/* Nobody was told of f yet: it is g, where g stood. */
+static void take_places(struct tail_file *f, const struct tail_file *g, const int map[OUTPUTS_MAX])
+{
+    struct tail *t = f->t;
+    passes_drop(f);
+    for (uint32_t o = 0; o < t->n_outputs; o++) {
+        struct file_position pos;
+        if (map[o] < 0 || g->slots[map[o]].pass == NULL)
+            continue;
+        position_of(g, (uint32_t)map[o], &pos);
+        pos.flags &= ~(uint32_t)POSITION_PASSED;
+        if (pass_place(f, o, &pos) < 0)
+            abort(); /* begin again from the queues */
+        f->slots[o].collected = f->slots[o].first_off = pos.end;
+        f->slots[o].told_stage = pos.flags & POSITION_FINISHED ? STAGE_FINISHED : STAGE_READING;
+    }
+    for (uint32_t o = 0; o < t->n_outputs; o++)
+        if (f->slots[o].pass == NULL && f->passes != NULL)
+            place_at_furthest(f, o);
+    for (uint32_t o = 0; o < t->n_outputs; o++)
+        if (f->slots[o].pass == NULL) { /* every output is new: from the start */
+            struct file_position start = { 0 };
+            if (pass_place(f, o, &start) < 0)
+                abort();
+        }
+    file_set_incarnation(f, g->ident.incarnation);
+    f->ident.fp_len = g->ident.fp_len;
+    f->ident.fp_crc = g->ident.fp_crc;
+    f->ident.first_seen_ns = g->ident.first_seen_ns;
+    f->is_sniffed = g->is_sniffed;
+    f->size = MAX(f->size, g->size);
+    file_changed_ident(f);
+}
+
+static bool is_untold(const struct tail_file *f)
+{
+    for (size_t o = 0; o < f->t->n_outputs; o++)
+        if (f->slots[o].ident_version > 0)
+            return false;
+    return f->is_tracked;
+}
+
+static void move_fd(struct tail_file *f, struct tail_file *g)
+{
+    if (f->fd >= 0 || g->fd < 0)
+        return;
+    int fd = g->fd;
+    gz_close(g->gz);
+    g->gz = NULL;
+    g->fd = -1;
+    list_del(&g->lru);
+    g->t->n_open--;
+    file_take_fd(f, fd);
+}
+
+/* g has no name that the new tail could find: it is read on through its descriptor. */
+static void take_unnamed(struct tail_file *f, struct tail_file *g)
+{
+    if (f->phase == PHASE_MISSING)
+        resume_found(f);
+    f->is_deleted = g->is_deleted;
+    f->is_gz = g->is_gz;
+    f->size = MAX(f->size, g->size);
+    f->lost_ns = g->lost_ns;
+    file_set_ino(f, &g->ident);
+    move_fd(f, g);
+    file_drop_names(f);
+    file_set_phase(f, g->phase == PHASE_ORPHAN ? PHASE_ORPHAN : PHASE_ROTATED);
+    file_ready(f);
+    stage_check(f);
+}
+
+static struct tail_file *make_like(struct tail *t, const struct tail_file *g, const int map[OUTPUTS_MAX])
+{
+    uint32_t input = input_now(t, g);
+    if (input == UINT32_MAX)
+        return NULL; /* its input is gone: what was not read is not wanted any more */
+    struct tail_file *f = file_new(t, input, g->path.path);
+    if (f == NULL)
+        return NULL;
+    f->ident.generation = 0;
+    file_set_incarnation(f, g->ident.incarnation);
+    f->ident_version = 1;
+    f->is_tracked = true;
+    take_places(f, g, map);
+    if (file_set_base(f, file_base(g), file_origin(g)) < 0 ||
+        file_set_captures(f, g->captures, g->n_captures) < 0)
+        log_error("tail", "file.stalled", "out of memory", LOG_CSTR("path", g->path.path));
+    table_add(&t->missing, &f->by_ino, g->ident.ino);
+    return f;
+}
+
+void tail_adopt(struct tail *t, struct tail *old)
+{
+    int map[OUTPUTS_MAX];
+    if (old == NULL)
+        return;
+    t->now = MAX(t->now, old->now);
+    map_outputs(t, old, map);
+    for (struct list *l = old->files.next; l != &old->files; l = l->next) {
+        struct tail_file *g = CONTAINER_OF(l, struct tail_file, all);
+        if (!g->is_tracked || g->stage >= STAGE_PASSED || g->phase == PHASE_MISSING)
+            continue;
+        struct stat st = { .st_dev = g->ident.dev, .st_ino = g->ident.ino };
+        struct tail_file *f = file_by_incarnation(t, g->ident.incarnation);
+        struct tail_file *same = g->phase == PHASE_ORPHAN ? NULL : file_by_ino(t, &st);
+        if (f == NULL && same != NULL && is_untold(same)) {
+            f = same;
+            take_places(f, g, map);
+            file_ready(f);
+        }
+        if (f == NULL && g->stage == STAGE_READING && (f = make_like(t, g, map)) == NULL)
+            continue;
+        if (f == NULL)
+            continue;
+        if (f->phase == PHASE_MISSING && (g->fd >= 0 || g->phase == PHASE_ORPHAN))
+            take_unnamed(f, g);
+        else if (f->phase != PHASE_MISSING)
+            move_fd(f, g);
+    }
+}

@@ -1,0 +1,299 @@
+/* What the queues recovered: who stood where, and is it still there? */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+
+#include "agent/base/log.h"
+#include "agent/queue/fs.h"
+#include "agent/tail/internal.h"
+
+#define BIT(o) (UINT32_C(1) << (o))
+
+static uint32_t input_by_name(const struct tail *t, struct slice name)
+{
+    for (uint32_t i = 0; i < t->conf->n_inputs; i++)
+        if (slice_eq(t->conf->inputs[i].name, name))
+            return i;
+    return UINT32_MAX;
+}
+
+static struct tail_file *recovered_new(struct tail *t, const struct file_ident *id)
+{
+    char path[PATH_MAX], base[PATH_MAX];
+    if (id->path.len == 0 || id->path.len >= sizeof(path) || id->path.ptr[0] != '/')
+        return NULL; /* from a damaged queue, or another machine */
+    memcpy(path, id->path.ptr, id->path.len);
+    path[id->path.len] = '\0';
+    struct tail_file *f = file_new(t, input_by_name(t, id->input), path);
+    if (f == NULL)
+        return NULL;
+    file_drop_names(f); /* whoever has the name now: is it this one? */
+    rotate_base(path, base);
+    bool is_live = input_of_path(t, slice_cstr(path), NULL, NULL) >= 0 &&
+                   input_of_path(t, slice_cstr(base), NULL, NULL) < 0;
+    if (file_set_base(f, is_live ? path : base, is_live ? path : base) < 0) {
+        file_free(f);
+        return NULL;
+    }
+    struct slice own_path = f->ident.path, own_input = f->ident.input;
+    f->ident = *id;
+    f->ident.path = own_path;
+    f->ident.input = own_input;
+    f->ident_version = 1;
+    f->is_gz = slice_ends(own_path, SLICE(".gz"));
+    f->is_tracked = f->is_sniffed = true;
+    file_set_incarnation(f, id->incarnation);
+    table_add(&t->missing, &f->by_ino, f->ident.ino);
+    return f;
+}
+
+static int add_record(struct tail *t, uint32_t output, const struct recovered_file *rf)
+{
+    const struct file_position *pos = &rf->position;
+    if (rf->ident.incarnation == 0 || pos->n_parts > STREAMS_MAX)
+        return 0;
+    struct tail_file *f = file_by_incarnation(t, rf->ident.incarnation);
+    if (f == NULL)
+        f = recovered_new(t, &rf->ident);
+    if (f == NULL)
+        return 0;
+    if (rf->ident.fp_len > f->ident.fp_len) {
+        f->ident.fp_len = rf->ident.fp_len;
+        f->ident.fp_crc = rf->ident.fp_crc;
+    }
+    if (f->slots[output].pass != NULL)
+        return 0; /* told twice: the first counts */
+    if (pass_place(f, output, pos) < 0)
+        return -ENOMEM;
+    struct slot *s = &f->slots[output];
+    s->collected = s->first_off = pos->end;
+    s->ident_version = slice_eq(rf->ident.path, f->ident.path) && rf->ident.fp_len == f->ident.fp_len;
+    s->told_stage = pos->flags & POSITION_PASSED     ? STAGE_PASSED
+                    : pos->flags & POSITION_FINISHED ? STAGE_FINISHED
+                                                     : STAGE_READING;
+    if (pos->flags & POSITION_PASSED)
+        f->stage = STAGE_PASSED;
+    f->size = MAX(f->size, pos->end);
+    return 0;
+}
+
+/* Does this output know any file of the input? */
+static bool knows_input(const struct queue_recovery *rec, struct slice input)
+{
+    for (size_t i = 0; rec != NULL && i < rec->n_files; i++)
+        if (slice_eq(rec->files[i].ident.input, input))
+            return true;
+    return false;
+}
+
+void place_at_furthest(struct tail_file *f, uint32_t output)
+{
+    struct tail_pass *far = f->passes;
+    for (struct tail_pass *p = f->passes; p != NULL; p = p->next)
+        if (pass_end(p) > pass_end(far))
+            far = p;
+    struct pass *p = pass_of(far);
+    struct file_position pos = { .end = pass_end(far), .head_crc = far->head_crc, .tail_crc = p->tail_crc,
+                                 .tail_len = far->tail_len };
+    bool skip = far->off < far->resume_until ? p->resume_skip : far->skip_to_newline;
+    pos.flags = (skip ? POSITION_SKIP_TO_NEWLINE : 0) | (p->is_ended ? POSITION_FINISHED : 0) |
+                (p->head_unknown ? POSITION_HEAD_UNKNOWN : 0);
+    if (pass_place(f, output, &pos) < 0)
+        abort(); /* at start: nothing is lost by beginning again */
+    f->slots[output].collected = f->slots[output].first_off = pos.end;
+}
+
+/* An output without a place in a file that others know.
+ *  - The file was finished for all: it knew it, and is done with it.
+ *  - The output is new: where the furthest other stands.
+ *  - It was there when the file was first seen, and crashed before its first group with it was durable: the start. That
+ *    is 0 unless the file began at its end; then only the others' place is left to go by. */
+static void place_unknown(struct tail *t, struct tail_file *f, uint32_t output, const struct queue_recovery *rec,
+                          bool knows)
+{
+    struct file_position start = { 0 };
+    bool is_from_start = f->input >= t->conf->n_inputs ||
+                         t->conf->inputs[f->input].read_from == READ_FROM_BEGINNING;
+    if (f->stage >= STAGE_PASSED)
+        f->slots[output].told_stage = STAGE_GONE;
+    else if (rec == NULL || rec->is_new || !(knows || is_from_start))
+        place_at_furthest(f, output);
+    else if (pass_place(f, output, &start) < 0)
+        abort();
+}
+
+static void complete(struct tail *t, struct tail_file *f, const struct queue_recovery *const *recovered, size_t n)
+{
+    bool is_ended = true;
+    for (uint32_t o = 0; o < n; o++) {
+        struct slot *s = &f->slots[o];
+        if (s->pass == NULL)
+            place_unknown(t, f, o, recovered[o],
+                          f->input < t->conf->n_inputs && knows_input(recovered[o], t->conf->inputs[f->input].name));
+        is_ended = is_ended && (s->pass == NULL || s->pass->is_ended);
+    }
+    if (f->stage == STAGE_READING && is_ended)
+        f->stage = STAGE_FINISHED;
+    if (f->stage >= STAGE_PASSED) {
+        resume_found(f);
+        f->stage = STAGE_PASSED;
+        file_dirty(f, t->outputs);
+        list_add_tail(&t->stages, &f->stages);
+    }
+}
+
+int resume_init(struct tail *t, const struct queue_recovery *const *recovered, size_t n)
+{
+    for (uint32_t o = 0; o < n; o++)
+        for (size_t i = 0; recovered[o] != NULL && i < recovered[o]->n_files; i++)
+            if (add_record(t, o, &recovered[o]->files[i]) < 0)
+                return -ENOMEM;
+    for (size_t i = 0; i < t->conf->n_inputs; i++) {
+        t->inputs[i].is_first = true;
+        for (uint32_t o = 0; o < n && t->inputs[i].is_first; o++)
+            t->inputs[i].is_first = !knows_input(recovered[o], t->conf->inputs[i].name);
+    }
+    for (struct list *l = t->files.next; l != &t->files; l = l->next)
+        complete(t, CONTAINER_OF(l, struct tail_file, all), recovered, n);
+    return 0;
+}
+
+void resume_found(struct tail_file *f)
+{
+    assert(f->phase == PHASE_MISSING);
+    table_del(&f->t->missing, &f->by_ino);
+}
+
+/* ---- finding them ---- */
+
+static bool is_it(struct tail_file *f, int fd, const struct stat *st, bool is_content)
+{
+    struct source src = { fd, NULL };
+    uint64_t end = 0;
+    for (struct tail_pass *p = f->passes; p != NULL; p = p->next)
+        end = MAX(end, pass_end(p));
+    if (!f->is_gz && (uint64_t)st->st_size < end)
+        return false;
+    if (is_content && (end < ADOPT_BYTES_MIN || f->ident.fp_len < ADOPT_BYTES_MIN))
+        return false;
+    if (f->is_gz && (is_content || gz_open(fd, &src.gz) < 0))
+        return false;
+    bool ok = source_holds(f, &src, is_content);
+    gz_close(src.gz);
+    return ok;
+}
+
+static struct tail_file *match_inode(struct tail *t, int fd, const struct stat *st)
+{
+    struct tail_file *best = NULL;
+    struct file_ident id = { 0 };
+    struct link *l = table_first(&t->missing, st->st_ino);
+    if (l == NULL)
+        return NULL;
+    ident_of_fd(fd, st, &id);
+    for (; l != NULL; l = table_next(l)) {
+        struct tail_file *f = CONTAINER_OF(l, struct tail_file, by_ino);
+        bool is_telling = f->ident.fp_len > 0 || id.generation != 0 || id.btime_ns != 0 || f->ident.dev == id.dev;
+        if (is_telling && ident_same_inode(&id, &f->ident) && is_it(f, fd, st, false) &&
+            (best == NULL || f->ident.first_seen_ns > best->ident.first_seen_ns))
+            best = f; /* of two lives of one inode the younger is the present one */
+    }
+    return best;
+}
+
+static struct tail_file *match_content(struct tail *t, int fd, const struct stat *st)
+{
+    for (size_t i = 0; i < t->missing.n_slots; i++)
+        for (struct link *l = t->missing.slots[i]; l != NULL; l = l->next)
+            if (is_it(CONTAINER_OF(l, struct tail_file, by_ino), fd, st, true))
+                return CONTAINER_OF(l, struct tail_file, by_ino);
+    return NULL;
+}
+
+static void settle_at(struct tail_file *f, int fd, const struct stat *st, const char *path, const char *real,
+                      uint32_t input)
+{
+    struct tail *t = f->t;
+    struct file_ident id = { 0 };
+    ident_of_fd(fd, st, &id);
+    resume_found(f);
+    file_take_fd(f, fd);
+    bool is_moved = strcmp(f->path.path, path) != 0 || !ident_same_inode(&id, &f->ident) ||
+                    (input < t->conf->n_inputs && f->input != input);
+    file_set_ino(f, &id);
+    f->mtime_ns = timespec_ns(st->st_mtim);
+    if (!f->is_gz)
+        f->size = (uint64_t)st->st_size;
+    if (input < t->conf->n_inputs) {
+        f->input = input;
+        f->ident.input = t->conf->inputs[input].name;
+    }
+    file_place(f, path, real);
+    if (is_moved)
+        file_changed_ident(f);
+    for (size_t o = 0; o < t->n_outputs; o++)
+        if (f->slots[o].ident_version != f->ident_version)
+            file_dirty(f, BIT(o)); /* the others know all this */
+    if (f->stage == STAGE_FINISHED && !f->is_gz && f->size > file_least_off(f))
+        file_revive(f);
+    struct pair caps[PATTERN_CAPTURES_MAX];
+    size_t n_caps = 0;
+    const char *named = f->base == NULL ? path : f->origin;
+    if (input_of_path(t, slice_cstr(named), caps, &n_caps) >= 0 && file_set_captures(f, caps, n_caps) < 0)
+        log_error("tail", "file.stalled", "out of memory", LOG_CSTR("path", path));
+}
+
+struct tail_file *resume_match(struct tail *t, int fd, const struct stat *st, const char *path, const char *real,
+                               uint32_t input, bool is_content)
+{
+    struct tail_file *f = match_inode(t, fd, st);
+    if (f == NULL && is_content)
+        f = match_content(t, fd, st);
+    if (f != NULL)
+        settle_at(f, fd, st, path, real, input);
+    return f;
+}
+
+/* A rotated file that no include names is looked for where it was last. */
+static bool find_at_own_path(struct tail_file *f)
+{
+    struct stat st;
+    struct tail *t = f->t;
+    const struct fs_ops *fs = fs_current();
+    if (fs->stat(AT_FDCWD, f->path.path, &st, true) < 0 || st.st_ino != f->ident.ino || file_by_ino(t, &st) != NULL)
+        return false;
+    int fd = open_regular(t, f->path.path, &st);
+    if (fd < 0)
+        return false;
+    struct file_ident id = { 0 };
+    ident_of_fd(fd, &st, &id);
+    if (ident_same_inode(&id, &f->ident) && is_it(f, fd, &st, false)) {
+        char *path = strdup(f->path.path); /* found_at replaces it */
+        if (path != NULL) {
+            settle_at(f, fd, &st, path, path, f->input);
+            free(path);
+            return true;
+        }
+    }
+    (void)fs->close(fd); /* only read from */
+    return false;
+}
+
+void resume_siblings(struct tail *t)
+{
+    size_t n = t->n_files;
+    struct list *l = t->files.next;
+    for (size_t i = 0; i < n && l != &t->files; i++, l = l->next) {
+        struct tail_file *f = CONTAINER_OF(l, struct tail_file, all);
+        if (f->phase == PHASE_MISSING && f->stage < STAGE_PASSED && !find_at_own_path(f))
+            (void)rotate_find(f); /* else it stays missing */
+    }
+    l = t->files.next;
+    for (size_t i = 0; i < n && l != &t->files; i++, l = l->next) {
+        struct tail_file *f = CONTAINER_OF(l, struct tail_file, all);
+        if (f->is_tracked && f->phase != PHASE_LIVE)
+            rotate_catch_up(f);
+    }
+}

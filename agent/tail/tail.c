@@ -1,0 +1,258 @@
+#include "agent/tail/tail.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+
+#include "agent/base/clock.h"
+#include "agent/base/log.h"
+#include "agent/queue/fs.h"
+#include "agent/tail/internal.h"
+
+static size_t fd_budget(void)
+{
+    struct rlimit lim;
+    if (getrlimit(RLIMIT_NOFILE, &lim) < 0 || lim.rlim_cur == RLIM_INFINITY || lim.rlim_cur > FD_BUDGET_MAX * 2)
+        return FD_BUDGET_MAX;
+    size_t n = (size_t)lim.rlim_cur;
+    return MIN(n > 2 * FD_RESERVE ? n - FD_RESERVE : MAX(n / 2, (size_t)8), (size_t)FD_BUDGET_MAX);
+}
+
+static int init_tables(struct tail *t)
+{
+    struct table *all[] = { &t->dirs_by_path, &t->dirs_by_wd,     &t->aliases_by_link, &t->aliases_by_target, &t->names,
+                            &t->by_ino,       &t->by_incarnation, &t->bases,           &t->missing };
+    struct list *lists[] = { &t->dirs, &t->aliases, &t->files, &t->ready, &t->lru, &t->ending, &t->stages, &t->waking };
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+        list_init(lists[i]);
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        if (table_init(all[i]) < 0)
+            return -ENOMEM;
+    return 0;
+}
+
+int tail_open(const struct tail_conf *conf, const struct tail_sink *sink, const struct queue_recovery *const *recovered,
+              size_t n_outputs, struct tail **ret_tail, struct err *err)
+{
+    assert(n_outputs <= OUTPUTS_MAX && conf->outputs == (UINT32_C(1) << n_outputs) - 1);
+    struct tail *t = calloc(1, sizeof(*t));
+    if (t == NULL)
+        return err_set(err, -ENOMEM, "cannot begin to follow files");
+    t->conf = conf->conf;
+    t->sink = *sink;
+    t->outputs = conf->outputs;
+    t->n_outputs = n_outputs;
+    t->salt = conf->machine_salt;
+    t->now = clock_mono_ns();
+    t->fd_budget = fd_budget();
+    t->watch.fd = -1;
+    t->next_ending_ns = t->next_wake_ns = INT64_MAX;
+    t->raw = malloc(RAW_BYTES);
+    int r = init_tables(t);
+    if (r < 0 || t->raw == NULL) {
+        r = err_set(err, -ENOMEM, "cannot begin to follow files");
+        goto fail;
+    }
+    r = watch_init(&t->watch);
+    if (r < 0) {
+        r = err_set(err, r, "cannot have an inotify descriptor");
+        goto fail;
+    }
+    r = inputs_compile(t->conf, &t->inputs, err);
+    if (r == 0)
+        r = discover_init(t, err);
+    if (r < 0)
+        goto fail;
+    r = resume_init(t, recovered, n_outputs);
+    if (r < 0) {
+        r = err_set(err, r, "cannot take over the recovered positions");
+        goto fail;
+    }
+    t->is_first_scan = true;
+    discover_rescan(t, true);
+    t->is_first_scan = false;
+    t->is_scan_done = true;
+    t->next_rescan_ns = t->now + RESCAN_NS;
+    *ret_tail = t;
+    return 0;
+fail:
+    tail_close(t);
+    return r;
+}
+
+void tail_close(struct tail *t)
+{
+    if (t == NULL)
+        return;
+    while (t->files.next != NULL && t->files.next != &t->files)
+        file_free(CONTAINER_OF(t->files.next, struct tail_file, all));
+    discover_deinit(t);
+    watch_deinit(&t->watch);
+    inputs_free(t->inputs, t->conf->n_inputs);
+    struct table *all[] = { &t->dirs_by_path, &t->dirs_by_wd,     &t->aliases_by_link, &t->aliases_by_target, &t->names,
+                            &t->by_ino,       &t->by_incarnation, &t->bases,           &t->missing };
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        table_deinit(all[i]);
+    for (size_t o = 0; o < t->n_outputs; o++) {
+        vec_deinit(&t->sides[o].dirty);
+        vec_deinit(&t->sides[o].gone);
+    }
+    for (struct pass *p = t->spares, *next; p != NULL; p = next) {
+        next = p->next_parked;
+        free(p);
+    }
+    struct vec *vecs[] = { &t->touched, &t->pending, &t->ret_files, &t->ret_positions, &t->ret_gone };
+    assert(t->touched.n == 0 && t->pending.n == 0);
+    for (size_t i = 0; i < ARRAY_LEN(vecs); i++)
+        vec_deinit(vecs[i]);
+    free(t->raw);
+    free(t);
+}
+
+int tail_fd(const struct tail *t)
+{
+    return t->watch.fd;
+}
+
+bool tail_first_scan_done(const struct tail *t)
+{
+    return t->is_scan_done;
+}
+
+void tail_overflowed(struct tail *t)
+{
+    counter_add(&stats.inotify_overflows, 1);
+    t->wants_rescan = true;
+    log_warn("tail", "watch.overflow", "the kernel dropped inotify events; every file is looked at", LOG_NUM("overflows", counter_get(&stats.inotify_overflows)));
+}
+
+static void on_event(void *ctx, const struct watch_event *ev)
+{
+    discover_event(ctx, ev);
+}
+
+void tail_on_events(struct tail *t)
+{
+    (void)watch_read(&t->watch, on_event, t); /* more: the descriptor stays readable */
+    discover_new(t);
+    names_settle(t);
+    discover_new(t);
+}
+
+bool tail_turn(struct tail *t, int64_t mono_ns)
+{
+    t->now = mono_ns;
+    if (!list_is_in(&t->ready))
+        return false;
+    struct tail_file *f = CONTAINER_OF(t->ready.next, struct tail_file, ready);
+    list_del(&f->ready);
+    bool waits = f->after != NULL && list_is_in(&f->after->ready);
+    if ((waits || file_turn(f)) && !list_is_in(&f->ready))
+        list_add_tail(&t->ready, &f->ready);
+    names_settle(t); /* a turn may find that its file is gone */
+    return list_is_in(&t->ready);
+}
+
+/* ---- time ---- */
+
+void tail_wake_at(struct tail_file *f, int64_t mono_ns)
+{
+    struct tail *t = f->t;
+    f->wake_ns = f->wake_ns == 0 ? mono_ns : MIN(f->wake_ns, mono_ns);
+    if (!list_is_in(&f->waking))
+        list_add_tail(&t->waking, &f->waking);
+    t->next_wake_ns = MIN(t->next_wake_ns, f->wake_ns);
+}
+
+static void wake_due(struct tail *t)
+{
+    struct list due;
+    list_init(&due);
+    t->next_wake_ns = INT64_MAX;
+    for (struct list *l = t->waking.next, *next; l != &t->waking; l = next) {
+        next = l->next;
+        struct tail_file *f = CONTAINER_OF(l, struct tail_file, waking);
+        if (f->wake_ns > t->now) {
+            t->next_wake_ns = MIN(t->next_wake_ns, f->wake_ns);
+            continue;
+        }
+        list_del(l);
+        list_add_tail(&due, l);
+    }
+    while (list_is_in(&due))
+        file_wake(CONTAINER_OF(due.next, struct tail_file, waking)); /* may ask to be woken again */
+}
+
+static void check_waiting(struct tail_file *f)
+{
+    struct stat st;
+    if (file_open(f) < 0)
+        return; /* its name is gone: the next event or rescan frees it */
+    if (fs_current()->fstat(f->fd, &st) == 0 && (uint64_t)st.st_size != f->size) {
+        f->size = (uint64_t)st.st_size;
+        f->quiet_ns = f->t->now;
+    }
+    bool is_copy = is_copy_in_the_making(f);
+    if (is_copy && f->t->now - f->quiet_ns < COPY_WAIT_NS)
+        return;
+    f->is_sniffed = true; /* whatever it is a copy of, it is a file of its own */
+    file_set_phase(f, PHASE_LIVE);
+    file_start(f, 0);
+}
+
+static bool is_to_be_polled(const struct tail_file *f)
+{
+    if (f->phase != PHASE_ROTATED)
+        return true;
+    for (const struct tail_pass *p = f->passes; p != NULL; p = p->next)
+        if (!((const struct pass *)(const void *)p)->is_ended)
+            return true;
+    return false;
+}
+
+static void check_ending(struct tail *t)
+{
+    int64_t next_ns = INT64_MAX;
+    for (struct list *l = t->ending.next, *next; l != &t->ending; l = next) {
+        next = l->next;
+        struct tail_file *f = CONTAINER_OF(l, struct tail_file, ending);
+        if (f->is_tracked && f->stage != STAGE_READING) {
+            list_del(l);
+            continue;
+        }
+        if (!is_to_be_polled(f))
+            continue;
+        next_ns = MIN(next_ns, MIN(t->now + HELD_POLL_NS, MAX(f->quiet_ns + GRACE_NS, t->now + NS_PER_MS)));
+        if (f->phase == PHASE_WAITING) {
+            check_waiting(f);
+        } else if (f->phase == PHASE_ORPHAN) {
+            if (!rotate_find(f) && t->now - f->quiet_ns >= COPY_WAIT_NS)
+                file_give_up(f, LOST_TRUNCATED);
+        } else if (t->now - f->quiet_ns < GRACE_NS && !f->gz_at_end) {
+            file_ready(f); /* what has no name has no events */
+        } else {
+            file_check_end(f);
+        }
+    }
+    t->next_ending_ns = next_ns;
+    held_check(t);
+}
+
+int64_t tail_tick(struct tail *t, int64_t mono_ns)
+{
+    t->now = mono_ns;
+    if (t->wants_rescan || t->now >= t->next_rescan_ns) {
+        bool is_forced = t->wants_rescan;
+        t->wants_rescan = false;
+        discover_rescan(t, is_forced);
+        held_check(t);
+        t->next_rescan_ns = t->now + (t->is_unwatched ? POLL_NS : RESCAN_NS);
+    }
+    if (t->now >= t->next_wake_ns)
+        wake_due(t);
+    if (t->now >= t->next_ending_ns)
+        check_ending(t);
+    names_settle(t);
+    return MIN(t->next_rescan_ns, MIN(t->next_wake_ns, t->next_ending_ns));
+}

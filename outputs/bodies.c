@@ -1,0 +1,224 @@
+/* The open bodies of an output by route key, and whose lines they hold. Part of output.h. */
+#include "outputs/output.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "agent/base/clock.h"
+
+#define TABLE_MIN 16
+
+/* An upper bound of one body's runs: two bytes each, a new run at worst every line. */
+#define RUNS_BYTES_MAX (1 * MIB)
+
+int bodies_init(struct bodies *bs, size_t body_max)
+{
+    *bs = (struct bodies){ .n_table = TABLE_MIN, .body_max = body_max };
+    bs->table = calloc(bs->n_table, sizeof(struct body *));
+    return bs->table == NULL ? -ENOMEM : 0;
+}
+
+void bodies_deinit(struct bodies *bs)
+{
+    struct body *next;
+    for (struct body *b = bs->first; b != NULL; b = next) {
+        next = b->next;
+        body_free(b);
+    }
+    free(bs->table);
+    *bs = (struct bodies){ 0 };
+}
+
+/* The slot of this route, or the empty one where it belongs: linear probing, never more than half full. */
+static size_t find_slot(const struct bodies *bs, struct slice route)
+{
+    size_t i = slice_hash(route) % bs->n_table;
+    while (bs->table[i] != NULL && !slice_eq(buf_slice(&bs->table[i]->route), route))
+        i = (i + 1) % bs->n_table;
+    return i;
+}
+
+static int grow_table(struct bodies *bs)
+{
+    struct body **table = calloc(bs->n_table * 2, sizeof(struct body *));
+    if (table == NULL)
+        return -ENOMEM;
+    free(bs->table);
+    bs->table = table;
+    bs->n_table *= 2;
+    for (struct body *b = bs->first; b != NULL; b = b->next)
+        bs->table[find_slot(bs, buf_slice(&b->route))] = b;
+    return 0;
+}
+
+static struct body *body_new(struct slice route, size_t body_max)
+{
+    struct body *b = calloc(1, sizeof(*b));
+    if (b == NULL)
+        return NULL;
+    buf_init(&b->route, MAX(route.len, (size_t)1));
+    buf_init(&b->raw, body_max);
+    buf_init(&b->runs, RUNS_BYTES_MAX);
+    if (buf_append_slice(&b->route, route) < 0) {
+        body_free(b);
+        return NULL;
+    }
+    b->opened_mono_ns = clock_mono_ns();
+    return b;
+}
+
+struct body *bodies_get(struct bodies *bs, struct slice route)
+{
+    size_t i = find_slot(bs, route);
+    if (bs->table[i] != NULL)
+        return bs->table[i];
+    if ((bs->n_open + 1) * 2 > bs->n_table) {
+        if (grow_table(bs) < 0)
+            return NULL;
+        i = find_slot(bs, route);
+    }
+    struct body *b = body_new(route, bs->body_max);
+    if (b == NULL)
+        return NULL;
+    bs->table[i] = b;
+    bs->n_open++;
+    struct body **end =
+        &bs->first; /* the list is as long as there are routes with lines: short, or rarely walked */
+    while (*end != NULL)
+        end = &(*end)->next;
+    *end = b;
+    return b;
+}
+
+/* Closes the gap that a removed entry leaves in its run of the table. */
+static void table_remove(struct bodies *bs, size_t gap)
+{
+    bs->table[gap] = NULL;
+    for (size_t i = (gap + 1) % bs->n_table; bs->table[i] != NULL; i = (i + 1) % bs->n_table) {
+        struct body *b = bs->table[i];
+        bs->table[i] = NULL;
+        bs->table[find_slot(bs, buf_slice(&b->route))] = b;
+    }
+}
+
+void bodies_take(struct bodies *bs, struct body *b)
+{
+    size_t i = find_slot(bs, buf_slice(&b->route));
+    assert(bs->table[i] == b);
+    assert(bs->raw_bytes >= b->raw_bytes);
+    table_remove(bs, i);
+    struct body **link = &bs->first;
+    while (*link != b)
+        link = &(*link)->next;
+    *link = b->next;
+    b->next = NULL;
+    bs->n_open--;
+    bs->raw_bytes -= b->raw_bytes;
+}
+
+void body_free(struct body *b)
+{
+    if (b == NULL)
+        return;
+    assert(b->parts == NULL);
+    buf_deinit(&b->route);
+    buf_deinit(&b->raw);
+    buf_deinit(&b->runs);
+    free(b->rows);
+    free(b);
+}
+
+static bool row_is(const struct body *b, uint32_t row, const struct record *rec)
+{
+    return b->rows[row].input == rec->origin->input_index && b->rows[row].tenant == rec->tenant_id;
+}
+
+static int add_row(struct body *b, const struct record *rec)
+{
+    if (b->n_rows == BODY_ROWS_MAX)
+        return -ENOBUFS;
+    if (b->n_rows == b->cap_rows) {
+        uint32_t cap = b->cap_rows == 0 ? 4 : b->cap_rows * 2;
+        struct body_row *rows = realloc(b->rows, cap * sizeof(*rows));
+        if (rows == NULL)
+            return -ENOMEM;
+        b->rows = rows;
+        b->cap_rows = cap;
+    }
+    b->rows[b->n_rows++] = (struct body_row){ .input = rec->origin->input_index, .tenant = rec->tenant_id };
+    return 0;
+}
+
+int body_row(struct body *b, const struct record *rec, uint32_t *ret_row)
+{
+    if (b->n_rows > 0 && row_is(b, b->run_row, rec)) { /* as the line before */
+        *ret_row = b->run_row;
+        return 0;
+    }
+    uint32_t row = 0;
+    while (row < b->n_rows && !row_is(b, row, rec))
+        row++;
+    if (row == b->n_rows) {
+        int r = add_row(b, rec);
+        if (r < 0)
+            return r;
+    }
+    *ret_row = row;
+    return 0;
+}
+
+void body_count_row(struct body *b, const struct record *rec, uint32_t row)
+{
+    assert(row < b->n_rows);
+    b->rows[row].lines++;
+    b->lines++;
+    b->run_row = row;
+    if (b->oldest_read_ns == 0 || rec->read_ns < b->oldest_read_ns)
+        b->oldest_read_ns = rec->read_ns;
+}
+
+int body_add_run(struct buf *runs, uint32_t row, uint32_t lines)
+{
+    char run[6] = { (char)row };
+    size_t n = 1;
+    assert(row < BODY_ROWS_MAX && lines > 0);
+    for (; lines >= 0x80; lines >>= 7)
+        run[n++] = (char)(lines | 0x80);
+    run[n++] = (char)lines;
+    return buf_append(runs, run, n);
+}
+
+int body_count(struct body *b, const struct record *rec)
+{
+    uint32_t row;
+    int r = body_row(b, rec, &row);
+    if (r < 0)
+        return r;
+    if (row != b->run_row && b->run_lines > 0) {
+        r = body_add_run(&b->runs, b->run_row, b->run_lines);
+        if (r < 0)
+            return r;
+        b->run_lines = 0;
+    }
+    b->run_lines++;
+    body_count_row(b, rec, row);
+    return 0;
+}
+
+int body_end_runs(struct body *b)
+{
+    if (b->n_rows <= 1 || b->run_lines == 0)
+        return 0;
+    int r = body_add_run(&b->runs, b->run_row, b->run_lines);
+    if (r == 0)
+        b->run_lines = 0;
+    return r;
+}
+
+void items_deinit(struct items *it)
+{
+    free(it->item);
+    buf_deinit(&it->raw);
+    *it = (struct items){ 0 };
+}

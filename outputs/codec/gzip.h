@@ -1,0 +1,37 @@
+/*
+ * gzip.h - whole batches as one gzip member (libdeflate), and members back into bytes (zlib).
+ *
+ * Members may stand one behind the other in one file or request body: together they are valid gzip again.
+ *
+ * Threads: a struct gzip belongs to one thread; reading has no state.
+ * Errors:  -ENOMEM, -ENOBUFS when out's max would be passed (the bound against bombs), -EBADMSG for what is
+ * not gzip, is damaged or is cut. out is then as it was.
+ */
+#ifndef TAILRACE_OUTPUTS_CODEC_GZIP_H
+#define TAILRACE_OUTPUTS_CODEC_GZIP_H
+
+#include <sys/types.h>
+
+#include "agent/base/buf.h"
+
+#define GZIP_LEVEL_DEFAULT 1
+#define GZIP_EXTRA_MAX 65535
+
+struct gzip;
+
+/* level 1..12, as libdeflate has them. */
+NODISCARD int gzip_new(int level, struct gzip **ret_gzip);
+void gzip_free(struct gzip *g); /* NULL is fine */
+
+/* Appends one member holding in. extra: the header's extra field with its subfield head (SI1 SI2 LEN), or
+ * empty. The same input gives the same bytes: there is no time and no name in the header. */
+NODISCARD int gzip_compress(struct gzip *g, struct slice in, struct slice extra, struct buf *out);
+
+/* Appends the content of all members of in, which must hold nothing else and at least one. */
+NODISCARD int gzip_decompress(struct slice in, struct buf *out);
+
+/* Appends the content of the first member; the bytes it took of in (> 0). *ret_extra (may be NULL) points
+ * into in, empty when it has no extra field. */
+NODISCARD ssize_t gzip_read_member(struct slice in, struct slice *ret_extra, struct buf *out);
+
+#endif

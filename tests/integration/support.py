@@ -1,0 +1,120 @@
+"""What the integration tests have in common: small configs, waiting for rest, reading archives back."""
+
+import datetime
+import json
+import pathlib
+
+from tailrace_test import client, wait_until
+
+SECOND = 1_000_000_000
+HOUR = 3600 * SECOND
+DAY = 24 * HOUR
+# Small batches at once: a test waits for lines, not for a batch to fill.
+QUICK = {"batch_wait": "50ms", "sync": "10ms"}
+
+
+def file_input(include, **more):
+    """An input of type file; times without an offset are UTC, as the generator writes them."""
+    include = [str(p) for p in (include if isinstance(include, (list, tuple)) else [include])]
+    return {"type": "file", "include": include, "timezone": "UTC", "ignore_older": "0s", **more}
+
+
+def loki_output(url, **more):
+    return {"type": "loki", "url": url, "queue": QUICK, **more}
+
+
+def search_output(url, **more):
+    urls = {"urls": url} if isinstance(url, list) else {"url": url}
+    return {"type": "elasticsearch", "queue": QUICK, **urls, **more}
+
+
+def archive_output(path, **more):
+    return {"type": "file", "path": str(path), "compress": False, "queue": QUICK, **more}
+
+
+def config(inputs, outputs, **more):
+    return {"inputs": inputs, "outputs": outputs, **more}
+
+
+def folder(path):
+    path = pathlib.Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def documents(path):
+    """The objects of a file of JSON lines; [] when it is not there. A half line at the end is an error."""
+    path = pathlib.Path(path)
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    assert not data or data.endswith(b"\n"), f"{path} ends within a line"
+    return [json.loads(line) for line in data.split(b"\n")[:-1]]
+
+
+def ledger(agent):
+    """(rows of inputs, rows of outputs)"""
+    found = agent.status()["ledger"]
+    return found["inputs"], found["outputs"]
+
+
+def total(rows, key, **which):
+    return sum(r.get(key, 0) for r in rows if all(r[k] == v for k, v in which.items()))
+
+
+def wait_read(agent, lines, timeout=30, **which):
+    """Waits until that many lines are read in all."""
+    last = [None]
+
+    def reached():
+        last[0] = ledger(agent)[0]
+        return total(last[0], "read_lines", **which) >= lines
+
+    wait_until(reached, timeout, lambda: f"{lines} lines read; ledger: {last[0]}\n{agent.describe()}")
+
+
+def wait_rest(agent, read=None, timeout=30, parked=0):
+    """Waits until everything is read (when told how much) and nothing is queued; both equations must hold then.
+    Returns (rows of inputs, rows of outputs)."""
+    if read is not None:
+        wait_read(agent, read, timeout)
+    last = [None]
+
+    def rests():
+        last[0] = ledger(agent)
+        inputs, outputs = last[0]
+        # What was kept by an input is accepted by an output once its group is written.
+        return (
+            total(outputs, "queued_lines") == 0 and total(outputs, "parked_lines") == parked
+            and all(r["imbalance"] == 0 for r in inputs + outputs)
+            and total(outputs, "accepted_lines") + total(outputs, "filtered_too_old") >= total(inputs, "kept_lines")
+        )
+
+    wait_until(rests, timeout, lambda: f"nothing is queued and the ledger balances; it says {last[0]}\n{agent.describe()}",
+               interval=0.05)
+    if read is not None:
+        assert total(last[0][0], "read_lines") == read, last[0][0]
+    assert agent.metric("ledger_imbalance_lines") == 0
+    return last[0]
+
+
+def instant(text):
+    """Nanoseconds of an RFC 3339 time in UTC."""
+    assert text.endswith("Z"), text
+    whole, _, fraction = text[:-1].partition(".")
+    t = datetime.datetime.strptime(whole, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=datetime.timezone.utc)
+    return int(t.timestamp()) * SECOND + int((fraction + "000000000")[:9])
+
+
+def rfc3339(ns, digits=9):
+    t = datetime.datetime.fromtimestamp(ns // SECOND, datetime.timezone.utc)
+    return t.strftime("%Y-%m-%dT%H:%M:%S") + f".{ns % SECOND:09d}"[: digits + 1] + "Z"
+
+
+def day(ns):
+    """The UTC date as in an index name."""
+    return datetime.datetime.fromtimestamp(ns // SECOND, datetime.timezone.utc).strftime("%Y.%m.%d")
+
+
+def post(url, body):
+    return client.request("POST", url, body)

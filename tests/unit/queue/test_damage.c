@@ -1,0 +1,459 @@
+/*
+ * Goal: no bytes in the folder make open fail, loop or crash; damage costs the damaged frame, and the ledger says so.
+ * Method: a small queue is written once; each case copies it, damages the copy, opens it, reads everything, appends and
+ * opens it once more.
+ */
+#include "tests/unit/queue/fixture.h"
+
+enum { FILES_MAX = 16, FRAMES = 6 };
+
+struct image {
+    struct {
+        char name[64];
+        uint8_t *bytes;
+        size_t len;
+    } files[FILES_MAX];
+    size_t n;
+};
+
+static void image_read(struct image *im, const struct fixture *f)
+{
+    char path[512];
+    fixture_path(f, path, ".");
+    DIR *d = opendir(path);
+    assert_non_null(d);
+    im->n = 0;
+    for (const struct dirent *e; (e = readdir(d)) != NULL;) {
+        struct stat st;
+        fixture_path(f, path, e->d_name);
+        if (stat(path, &st) < 0 || !S_ISREG(st.st_mode) || strcmp(e->d_name, "lock") == 0)
+            continue;
+        assert_true(im->n < FILES_MAX);
+        snprintf(im->files[im->n].name, 64, "%.60s", e->d_name);
+        im->files[im->n].len = (size_t)st.st_size;
+        im->files[im->n].bytes = malloc((size_t)st.st_size + 1);
+        int fd = open(path, O_RDONLY);
+        assert_int_equal(read(fd, im->files[im->n].bytes, im->files[im->n].len), st.st_size);
+        close(fd);
+        im->n++;
+    }
+    closedir(d);
+}
+
+static void image_free(struct image *im)
+{
+    for (size_t i = 0; i < im->n; i++)
+        free(im->files[i].bytes);
+}
+
+static void wipe(const struct fixture *f)
+{
+    char path[512];
+    fixture_path(f, path, ".");
+    (void)nftw(path, fixture_rm, 16, FTW_DEPTH | FTW_PHYS);
+    snprintf(path, sizeof(path), "%s/queue", f->root);
+    (void)mkdir(path, 0700);
+    fixture_path(f, path, "");
+    (void)mkdir(path, 0700);
+}
+
+static void put_file(const struct fixture *f, const char *name, const uint8_t *bytes, size_t len)
+{
+    char path[512];
+    fixture_path(f, path, name);
+    int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, bytes, len), len);
+    close(fd);
+}
+
+static void image_write(const struct image *im, const struct fixture *f)
+{
+    wipe(f);
+    for (size_t i = 0; i < im->n; i++)
+        put_file(f, im->files[i].name, im->files[i].bytes, im->files[i].len);
+}
+
+/* Two segments: frames 1..3 sealed, 4..6 in the newest, after a crash or a close; frame 1 acknowledged. */
+static void make_image(struct image *im, bool is_closed)
+{
+    struct fixture f;
+    struct frame_head h;
+    fixture_init(&f);
+    fixture_open(&f);
+    put_synced(&f, 1, 3);
+    queue_close(f.q);
+    f.q = NULL;
+    fixture_open(&f);
+    put_synced(&f, 4, FRAMES);
+    assert_int_equal(take_one(&f, &h), 1);
+    queue_ack(f.q, h.seq);
+    assert_int_equal(queue_cursor_sync(f.q), 0);
+    if (is_closed) {
+        queue_close(f.q);
+        f.q = NULL;
+    } else {
+        fixture_crash(&f);
+    }
+    image_read(im, &f);
+    fixture_deinit(&f);
+}
+
+struct outcome {
+    unsigned mask;     /* frames that came out */
+    uint64_t end;      /* of file 1 */
+    uint64_t lost;
+    unsigned taken;
+    int r;
+};
+
+/* Opens, drains, appends, and opens twice more: what came out, and that nothing comes out twice. */
+static struct outcome live_through(struct fixture *f)
+{
+    struct outcome o = { 0 };
+    struct frame_head h;
+    o.r = fixture_try_open(f);
+    if (o.r < 0)
+        return o;
+    o.end = file_end(&f->rec, 1);
+    for (unsigned n; (n = take_one(f, &h)) != 0; o.taken++) {
+        assert_true(n <= FRAMES);
+        assert_false(o.mask >> n & 1); /* once */
+        o.mask |= 1u << n;
+        queue_ack(f->q, h.seq);
+    }
+    put_synced(f, 100, 101);
+    assert_true(queue_cursor_sync(f->q) == 0);
+    assert_int_equal(take_one(f, &h), 100);
+    queue_ack(f->q, h.seq);
+    assert_int_equal(queue_cursor_sync(f->q), 0);
+    assert_int_equal(queue_unlink_acked(f->q), 0);
+    fixture_crash(f);
+
+    fixture_open(f);
+    struct recovered_row t = rec_row(&f->rec, "t"), u = rec_row(&f->rec, TENANT_UNKNOWN);
+    o.lost = t.lost[LOST_DAMAGE] + u.lost[LOST_DAMAGE];
+    assert_int_equal(f->rec.queued_lines, 1);
+    assert_true(t.accepted >= t.queued + t.lost[LOST_DAMAGE]);
+    assert_int_equal(take_one(f, &h), 101);
+    assert_int_equal(take_one(f, &h), 0);
+    queue_close(f->q);
+    f->q = NULL;
+    fixture_open(f);
+    t = rec_row(&f->rec, "t");
+    u = rec_row(&f->rec, TENANT_UNKNOWN);
+    assert_int_equal(o.lost, t.lost[LOST_DAMAGE] + u.lost[LOST_DAMAGE]);
+    queue_close(f->q);
+    f->q = NULL;
+    return o;
+}
+
+static unsigned popcount(unsigned m)
+{
+    return (unsigned)__builtin_popcount(m);
+}
+
+/* Every line of 2..6 came out, was lost and counted, or is behind the position and will be read again. */
+static void check_balance(const struct outcome *o, const char *what, size_t at)
+{
+    unsigned due = 0;
+    for (unsigned n = 2; n <= FRAMES; n++)
+        due += n <= o->end;
+    unsigned got = popcount(o->mask & ~2u);
+    if (got + o->lost < due)
+        print_error("%s at %zu: %u due, %u came out, %llu counted as lost", what, at, due, got,
+                 (unsigned long long)o->lost);
+    if (got + o->lost > FRAMES)
+        fail_msg("%s at %zu: %u came out and %llu lost of %u", what, at, got, (unsigned long long)o->lost, FRAMES);
+}
+
+static void flip_every_bit(bool is_closed)
+{
+    struct image im;
+    struct fixture f;
+    make_image(&im, is_closed);
+    fixture_init(&f);
+    fixture_open(&f);
+    queue_close(f.q);
+    f.q = NULL;
+    for (size_t i = 0; i < im.n; i++) {
+        for (size_t at = 0; at < im.files[i].len; at++) {
+            if (strcmp(im.files[i].name, "cursor") == 0 && at % 4096 > 64 && at % 64 != 0)
+                continue; /* mostly zeros: every 64th will do */
+            /* One bit a byte, another each time: eight runs of the file see all. */
+            uint8_t bit = (uint8_t)(1u << (at + i) % 8);
+            im.files[i].bytes[at] ^= bit;
+            image_write(&im, &f);
+            im.files[i].bytes[at] ^= bit;
+            struct outcome o = live_through(&f);
+            if (o.r < 0)
+                fail_msg("%s byte %zu: %s", im.files[i].name, at, f.err.text);
+            check_balance(&o, im.files[i].name, at);
+            if (strcmp(im.files[i].name, "cursor") == 0)
+                assert_true((o.mask & 0x7c) == 0x7c);
+        }
+    }
+    fixture_deinit(&f);
+    image_free(&im);
+}
+
+static void flips_after_crash(void **state)
+{
+    (void)state;
+    flip_every_bit(false);
+}
+
+static void flips_after_close(void **state)
+{
+    (void)state;
+    flip_every_bit(true);
+}
+
+static void truncations(void **state)
+{
+    (void)state;
+    struct image im;
+    struct fixture f;
+    make_image(&im, false);
+    fixture_init(&f);
+    for (size_t i = 0; i < im.n; i++) {
+        size_t len = im.files[i].len;
+        size_t step = strcmp(im.files[i].name, "cursor") == 0 ? 61 : 1;
+        for (size_t at = 0; at < len; at += step) {
+            im.files[i].len = at;
+            image_write(&im, &f);
+            struct outcome o = live_through(&f);
+            if (o.r < 0)
+                fail_msg("%s cut at %zu: %s", im.files[i].name, at, f.err.text);
+            check_balance(&o, im.files[i].name, at);
+        }
+        im.files[i].len = len;
+    }
+    fixture_deinit(&f);
+    image_free(&im);
+}
+
+/* What may follow the last whole write: zeros, noise, the bytes of other frames, of other segments. */
+static void tails(void **state)
+{
+    (void)state;
+    struct image im;
+    struct fixture f;
+    make_image(&im, false);
+    fixture_init(&f);
+    size_t newest = 0, older = 0;
+    for (size_t i = 0; i < im.n; i++) {
+        if (!slice_ends(slice_cstr(im.files[i].name), SLICE(".seg")))
+            continue;
+        if (strcmp(im.files[i].name, im.files[newest].name) > 0 ||
+            !slice_ends(slice_cstr(im.files[newest].name), SLICE(".seg")))
+            newest = i;
+    }
+    for (size_t i = 0; i < im.n; i++)
+        if (i != newest && slice_ends(slice_cstr(im.files[i].name), SLICE(".seg")))
+            older = i;
+    size_t len = im.files[newest].len, extra = 2048;
+    uint8_t *whole = im.files[newest].bytes, *with = calloc(1, len + extra);
+    for (unsigned kind = 0; kind < 5; kind++) {
+        for (size_t n = 8; n <= extra; n += 136) {
+            memcpy(with, whole, len);
+            for (size_t k = 0; k < n; k++) {
+                uint8_t noise = (uint8_t)((k * 2654435761u) >> 13);
+                const uint8_t *from[] = { NULL, NULL, whole + len - MIN(len, n), whole, im.files[older].bytes };
+                size_t lens[] = { 0, 0, MIN(len, n), len, im.files[older].len };
+                with[len + k] = kind == 0 ? 0 : kind == 1 ? noise : k < lens[kind] ? from[kind][k] : 0;
+            }
+            im.files[newest].bytes = with;
+            im.files[newest].len = len + n;
+            image_write(&im, &f);
+            struct outcome o = live_through(&f);
+            assert_int_equal(o.r, 0);
+            assert_int_equal(o.end, FRAMES);
+            assert_int_equal(o.mask & 0x7c, 0x7c);
+            assert_int_equal(o.lost, 0);
+        }
+    }
+    im.files[newest].bytes = whole;
+    im.files[newest].len = len;
+    free(with);
+    fixture_deinit(&f);
+    image_free(&im);
+}
+
+static void files_missing_swapped_doubled_foreign(void **state)
+{
+    (void)state;
+    struct image im, other;
+    struct fixture f;
+    make_image(&im, true);
+    make_image(&other, true);
+    fixture_init(&f);
+    for (size_t i = 0; i < im.n; i++) {
+        char path[512];
+        image_write(&im, &f); /* missing */
+        fixture_path(&f, path, im.files[i].name);
+        unlink(path);
+        struct outcome o = live_through(&f);
+        assert_int_equal(o.r, 0);
+        for (size_t k = 0; k < im.n; k++) {
+            image_write(&im, &f); /* another's content under this name */
+            put_file(&f, im.files[i].name, im.files[k].bytes, im.files[k].len);
+            o = live_through(&f);
+            assert_int_equal(o.r, 0);
+            image_write(&im, &f); /* a stranger's file */
+            put_file(&f, im.files[i].name, other.files[k].bytes, other.files[k].len);
+            o = live_through(&f);
+            assert_int_equal(o.r, 0);
+        }
+        image_write(&im, &f); /* doubled, above all others */
+        put_file(&f, "00000000000000aa.seg", im.files[i].bytes, im.files[i].len);
+        put_file(&f, "00000000000000ab.seg", other.files[i].bytes, other.files[i].len);
+        put_file(&f, "zzzz.seg", im.files[i].bytes, im.files[i].len);
+        put_file(&f, "3fffffffffffffff.seg", im.files[i].bytes, 5);
+        o = live_through(&f);
+        assert_int_equal(o.r, 0);
+        assert_int_equal(o.mask & 0x7c, 0x7c);
+        check_balance(&o, "doubled", i);
+    }
+    fixture_deinit(&f);
+    image_free(&im);
+    image_free(&other);
+}
+
+/* Zeros over the middle of the newest segment: below what is known durable it is damage, above it is the disk's order. */
+static void holes(void **state)
+{
+    (void)state;
+    struct image im;
+    struct fixture f;
+    make_image(&im, false);
+    fixture_init(&f);
+    for (size_t i = 0; i < im.n; i++) {
+        if (!slice_ends(slice_cstr(im.files[i].name), SLICE(".seg")))
+            continue;
+        uint8_t *copy = malloc(im.files[i].len), *whole = im.files[i].bytes;
+        for (size_t at = 0; at < im.files[i].len; at += 40) {
+            for (size_t n = 1; n < 1200; n = n * 3 + 1) {
+                memcpy(copy, whole, im.files[i].len);
+                memset(copy + at, 0, MIN(n, im.files[i].len - at));
+                im.files[i].bytes = copy;
+                image_write(&im, &f);
+                im.files[i].bytes = whole;
+                struct outcome o = live_through(&f);
+                assert_int_equal(o.r, 0);
+                check_balance(&o, im.files[i].name, at);
+            }
+        }
+        free(copy);
+    }
+    fixture_deinit(&f);
+    image_free(&im);
+}
+
+static void both_slots_bad_sends_all_again(void **state)
+{
+    (void)state;
+    struct image im;
+    struct fixture f;
+    make_image(&im, false);
+    fixture_init(&f);
+    image_write(&im, &f);
+    static const uint8_t zero[8192];
+    put_file(&f, "cursor", zero, sizeof(zero));
+    struct outcome o = live_through(&f);
+    assert_int_equal(o.r, 0);
+    assert_int_equal(o.mask, 0x7e);
+    assert_int_equal(o.lost, 0);
+    fixture_deinit(&f);
+    image_free(&im);
+}
+
+/* Damage that comes while we run, in a segment that is sealed: exactly its lines, for their tenant. */
+static void damage_at_read_time(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct frame_head h[40];
+    fixture_init(&f);
+    queue_tuning.segment_bytes = 16 * KIB;
+    for (unsigned part = 0; part < 3; part++) { /* header, meta, body */
+        fixture_open(&f);
+        wipe(&f);
+        queue_close(f.q);
+        wipe(&f);
+        fixture_open(&f);
+        put_synced(&f, 1, 200);
+        for (unsigned i = 0; i < 10; i++)
+            assert_int_equal(take_one(&f, &h[i]), i + 1);
+        char path[512], name[64];
+        snprintf(name, sizeof(name), "%016llx.seg", (unsigned long long)h[5].segment_id);
+        fixture_path(&f, path, name);
+        uint64_t off = h[5].off + (part == 0 ? 9 : part == 1 ? FRAME_HEAD_BYTES + 3 : FRAME_HEAD_BYTES + h[5].meta_len);
+        int fd = open(path, O_WRONLY);
+        assert_int_equal(pwrite(fd, "\xee", 1, (off_t)off), 1);
+        close(fd);
+        queue_rewind(f.q);
+        for (unsigned i = 1; i <= 200; i++) {
+            if (i == 6)
+                continue;
+            assert_int_equal(take_one(&f, &h[0]), i);
+            assert_true(queue_ack(f.q, h[0].seq));
+        }
+        assert_true(queue_acked_seq(f.q) < h[5].seq);
+        assert_int_equal(queue_cursor_sync(f.q), 0);
+        assert_int_equal(queue_acked_seq(f.q), queue_durable_seq(f.q));
+        assert_int_equal(count_files(&f, "quarantine", ".bad"), 1);
+        fixture_crash(&f);
+        fixture_open(&f);
+        struct recovered_row t = rec_row(&f.rec, "t");
+        assert_int_equal(t.lost[LOST_DAMAGE], 1);
+        assert_int_equal(t.accepted, 200);
+        assert_int_equal(t.queued, 0);
+        queue_close(f.q);
+        f.q = NULL;
+        wipe(&f);
+    }
+    fixture_deinit(&f);
+}
+
+/* Thousands of folders are opened and none has to survive a power cut. */
+static int no_sync(int fd)
+{
+    (void)fd;
+    return 0;
+}
+
+static int no_reserve(int fd, uint64_t len)
+{
+    (void)fd;
+    (void)len;
+    return -EOPNOTSUPP;
+}
+
+static struct fs_ops fast;
+
+static int use_fast(void **state)
+{
+    (void)state;
+    fast = fs_real;
+    fast.fdatasync = fast.sync_dir = no_sync;
+    fast.reserve = no_reserve;
+    fs_set_ops(&fast);
+    return 0;
+}
+
+int main(void)
+{
+#define FAST(fn) cmocka_unit_test_setup(fn, use_fast)
+    const struct CMUnitTest tests[] = {
+        FAST(flips_after_crash),
+        FAST(flips_after_close),
+        FAST(truncations),
+        FAST(tails),
+        FAST(holes),
+        FAST(files_missing_swapped_doubled_foreign),
+        FAST(both_slots_bad_sends_all_again),
+        FAST(damage_at_read_time),
+    };
+    return cmocka_run_group_tests_name("queue/damage", tests, NULL, NULL);
+}
