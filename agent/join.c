@@ -6,23 +6,84 @@
 
 #define PENDING_BYTES_KEEP (4 * KIB)
 
-struct join *join_new(void)
+struct join *join_new(struct tail_file *file, struct tail_pass *pass, struct join **list)
 {
     struct join *j = calloc(1, sizeof(*j));
-    for (size_t i = 0; j != NULL && i < STREAMS_MAX; i++) {
+    if (j == NULL)
+        return NULL;
+    for (size_t i = 0; i < STREAMS_MAX; i++) {
         buf_init(&j->streams[i].part.text, LINE_BYTES_MAX);
         buf_init(&j->streams[i].group.text, LINE_BYTES_MAX);
     }
+    j->file = file;
+    j->pass = pass;
+    j->list = list;
+    j->next = *list;
+    *list = j;
     return j;
 }
 
 void join_free(struct join *j)
 {
-    for (size_t i = 0; j != NULL && i < STREAMS_MAX; i++) {
-        buf_deinit(&j->streams[i].part.text);
-        buf_deinit(&j->streams[i].group.text);
+    if (j == NULL)
+        return;
+    for (size_t i = 0; i < STREAMS_MAX; i++) {
+        struct join_stream *s = &j->streams[i];
+        if (s->lender != NULL)
+            s->lender->streams[i].borrower = NULL;
+        if (s->borrower != NULL)
+            s->borrower->streams[i].lender = NULL;
+        buf_deinit(&s->part.text);
+        buf_deinit(&s->group.text);
     }
+    struct join **link = j->list;
+    while (*link != j)
+        link = &(*link)->next;
+    *link = j->next;
     free(j);
+}
+
+struct join *join_find_part(struct join *list, enum record_stream stream, uint32_t outputs)
+{
+    for (struct join *j = list; j != NULL; j = j->next)
+        if (j->streams[stream].part.is_active && j->streams[stream].borrower == NULL &&
+            (outputs & ~j->pass->mask) == 0)
+            return j;
+    return NULL;
+}
+
+int join_borrow(struct join *j, struct join *lender, enum record_stream stream, uint64_t start)
+{
+    const struct pending *from = &lender->streams[stream].part;
+    struct pending *to = &j->streams[stream].part;
+    int r = pending_add(to, buf_slice(&from->text), start, start);
+    if (r < 0)
+        return r;
+    to->is_cut = from->is_cut;
+    to->has_time = from->has_time;
+    to->time_ns = from->time_ns;
+    to->raw_bytes = from->raw_bytes;
+    j->streams[stream].lender = lender;
+    lender->streams[stream].borrower = j;
+    return 0;
+}
+
+void join_settle(struct join *j, enum record_stream stream, uint32_t left)
+{
+    struct join *lender = j->streams[stream].lender;
+    if (lender == NULL)
+        return;
+    struct position_part parts[STREAMS_MAX];
+    uint8_t n = join_parts(lender, -1, parts);
+    for (; left != 0; left &= left - 1) {
+        uint32_t output = (uint32_t)__builtin_ctz(left);
+        if (lender->pass->mask & (1u << output))
+            tail_block_before(lender->file, lender->pass, output, parts, n);
+    }
+    j->streams[stream].lender = NULL;
+    lender->streams[stream].borrower = NULL;
+    pending_end(&lender->streams[stream].part);
+    tail_touch(lender->file, lender->pass->mask);
 }
 
 int pending_add(struct pending *p, struct slice text, uint64_t start, uint64_t end)

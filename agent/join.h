@@ -4,6 +4,10 @@
  *
  * One struct join a pass (tail_pass.state), made when a line first needs it. Its content is never the only copy: the
  * bytes are still in the file, and a position beside them says where to read again (POSITION parts).
+ *
+ * A container runtime that reopens its log in the middle of a line ends the old file with a part and goes on in the new
+ * one. The new file's join then borrows that part: its text is copied, and the old file keeps its position part until the
+ * record is placed.
  * Threads: reader.
  */
 #ifndef TAILRACE_AGENT_JOIN_H
@@ -15,6 +19,7 @@
 #include "agent/base/buf.h"
 #include "agent/base/position.h"
 #include "agent/base/record.h"
+#include "agent/tail/tail.h"
 #include "parsers/multiline.h"
 
 /* A record that is not finished. */
@@ -34,14 +39,29 @@ struct join_stream {
     struct pending group;  /* lines of one record */
     struct multiline_state state;
     int64_t flush_at_ns;   /* monotonic: the group waits no longer */
+    struct join *lender;   /* whose part is at the start of ours */
+    struct join *borrower; /* who has copied our part */
 };
 
 struct join {
     struct join_stream streams[STREAMS_MAX];
+    struct tail_pass *pass;
+    struct tail_file *file;
+    struct join **list;    /* of the file's joins: where its head is */
+    struct join *next;
 };
 
-struct join *join_new(void);
+/* Enters *list. NULL when out of memory. */
+struct join *join_new(struct tail_file *file, struct tail_pass *pass, struct join **list);
 void join_free(struct join *j);
+
+/* The join among these that has an unfinished part of this stream for all these outputs; NULL: none. */
+struct join *join_find_part(struct join *list, enum record_stream stream, uint32_t outputs);
+/* Copies the lender's part to the start of j's. -ENOMEM. */
+NODISCARD int join_borrow(struct join *j, struct join *lender, enum record_stream stream, uint64_t start);
+/* The record of a borrowed part is placed for these outputs: the lender has nothing unfinished there any more. Outputs
+ * that were stopped before it stand at the lender's part again. */
+void join_settle(struct join *j, enum record_stream stream, uint32_t left);
 
 /* Begins or continues; at LINE_BYTES_MAX the rest is left out and is_cut set. -ENOMEM. */
 NODISCARD int pending_add(struct pending *p, struct slice text, uint64_t start, uint64_t end);

@@ -7,46 +7,7 @@
 #include "agent/base/log.h"
 #include "agent/base/tenants.h"
 #include "agent/join.h"
-
-/* Thresholds of (spec, module): modules are few and repeat line after line. */
-#define THRESHOLDS 256
-#define THRESHOLD_MODULE_MAX 48
-#define TRUSTED_MAX 256
-/* The tenant of a raw name, after allow list and limit. */
-#define TENANT_SLOTS 256
-
-struct threshold {
-    const struct levels *levels;
-    uint8_t threshold, len;
-    char module[THRESHOLD_MODULE_MAX];
-};
-
-struct tenant_slot {
-    uint32_t id, len;
-    bool is_overflow;
-    char raw[TENANT_BYTES_MAX];
-};
-
-/* How far the agent's ledger has counted a file before the restart. */
-struct counted {
-    uint64_t incarnation, off[STREAMS_MAX];
-};
-
-struct pipeline {
-    struct pipeline_conf conf;
-    struct counted *counted; /* by incarnation */
-    size_t n_counted;
-    struct parser *parsers[INPUTS_MAX];
-    struct multiline *multilines[INPUTS_MAX];
-    struct slice trusted[TRUSTED_MAX];
-    size_t n_trusted;
-    struct threshold thresholds[THRESHOLDS];
-    struct tenant_slot tenants[TENANT_SLOTS];
-    uint32_t other_tenant, n_tenants;
-    struct buf tenant_text;
-    struct record rec;         /* the one in work: large, so not on the stack for every line */
-    int64_t mono_ns, wall_ns;  /* of the feed in work */
-};
+#include "agent/pipeline_internal.h"
 
 /* ---- levels ---- */
 
@@ -223,18 +184,6 @@ static int outcome_of(struct routed r)
 
 /* ---- one record ---- */
 
-/* Where an output stands that stops at this record. */
-struct place {
-    uint64_t before; /* the record is not in: read the current raw line again, and this stream from rec->offset */
-    uint64_t after;  /* the record is in */
-};
-
-struct work {
-    struct pipeline *p;
-    struct source *source;
-    struct tail_pass *pass;
-};
-
 static void block_at(struct work *w, uint32_t output, uint64_t end, int except_stream, const struct record *unplaced)
 {
     struct position_part parts[STREAMS_MAX];
@@ -306,8 +255,7 @@ static void count(struct work *w, const struct record *rec, uint32_t outputs, ui
     tally_count(t, outputs, is_first, raw_bytes, outcome);
 }
 
-/* rec: origin, offset, stream, line, flags and frame time are set. end: behind its last raw line. */
-static void process(struct work *w, struct record *rec, uint64_t end, uint64_t raw_bytes, struct place place)
+void pipeline_process(struct work *w, struct record *rec, uint64_t end, uint64_t raw_bytes, struct place place)
 {
     struct pipeline *p = w->p;
     struct source *s = w->source;
@@ -325,249 +273,19 @@ static void process(struct work *w, struct record *rec, uint64_t end, uint64_t r
         uint32_t output = (uint32_t)__builtin_ctz(rest);
         enum appended a = append_to(w, output, rec, place, &altered);
         all_filtered &= a == APPENDED_NOT;
-        if (a == APPENDED_LEFT)
+        if (a == APPENDED_LEFT) {
             standing &= ~(1u << output);
+            w->left |= 1u << output;
+        }
     }
     count(w, rec, standing, end, raw_bytes, all_filtered ? (int)FILTER_TOO_OLD : outcome_of(r), altered);
 }
 
-static struct record *record_begin(struct work *w, struct slice line, enum record_stream stream, uint64_t offset)
-{
-    /* Only what parser_record does not set: the values and suspects of the last record are overwritten by it. */
-    struct record *rec = &w->p->rec;
-    rec->origin = w->source->origin;
-    rec->incarnation = w->source->incarnation;
-    rec->offset = offset;
-    rec->read_ns = w->p->wall_ns;
-    rec->stream = stream;
-    rec->line = line;
-    rec->flags = 0;
-    rec->time_ns = 0;
-    return rec;
-}
-
-static void set_frame_time(struct record *rec, bool has_time, int64_t time_ns)
-{
-    if (has_time) {
-        rec->flags |= RECORD_HAS_TIME;
-        rec->time_ns = time_ns;
-    }
-}
-
-/* ---- joining ---- */
-
-/* The group is whole. at: where an output stands that is stopped by it and has not, or has, got it. */
-static void group_flush(struct work *w, enum record_stream stream, uint64_t at)
-{
-    struct join *j = w->pass->state;
-    struct pending *g = &j->streams[stream].group;
-    struct record *rec = record_begin(w, buf_slice(&g->text), stream, g->start);
-    rec->flags = RECORD_MULTILINE * (j->streams[stream].state.n_lines > 1) | (g->is_cut ? RECORD_CUT : 0);
-    set_frame_time(rec, g->has_time, g->time_ns);
-    g->is_active = false; /* what process() records as unfinished is the others */
-    process(w, rec, g->end, g->raw_bytes, (struct place){ at, at });
-    pending_end(g);
-    j->streams[stream].state = (struct multiline_state){ 0 };
-}
-
-static struct join *join_of(struct tail_pass *pass)
-{
-    if (pass->state == NULL)
-        pass->state = join_new();
-    return pass->state;
-}
-
-/* A whole line: a record by itself, or one more of a group. raw: [start, end) of its raw lines. */
-struct whole {
-    struct slice text;
-    enum record_stream stream;
-    uint64_t start, end, raw_bytes;
-    bool has_time, is_cut, is_unfinished;
-    int64_t time_ns;
-};
-
-static void single(struct work *w, const struct whole *l, uint64_t before)
-{
-    struct record *rec = record_begin(w, l->text, l->stream, l->start);
-    rec->flags = (l->is_cut ? RECORD_CUT : 0u) | (l->is_unfinished ? RECORD_UNFINISHED : 0u);
-    set_frame_time(rec, l->has_time, l->time_ns);
-    process(w, rec, l->end, l->raw_bytes, (struct place){ before, l->end });
-}
-
-static bool group_add(struct work *w, struct join_stream *s, const struct whole *l)
-{
-    bool is_new = !s->group.is_active;
-    if (!is_new && pending_add(&s->group, SLICE("\n"), l->start, l->start) < 0)
-        return false;
-    if (pending_add(&s->group, l->text, l->start, l->end) < 0)
-        return false;
-    if (is_new) {
-        s->group.has_time = l->has_time;
-        s->group.time_ns = l->time_ns;
-    }
-    s->flush_at_ns = w->p->mono_ns + MULTILINE_WAIT_NS;
-    tail_wake_at(w->source->file, s->flush_at_ns);
-    return true;
-}
-
-/* current: where the raw line in work starts; the pieces before it, if any, are in the stream's part. */
-static void whole_line(struct work *w, const struct whole *l, uint64_t current)
-{
-    struct multiline *m = w->p->multilines[w->source->input_index];
-    struct join *j = w->pass->state;
-    bool has_group = j != NULL && j->streams[l->stream].group.is_active;
-    if (m == NULL || (!has_group && multiline_is_single(m, l->text))) {
-        if (j != NULL)
-            j->streams[l->stream].part.is_active = false;
-        single(w, l, current);
-        return;
-    }
-    if ((j = join_of(w->pass)) == NULL) { /* no memory to wait with: the line goes as it is */
-        single(w, l, current);
-        return;
-    }
-    struct join_stream *s = &j->streams[l->stream];
-    bool is_more = has_group && s->state.n_lines < MULTILINE_LINES_MAX &&
-                   multiline_continues(m, &s->state, l->text);
-    if (has_group && !is_more)
-        group_flush(w, l->stream, current);
-    s->part.is_active = false;
-    if (!is_more && multiline_is_single(m, l->text)) {
-        single(w, l, current);
-        return;
-    }
-    if (!is_more)
-        (void)multiline_continues(m, &s->state, l->text); /* starts a group */
-    if (!group_add(w, s, l)) {
-        if (s->group.is_active)
-            group_flush(w, l->stream, current);
-        single(w, l, current);
-    }
-}
-
-/* ---- one raw line ---- */
-
-/* Is this line one that the outputs of a resumed pass have not had? */
-static bool is_wanted_again(const struct tail_pass *pass, enum record_stream stream, uint64_t off)
-{
-    for (uint8_t i = 0; i < pass->n_parts; i++)
-        if (pass->parts[i].stream == (uint8_t)stream && off >= pass->parts[i].start)
-            return true;
-    return false;
-}
-
-static void raw_line(struct work *w, struct slice line, uint64_t off, uint64_t end, bool is_unfinished, bool is_cut)
-{
-    struct pipeline *p = w->p;
-    struct framed fr;
-    parser_frame(p->parsers[w->source->input_index], line, p->wall_ns, &fr);
-    if (off < w->pass->resume_until && !is_wanted_again(w->pass, fr.stream, off))
-        return;
-    struct join *j = w->pass->state;
-    struct pending *part = j == NULL ? NULL : &j->streams[fr.stream].part;
-    bool has_part = part != NULL && part->is_active;
-    struct whole l = { .text = fr.content,     .stream = fr.stream,   .start = off,
-                       .end = end,             .raw_bytes = end - off, .has_time = fr.has_time,
-                       .time_ns = fr.time_ns,  .is_cut = is_cut,       .is_unfinished = is_unfinished };
-    if (!has_part && !(fr.is_framed && fr.is_partial)) {
-        if (fr.content.len > 0 || fr.is_framed)
-            whole_line(w, &l, off);
-        return; /* an empty plain line is no record */
-    }
-    if ((j = join_of(w->pass)) == NULL)
-        return whole_line(w, &l, off);
-    part = &j->streams[fr.stream].part;
-    if (!has_part) {
-        part->has_time = fr.has_time;
-        part->time_ns = fr.time_ns;
-    }
-    if (pending_add(part, fr.content, off, end) < 0) {
-        pending_end(part);
-        return whole_line(w, &l, off);
-    }
-    if (fr.is_framed && fr.is_partial)
-        return;
-    l = (struct whole){ .text = buf_slice(&part->text), .stream = fr.stream,         .start = part->start,
-                        .end = end,                     .raw_bytes = part->raw_bytes, .has_time = part->has_time,
-                        .time_ns = part->time_ns,       .is_cut = part->is_cut,       .is_unfinished = is_unfinished };
-    whole_line(w, &l, off);
-    pending_end(part);
-}
-
 /* ---- the sink ---- */
-
-static void flush_due(struct work *w, uint64_t at, bool is_last)
-{
-    struct join *j = w->pass->state;
-    for (int i = 0; j != NULL && i < STREAMS_MAX; i++) {
-        struct join_stream *s = &j->streams[i];
-        if (is_last && s->part.is_active) {
-            struct whole l = { .text = buf_slice(&s->part.text), .stream = (enum record_stream)i,
-                               .start = s->part.start,           .end = s->part.end,
-                               .raw_bytes = s->part.raw_bytes,   .has_time = s->part.has_time,
-                               .time_ns = s->part.time_ns,       .is_cut = s->part.is_cut,
-                               .is_unfinished = true };
-            whole_line(w, &l, at);
-            pending_end(&s->part);
-        }
-        if (s->group.is_active && (is_last || w->p->mono_ns >= s->flush_at_ns))
-            group_flush(w, (enum record_stream)i, at);
-    }
-}
-
-/* A line longer than LINE_BYTES_MAX: its first part is a record; the rest, up to the newline, is skipped. */
-static size_t cut_line(struct work *w, const struct feed *feed)
-{
-    w->pass->skip_to_newline = true;
-    raw_line(w, slice_first(feed->bytes, LINE_BYTES_MAX), feed->off, feed->off + feed->bytes.len, false, true);
-    return feed->bytes.len;
-}
-
-static size_t skip_rest(struct tail_pass *pass, const struct feed *feed)
-{
-    ptrdiff_t lf = slice_find_byte(feed->bytes, '\n');
-    if (lf < 0)
-        return feed->bytes.len;
-    pass->skip_to_newline = false;
-    return (size_t)lf + 1;
-}
-
-static size_t feed_lines(struct work *w, const struct feed *feed)
-{
-    size_t at = w->pass->skip_to_newline ? skip_rest(w->pass, feed) : 0;
-    while (at < feed->bytes.len && w->pass->mask != 0) {
-        struct slice rest = slice_from(feed->bytes, at);
-        ptrdiff_t lf = slice_find_byte(rest, '\n');
-        if (lf < 0)
-            break;
-        raw_line(w, slice_first(rest, (size_t)lf), feed->off + at, feed->off + at + (size_t)lf + 1, false, false);
-        at += (size_t)lf + 1;
-    }
-    return at;
-}
 
 static size_t sink_feed(void *ctx, void *file, struct tail_pass *pass, const struct feed *feed)
 {
-    struct pipeline *p = ctx;
-    struct work w = { p, file, pass };
-    p->mono_ns = clock_mono_ns();
-    p->wall_ns = clock_wall_ns();
-    size_t at = feed_lines(&w, feed);
-    struct slice rest = slice_from(feed->bytes, at);
-    if (pass->mask == 0)
-        return at;
-    if (feed->is_last && rest.len > 0 && !pass->skip_to_newline) {
-        raw_line(&w, rest, feed->off + at, feed->off + feed->bytes.len, true, false);
-        at = feed->bytes.len;
-    } else if (feed->is_full && at == 0 && rest.len >= LINE_BYTES_MAX) {
-        at = cut_line(&w, feed);
-    }
-    if (pass->mask != 0)
-        flush_due(&w, feed->off + at, feed->is_last);
-    int64_t flush_at = join_flush_at(pass->state);
-    if (flush_at != INT64_MAX)
-        tail_wake_at(w.source->file, flush_at);
-    return at;
+    return lines_feed(ctx, file, pass, feed);
 }
 
 static int compare_counted(const void *a, const void *b)
@@ -641,22 +359,33 @@ struct tail_sink pipeline_sink(struct pipeline *p)
 
 /* ---- life ---- */
 
+static void add_trusted(struct pipeline *p, struct slice name)
+{
+    size_t have = 0;
+    while (have < p->n_trusted && !slice_eq(p->trusted[have], name))
+        have++;
+    if (have == p->n_trusted && have < TRUSTED_MAX)
+        p->trusted[p->n_trusted++] = name;
+}
+
+/* What the payload may not forge: the outputs' names, and the constants of the configuration. */
 static bool collect_trusted(struct pipeline *p)
 {
+    const struct conf *c = p->conf.conf;
     bool find_duplicates = false;
     for (size_t i = 0; i < p->conf.n_feeders; i++) {
         const struct output *out = p->conf.feeders[i].output;
         size_t n = 0;
         const struct slice *names = out->ops->trusted == NULL ? NULL : out->ops->trusted(out, &n);
         find_duplicates |= out->ops->find_duplicates;
-        for (size_t k = 0; k < n; k++) {
-            size_t have = 0;
-            while (have < p->n_trusted && !slice_eq(p->trusted[have], names[k]))
-                have++;
-            if (have == p->n_trusted && have < TRUSTED_MAX)
-                p->trusted[p->n_trusted++] = names[k];
-        }
+        for (size_t k = 0; k < n; k++)
+            add_trusted(p, names[k]);
     }
+    for (size_t i = 0; i < c->fields.n; i++)
+        add_trusted(p, c->fields.items[i].name);
+    for (size_t i = 0; i < c->n_inputs; i++)
+        for (size_t k = 0; k < c->inputs[i].fields.n; k++)
+            add_trusted(p, c->inputs[i].fields.items[k].name);
     return find_duplicates;
 }
 

@@ -14,6 +14,7 @@
 #define ROUTE_WORDS (ROUTES_MAX / 64)
 
 struct tally;
+struct join;
 
 struct source {
     const struct conf_input *input;
@@ -28,6 +29,7 @@ struct source {
     uint64_t routes[ROUTE_WORDS];       /* bit = route may match: its static conditions hold */
     uint64_t counted_off[STREAMS_MAX];  /* records that end at or below are in the input's ledger already */
     struct tally *last_tally;
+    struct join *joins;                 /* of its passes */
 };
 
 struct origin;

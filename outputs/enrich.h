@@ -4,9 +4,10 @@
  *
  * Names, style plain:  pod namespace tenant container_name node_name service_name host_name cluster severity
  * Names, style ecs:    kubernetes.pod.name kubernetes.namespace organization.id container.name
- * kubernetes.node.name service.name host.name orchestrator.cluster.name log.level and the constants of the
- * configuration (origin->fields) by their own names. Fields that are empty are left out; the level is always
- * there ("unknown").
+ *                      kubernetes.node.name service.name host.name orchestrator.cluster.name log.level
+ *
+ * and the constants of the configuration (origin->fields) by their own names. Fields that are empty are left
+ * out; the level is always there ("unknown").
  *
  * A payload cannot forge them. Its top-level keys (rec->suspects, found by the scanner) are compared decoded,
  * as dotted paths: one that equals, begins or extends a trusted name is renamed to original_KEY, its value

@@ -510,12 +510,19 @@ static void settle_time(const struct loki *l, const struct record *rec, struct e
 /*
  * Loki drops what is an hour behind its stream's newest entry, even with 204. Each late label makes another
  * stream, with a newest entry of its own. Behind the last one too, the line goes with the oldest time that is
- * taken.
+ * taken. After a restart we do not know how far a stream had come: an old line of one that we have not seen yet is
+ * taken for late, for in the other stream it is safe.
  */
 static int settle_stream(struct loki *l, const struct record *rec, struct entry *e)
 {
+    unsigned late = 1;
     struct loki_stream *s = find_stream(l, rec);
-    for (unsigned late = 1; s != NULL && l->set->late_after_ns > 0 && s->has_newest &&
+    if (s != NULL && l->base.is_resumed && !s->has_newest && l->set->late_after_ns > 0 &&
+        e->time_ns < rec->read_ns - l->set->late_after_ns) {
+        e->altered |= 1u << ALTER_LATE;
+        s = later_stream(l, rec, s, late++);
+    }
+    for (; s != NULL && l->set->late_after_ns > 0 && s->has_newest &&
                             e->time_ns < s->newest_ns - l->set->late_after_ns;
          late++) {
         e->altered |= 1u << ALTER_LATE;

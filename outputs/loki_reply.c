@@ -1,7 +1,6 @@
 /*
- * What Loki's replies mean (protocols.md §1.8, queue.md §4). Loki stores what it does not complain of: a 400
- * from its validation names entries, and the rest is there. A 400 from its parser means that nothing is. Part
- * of loki.h.
+ * What Loki's replies mean (queue.md §4). Loki stores what it does not complain of: a 400 from its validation
+ * names entries, and the rest is there. A 400 from its parser means that nothing is. Part of loki.h.
  *
  * The words matched here are those of Loki 2.x and 3.x; older releases begin some of them with a capital
  * letter, so the first letter is never part of a match.
@@ -417,10 +416,11 @@ static bool settle(const struct reading *rd, struct complaint c)
 }
 
 /*
- * entry with timestamp 2026-01-02 03:04:05.6 +0000 UTC ignored, reason: 'entry too far behind, entry
- * timestamp is: A, oldest acceptable timestamp is: B',      (at most ten of these) user 'x', total ignored: N
- * out of M for stream: {…}
+ *   entry with timestamp 2026-01-02 03:04:05.6 +0000 UTC ignored, reason: 'entry too far behind, entry
+ *       timestamp is: A, oldest acceptable timestamp is: B',\n
+ *   user 'x', total ignored: N out of M for stream: {…}
  *
+ * The first of these stands there at most ten times.
  * With more than those listed, all that is older than B; when those are not N either, they cannot be told
  * apart.
  */

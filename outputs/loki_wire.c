@@ -1,5 +1,5 @@
-/* Loki's bytes: labels, entries, whole requests, and back. Part of loki.h; the messages are in protocols.md's
- * words:
+/*
+ * Loki's bytes: labels, entries, whole requests, and back. Part of loki.h. The messages (proto3, logproto):
  *
  *   PushRequest { repeated Stream streams = 1; }
  *   Stream      { string labels = 1; repeated Entry entries = 2; }

@@ -199,6 +199,7 @@ struct output {
     const struct output_ops *ops;
     const struct output_conf *conf;
     struct bodies open;
+    bool is_resumed; /* set by the agent after open(): lines of an earlier life may be on the server */
 };
 
 extern const struct output_ops loki_ops, elasticsearch_ops, file_ops, stdout_ops;

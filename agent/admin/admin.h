@@ -35,7 +35,7 @@ void admin_stop(struct admin *a); /* NULL is fine */
 
 /* ---- what the endpoints answer; also used by tests ---- */
 NODISCARD int metrics_write(const struct admin_view *view, struct buf *out); /* Prometheus text 0.0.4 */
-NODISCARD int status_write(const struct admin_view *view, struct buf *out);  /* JSON with the ledger */
+NODISCARD int admin_write_status(const struct admin_view *view, struct buf *out); /* JSON with the ledger */
 
 enum health_level { HEALTH_OPTIMAL, HEALTH_HEALTHY, HEALTH_DEGRADED, HEALTH_UNHEALTHY };
 const char *health_level_name(enum health_level l); /* "Optimal" … */

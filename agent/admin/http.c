@@ -86,7 +86,7 @@ static int page_status(struct admin *a, struct buf *out, struct answer *ans)
     if (!a->has_view)
         return no_view(out, ans);
     ans->type = "application/json";
-    return status_write(&a->view, out);
+    return admin_write_status(&a->view, out);
 }
 
 static int page_index(struct admin *a, struct buf *out, struct answer *ans)

@@ -160,7 +160,7 @@ static int write_asked(const char *key, int (*ask)(void *, struct buf *, int64_t
     return r;
 }
 
-int status_write(const struct admin_view *view, struct buf *out)
+int admin_write_status(const struct admin_view *view, struct buf *out)
 {
     struct health h;
     int64_t now = clock_wall_ns();

@@ -3,11 +3,13 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* ---- levels of records ------------------------------------------------------------------------------------------- */
+/* ---- levels of records
+ * ------------------------------------------------------------------------------------------- */
 
 static const struct slice names[] = {
-    [LEVEL_UNKNOWN] = SLICE_INIT("unknown"), [LEVEL_TRACE] = SLICE_INIT("trace"), [LEVEL_DEBUG] = SLICE_INIT("debug"),
-    [LEVEL_INFO] = SLICE_INIT("info"),       [LEVEL_WARN] = SLICE_INIT("warn"),   [LEVEL_ERROR] = SLICE_INIT("error"),
+    [LEVEL_UNKNOWN] = SLICE_INIT("unknown"), [LEVEL_TRACE] = SLICE_INIT("trace"),
+    [LEVEL_DEBUG] = SLICE_INIT("debug"),     [LEVEL_INFO] = SLICE_INIT("info"),
+    [LEVEL_WARN] = SLICE_INIT("warn"),       [LEVEL_ERROR] = SLICE_INIT("error"),
     [LEVEL_FATAL] = SLICE_INIT("fatal"),     [LEVEL_OFF] = SLICE_INIT("off"),
 };
 
@@ -21,27 +23,27 @@ static const struct {
     struct slice name;
     enum level level;
 } aliases[] = {
-    { SLICE_INIT("info"), LEVEL_INFO },         { SLICE_INIT("debug"), LEVEL_DEBUG },
-    { SLICE_INIT("warn"), LEVEL_WARN },         { SLICE_INIT("error"), LEVEL_ERROR },
-    { SLICE_INIT("warning"), LEVEL_WARN },      { SLICE_INIT("trace"), LEVEL_TRACE },
-    { SLICE_INIT("fatal"), LEVEL_FATAL },       { SLICE_INIT("critical"), LEVEL_FATAL },
-    { SLICE_INIT("notice"), LEVEL_INFO },       { SLICE_INIT("err"), LEVEL_ERROR },
-    { SLICE_INIT("panic"), LEVEL_FATAL },       { SLICE_INIT("dpanic"), LEVEL_FATAL },
-    { SLICE_INIT("crit"), LEVEL_FATAL },        { SLICE_INIT("alert"), LEVEL_FATAL },
-    { SLICE_INIT("emerg"), LEVEL_FATAL },       { SLICE_INIT("emergency"), LEVEL_FATAL },
-    { SLICE_INIT("severe"), LEVEL_ERROR },      { SLICE_INIT("information"), LEVEL_INFO },
-    { SLICE_INIT("default"), LEVEL_INFO },      { SLICE_INIT("verbose"), LEVEL_TRACE },
-    { SLICE_INIT("fine"), LEVEL_TRACE },        { SLICE_INIT("finest"), LEVEL_TRACE },
-    { SLICE_INIT("i"), LEVEL_INFO },            { SLICE_INIT("w"), LEVEL_WARN },
-    { SLICE_INIT("e"), LEVEL_ERROR },           { SLICE_INIT("f"), LEVEL_FATAL },
+    { SLICE_INIT("info"), LEVEL_INFO },    { SLICE_INIT("debug"), LEVEL_DEBUG },
+    { SLICE_INIT("warn"), LEVEL_WARN },    { SLICE_INIT("error"), LEVEL_ERROR },
+    { SLICE_INIT("warning"), LEVEL_WARN }, { SLICE_INIT("trace"), LEVEL_TRACE },
+    { SLICE_INIT("fatal"), LEVEL_FATAL },  { SLICE_INIT("critical"), LEVEL_FATAL },
+    { SLICE_INIT("notice"), LEVEL_INFO },  { SLICE_INIT("err"), LEVEL_ERROR },
+    { SLICE_INIT("panic"), LEVEL_FATAL },  { SLICE_INIT("dpanic"), LEVEL_FATAL },
+    { SLICE_INIT("crit"), LEVEL_FATAL },   { SLICE_INIT("alert"), LEVEL_FATAL },
+    { SLICE_INIT("emerg"), LEVEL_FATAL },  { SLICE_INIT("emergency"), LEVEL_FATAL },
+    { SLICE_INIT("severe"), LEVEL_ERROR }, { SLICE_INIT("information"), LEVEL_INFO },
+    { SLICE_INIT("default"), LEVEL_INFO }, { SLICE_INIT("verbose"), LEVEL_TRACE },
+    { SLICE_INIT("fine"), LEVEL_TRACE },   { SLICE_INIT("finest"), LEVEL_TRACE },
+    { SLICE_INIT("i"), LEVEL_INFO },       { SLICE_INIT("w"), LEVEL_WARN },
+    { SLICE_INIT("e"), LEVEL_ERROR },      { SLICE_INIT("f"), LEVEL_FATAL },
     { SLICE_INIT("d"), LEVEL_DEBUG },
 };
 
 /* The longest alias; "INFO+2147483648" and the like are not levels anyway. */
 #define LEVEL_NAME_MAX 24
 
-/* slog's levels are numbers around four names: DEBUG -4, INFO 0, WARN 4, ERROR 8; what lies between is written
- * "INFO+2", what lies below "DEBUG-4". */
+/* slog's levels are numbers around four names: DEBUG -4, INFO 0, WARN 4, ERROR 8; what lies between is
+ * written "INFO+2", what lies below "DEBUG-4". */
 static enum level from_slog(struct slice name, size_t sign_at)
 {
     static const struct {
@@ -59,8 +61,12 @@ static enum level from_slog(struct slice name, size_t sign_at)
         if (!slice_ieq(slice_first(name, sign_at), bases[i].name))
             continue;
         int64_t v = bases[i].value + (name.ptr[sign_at] == '+' ? (int64_t)n : -(int64_t)n);
-        return v < -4 ? LEVEL_TRACE : v < 0 ? LEVEL_DEBUG : v < 4 ? LEVEL_INFO : v < 8 ? LEVEL_WARN
-             : v < 12 ? LEVEL_ERROR : LEVEL_FATAL;
+        return v < -4   ? LEVEL_TRACE
+               : v < 0  ? LEVEL_DEBUG
+               : v < 4  ? LEVEL_INFO
+               : v < 8  ? LEVEL_WARN
+               : v < 12 ? LEVEL_ERROR
+                        : LEVEL_FATAL;
     }
     return LEVEL_UNKNOWN;
 }
@@ -82,7 +88,8 @@ enum level level_from_name(struct slice name)
 enum level level_from_number(int64_t n)
 {
     if (n >= 10 && n < 100) { /* pino, bunyan; a custom level above 60 is at least fatal */
-        static const enum level tens[] = { LEVEL_TRACE, LEVEL_DEBUG, LEVEL_INFO, LEVEL_WARN, LEVEL_ERROR, LEVEL_FATAL };
+        static const enum level tens[] = { LEVEL_TRACE, LEVEL_DEBUG, LEVEL_INFO,
+                                           LEVEL_WARN,  LEVEL_ERROR, LEVEL_FATAL };
         return tens[MIN(n / 10 - 1, 5)];
     }
     if (n >= 5000 && n < 10000) /* logback's level_value; 50000 is log4j's FATAL */
@@ -101,7 +108,8 @@ enum level level_from_severity(int64_t n)
     return n >= 0 && n < (int64_t)ARRAY_LEN(severities) ? severities[n] : LEVEL_UNKNOWN;
 }
 
-/* ---- directives -------------------------------------------------------------------------------------------------- */
+/* ---- directives
+ * -------------------------------------------------------------------------------------------------- */
 
 struct directive {
     struct slice target; /* into levels.text; empty = bare */
@@ -110,11 +118,11 @@ struct directive {
 };
 
 struct levels {
-    struct slice text;                 /* the spec, malloc'd behind the struct */
+    struct slice text; /* the spec, malloc'd behind the struct */
     bool has_bare;
-    bool drops_all[LEVEL_OFF + 1];     /* by level of the record */
+    bool drops_all[LEVEL_OFF + 1]; /* by level of the record */
     size_t n;
-    struct directive items[];          /* longest target first; the bare one, if any, last */
+    struct directive items[]; /* longest target first; the bare one, if any, last */
 };
 
 static bool is_blank(char c)
@@ -125,14 +133,15 @@ static bool is_blank(char c)
 static bool starts_a_directive(char c)
 {
     unsigned char u = (unsigned char)c;
-    return (u >= '0' && u <= '9') || (u >= 'a' && u <= 'z') || (u >= 'A' && u <= 'Z') || c == '-' || c == ':' ||
-           c == '_' || u >= 0x80;
+    return (u >= '0' && u <= '9') || (u >= 'a' && u <= 'z') || (u >= 'A' && u <= 'Z') || c == '-' ||
+           c == ':' || c == '_' || u >= 0x80;
 }
 
 /* Rust's usize: digits after an optional plus. */
 static bool threshold_from_digits(struct slice s, enum level *ret_level)
 {
-    static const enum level digits[] = { LEVEL_OFF, LEVEL_ERROR, LEVEL_WARN, LEVEL_INFO, LEVEL_DEBUG, LEVEL_TRACE };
+    static const enum level digits[] = { LEVEL_OFF,  LEVEL_ERROR, LEVEL_WARN,
+                                         LEVEL_INFO, LEVEL_DEBUG, LEVEL_TRACE };
     uint64_t n;
     if (s.len > 1 && s.ptr[0] == '+')
         s = slice_from(s, 1);
@@ -148,11 +157,11 @@ static bool threshold_from_text(struct slice s, enum level *ret_level)
         struct slice name;
         enum level level;
     } words[] = {
-        { SLICE_INIT("off"), LEVEL_OFF },         { SLICE_INIT("error"), LEVEL_ERROR },
-        { SLICE_INIT("warn"), LEVEL_WARN },       { SLICE_INIT("info"), LEVEL_INFO },
-        { SLICE_INIT("debug"), LEVEL_DEBUG },     { SLICE_INIT("trace"), LEVEL_TRACE },
-        { SLICE_INIT("warning"), LEVEL_WARN },    { SLICE_INIT("fatal"), LEVEL_FATAL },
-        { SLICE_INIT("critical"), LEVEL_FATAL },  { SLICE_INIT("notice"), LEVEL_INFO },
+        { SLICE_INIT("off"), LEVEL_OFF },        { SLICE_INIT("error"), LEVEL_ERROR },
+        { SLICE_INIT("warn"), LEVEL_WARN },      { SLICE_INIT("info"), LEVEL_INFO },
+        { SLICE_INIT("debug"), LEVEL_DEBUG },    { SLICE_INIT("trace"), LEVEL_TRACE },
+        { SLICE_INIT("warning"), LEVEL_WARN },   { SLICE_INIT("fatal"), LEVEL_FATAL },
+        { SLICE_INIT("critical"), LEVEL_FATAL }, { SLICE_INIT("notice"), LEVEL_INFO },
     };
     for (size_t i = 0; i < ARRAY_LEN(words); i++) {
         if (slice_ieq(s, words[i].name)) {
@@ -164,8 +173,9 @@ static bool threshold_from_text(struct slice s, enum level *ret_level)
 }
 
 /*
- * One part between commas. Blanks are as in EnvFilter, where a directive with "=" must have none at its ends, and a
- * bare word with blanks at its ends is the target of that name, blanks included. `conf` warns of the latter.
+ * One part between commas. Blanks are as in EnvFilter, where a directive with "=" must have none at its ends,
+ * and a bare word with blanks at its ends is the target of that name, blanks included. `conf` warns of the
+ * latter.
  */
 static int directive_parse(struct slice part, struct directive *ret, struct err *err)
 {
@@ -179,11 +189,14 @@ static int directive_parse(struct slice part, struct directive *ret, struct err 
     if (word.len == 0)
         return err_say(err, -EINVAL, "a blank where a directive should stand, after a comma");
     if (slice_find_byte(word, '[') >= 0 || slice_find_byte(word, ']') >= 0)
-        return err_say(err, -EINVAL, "\"%.*s\": spans in [brackets] cannot be filtered, only module=level", SLICE_ARGS(word));
+        return err_say(err, -EINVAL, "\"%.*s\": spans in [brackets] cannot be filtered, only module=level",
+                       SLICE_ARGS(word));
     if (slice_find_byte(word, '{') >= 0 || slice_find_byte(word, '}') >= 0)
-        return err_say(err, -EINVAL, "\"%.*s\": fields in {braces} cannot be filtered, only module=level", SLICE_ARGS(word));
+        return err_say(err, -EINVAL, "\"%.*s\": fields in {braces} cannot be filtered, only module=level",
+                       SLICE_ARGS(word));
     if (!starts_a_directive(word.ptr[0]))
-        return err_say(err, -EINVAL, "\"%.*s\": expected a level, a module or module=level", SLICE_ARGS(word));
+        return err_say(err, -EINVAL, "\"%.*s\": expected a level, a module or module=level",
+                       SLICE_ARGS(word));
 
     ptrdiff_t eq = slice_find_byte(word, '=');
     enum level threshold = LEVEL_TRACE;
@@ -196,8 +209,10 @@ static int directive_parse(struct slice part, struct directive *ret, struct err 
         return err_say(err, -EINVAL, "\"%.*s\": blanks around a directive are not allowed", SLICE_ARGS(part));
     struct slice level = slice_from(word, (size_t)eq + 1);
     if (level.len > 0 && !threshold_from_text(level, &threshold))
-        return err_say(err, -EINVAL, "\"%.*s\": \"%.*s\" is not a level; expected off, error, warn, info, debug, trace or 0 to 5",
-                       SLICE_ARGS(word), SLICE_ARGS(level));
+        return err_say(
+            err, -EINVAL,
+            "\"%.*s\": \"%.*s\" is not a level; expected off, error, warn, info, debug, trace or 0 to 5",
+            SLICE_ARGS(word), SLICE_ARGS(level));
     *ret = (struct directive){ slice_first(word, (size_t)eq), word, threshold };
     return 0;
 }

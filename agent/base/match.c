@@ -56,9 +56,11 @@ bool match_is_static(const struct match *m)
 
 static int check_name(struct slice name, struct err *err)
 {
-    static const struct slice known[] = { SLICE_INIT("tenant"),    SLICE_INIT("namespace"), SLICE_INIT("pod"),
-                                          SLICE_INIT("container"), SLICE_INIT("service"),   SLICE_INIT("input"),
-                                          SLICE_INIT("level"),     SLICE_INIT("module"),    SLICE_INIT("message") };
+    static const struct slice known[] = { SLICE_INIT("tenant"),  SLICE_INIT("namespace"),
+                                          SLICE_INIT("pod"),     SLICE_INIT("container"),
+                                          SLICE_INIT("service"), SLICE_INIT("input"),
+                                          SLICE_INIT("level"),   SLICE_INIT("module"),
+                                          SLICE_INIT("message") };
     if (slice_starts(name, SLICE("record.")))
         return 0;
     struct suggestion s;
@@ -71,10 +73,11 @@ static int check_name(struct slice name, struct err *err)
     if (s.best.len > 0)
         return err_say(err, -EINVAL, "\"%.*s\" cannot be matched; did you mean \"%.*s\"?", SLICE_ARGS(name),
                        SLICE_ARGS(s.best));
-    return err_say(err, -EINVAL,
-                   "\"%.*s\" cannot be matched; expected tenant, namespace, pod, container, service, input, level, "
-                   "module, message or record.KEY",
-                   SLICE_ARGS(name));
+    return err_say(
+        err, -EINVAL,
+        "\"%.*s\" cannot be matched; expected tenant, namespace, pod, container, service, input, level, "
+        "module, message or record.KEY",
+        SLICE_ARGS(name));
 }
 
 /* "ERROR", "warning" and "crit" mean the level, not the letters. */

@@ -6,7 +6,8 @@
 
 #include "agent/base/slice.h"
 
-/* Candidates are offered one by one; the nearest so far is kept. Words longer than SUGGEST_WORD_MAX are not compared. */
+/* Candidates are offered one by one; the nearest so far is kept. Words longer than SUGGEST_WORD_MAX are not
+ * compared. */
 #define SUGGEST_WORD_MAX 64
 
 struct suggestion {
@@ -21,8 +22,8 @@ static inline void suggest_init(struct suggestion *s, struct slice word)
 }
 void suggest_offer(struct suggestion *s, struct slice candidate);
 
-/* Edits (insert, delete, replace, swap of neighbours) between two words, ASCII case ignored; SIZE_MAX when one is
- * too long to compare. */
+/* Edits (insert, delete, replace, swap of neighbours) between two words, ASCII case ignored; SIZE_MAX when
+ * one is too long to compare. */
 size_t suggest_distance(struct slice a, struct slice b);
 
 #endif

@@ -7,20 +7,21 @@
 #include "agent/base/clock.h"
 
 /*
- * A compiled template is a flat list. {a|b|'c'} becomes three parts, each but the last with `more`: a part that gave
- * something skips the rest of its group.
+ * A compiled template is a flat list. {a|b|'c'} becomes three parts, each but the last with `more`: a part
+ * that gave something skips the rest of its group.
  */
 enum part_kind { PART_LITERAL, PART_VAR, PART_TIME };
 struct part {
     enum part_kind kind;
-    bool more;           /* the next part is the "else" of this one */
-    char time;           /* PART_TIME: the letter behind the percent sign */
+    bool more; /* the next part is the "else" of this one */
+    char time; /* PART_TIME: the letter behind the percent sign */
     struct slice literal;
     struct var var;
 };
 
-struct template {
-    struct slice text;  /* behind the parts, as written */
+struct template
+{
+    struct slice text; /* behind the parts, as written */
     size_t n;
     struct part parts[];
 };
@@ -30,8 +31,8 @@ struct parse {
     struct slice text; /* the template's own copy: keys of variables borrow from it */
     size_t pos;
     bool has_time;
-    char *scratch;     /* where the next literal byte goes */
-    char *literal;     /* start of the literal in the making */
+    char *scratch; /* where the next literal byte goes */
+    char *literal; /* start of the literal in the making */
     struct wanted_keys *wanted;
     struct err *err;
 };
@@ -82,7 +83,8 @@ static int parse_name(struct parse *p, struct part *ret_part)
            p->text.ptr[p->pos] != '{' && p->text.ptr[p->pos] != '\'')
         p->pos++;
     if (p->pos < p->text.len && (p->text.ptr[p->pos] == '{' || p->text.ptr[p->pos] == '\''))
-        return err_say(p->err, -EINVAL, "unexpected %c at byte %zu: expected | or }", p->text.ptr[p->pos], p->pos);
+        return err_say(p->err, -EINVAL, "unexpected %c at byte %zu: expected | or }", p->text.ptr[p->pos],
+                       p->pos);
     struct slice name = slice_trim(slice_of(p->text.ptr + start, p->pos - start));
     if (name.len == 0)
         return err_say(p->err, -EINVAL, "a name is missing at byte %zu, between { | }", start);
@@ -109,7 +111,8 @@ static int parse_group(struct parse *p)
             return r;
         skip_blanks(p);
         if (p->pos == p->text.len)
-            return err_say(p->err, -EINVAL, "the { at byte %zu is not closed: a } is missing ({{ is a brace)", open - 1);
+            return err_say(p->err, -EINVAL, "the { at byte %zu is not closed: a } is missing ({{ is a brace)",
+                           open - 1);
         char c = p->text.ptr[p->pos++];
         if (c != '|' && c != '}')
             return err_say(p->err, -EINVAL, "unexpected %c at byte %zu: expected | or }", c, p->pos - 1);
@@ -166,7 +169,8 @@ int template_parse(struct slice text, bool has_time, struct wanted_keys *w, stru
     if (text.len > TEMPLATE_OUT_MAX)
         return err_say(err, -EINVAL, "the template is longer than %zu bytes", TEMPLATE_OUT_MAX);
 
-    /* Each part needs at least one byte of text, and literals are never longer than what they were written as. */
+    /* Each part needs at least one byte of text, and literals are never longer than what they were written
+     * as. */
     struct template *t = calloc(1, sizeof(*t) + (text.len + 1) * sizeof(t->parts[0]) + 2 * text.len + 1);
     if (t == NULL)
         return err_set(err, -ENOMEM, "cannot keep a template");
@@ -200,7 +204,8 @@ struct slice template_text(const struct template *t)
 bool template_is_static(const struct template *t)
 {
     for (size_t i = 0; i < t->n; i++)
-        if (t->parts[i].kind == PART_TIME || (t->parts[i].kind == PART_VAR && !var_is_static(&t->parts[i].var)))
+        if (t->parts[i].kind == PART_TIME ||
+            (t->parts[i].kind == PART_VAR && !var_is_static(&t->parts[i].var)))
             return false;
     return true;
 }
@@ -229,7 +234,8 @@ const struct var *template_var(const struct template *t, size_t i)
     return NULL;
 }
 
-/* ---- evaluation -------------------------------------------------------------------------------------------------- */
+/* ---- evaluation
+ * -------------------------------------------------------------------------------------------------- */
 
 /* The last byte of a cut value must not be half a character: servers refuse labels that are not UTF-8. */
 static size_t whole_chars(struct slice s, size_t len)
@@ -266,13 +272,27 @@ static int append_time(struct buf *out, size_t *room, char what, int64_t time_ns
     unsigned width = what == 'Y' ? 4 : what == 'j' ? 3 : 2;
     int64_t value = 0;
     switch (what) {
-    case 'Y': value = year; break; /* 64 bits of nanoseconds end between 1677 and 2262 */
-    case 'm': value = month; break;
-    case 'd': value = day; break;
-    case 'H': value = of_day / 3600; break;
-    case 'M': value = of_day / 60 % 60; break;
-    case 'S': value = of_day % 60; break;
-    case 'j': value = days - clock_days_from_civil(year, 1, 1) + 1; break;
+    case 'Y':
+        value = year;
+        break; /* 64 bits of nanoseconds end between 1677 and 2262 */
+    case 'm':
+        value = month;
+        break;
+    case 'd':
+        value = day;
+        break;
+    case 'H':
+        value = of_day / 3600;
+        break;
+    case 'M':
+        value = of_day / 60 % 60;
+        break;
+    case 'S':
+        value = of_day % 60;
+        break;
+    case 'j':
+        value = days - clock_days_from_civil(year, 1, 1) + 1;
+        break;
     }
     put_digits(text, width, value);
     return append_cut(out, room, slice_of(text, width));

@@ -6,7 +6,8 @@
 
 #include "agent/base/suggest.h"
 
-/* ---- wanted keys ------------------------------------------------------------------------------------------------- */
+/* ---- wanted keys
+ * ------------------------------------------------------------------------------------------------- */
 
 int wanted_keys_add(struct wanted_keys *w, struct slice path)
 {
@@ -29,20 +30,29 @@ void wanted_keys_deinit(struct wanted_keys *w)
     w->n = 0;
 }
 
-/* ---- names ------------------------------------------------------------------------------------------------------- */
+/* ---- names
+ * ------------------------------------------------------------------------------------------------------- */
 
 static const struct {
     struct slice name;
     enum var_kind kind;
 } plain_names[] = {
-    { SLICE_INIT("input"), VAR_INPUT },         { SLICE_INIT("file"), VAR_FILE },
-    { SLICE_INIT("file_stem"), VAR_FILE_STEM }, { SLICE_INIT("host"), VAR_HOST },
-    { SLICE_INIT("node"), VAR_NODE },           { SLICE_INIT("cluster"), VAR_CLUSTER },
-    { SLICE_INIT("pod"), VAR_POD },             { SLICE_INIT("uid"), VAR_UID },
-    { SLICE_INIT("namespace"), VAR_NAMESPACE }, { SLICE_INIT("container"), VAR_CONTAINER },
-    { SLICE_INIT("workload"), VAR_WORKLOAD },   { SLICE_INIT("service"), VAR_SERVICE },
-    { SLICE_INIT("stream"), VAR_STREAM },       { SLICE_INIT("tenant"), VAR_TENANT },
-    { SLICE_INIT("level"), VAR_LEVEL },         { SLICE_INIT("module"), VAR_MODULE },
+    { SLICE_INIT("input"), VAR_INPUT },
+    { SLICE_INIT("file"), VAR_FILE },
+    { SLICE_INIT("file_stem"), VAR_FILE_STEM },
+    { SLICE_INIT("host"), VAR_HOST },
+    { SLICE_INIT("node"), VAR_NODE },
+    { SLICE_INIT("cluster"), VAR_CLUSTER },
+    { SLICE_INIT("pod"), VAR_POD },
+    { SLICE_INIT("uid"), VAR_UID },
+    { SLICE_INIT("namespace"), VAR_NAMESPACE },
+    { SLICE_INIT("container"), VAR_CONTAINER },
+    { SLICE_INIT("workload"), VAR_WORKLOAD },
+    { SLICE_INIT("service"), VAR_SERVICE },
+    { SLICE_INIT("stream"), VAR_STREAM },
+    { SLICE_INIT("tenant"), VAR_TENANT },
+    { SLICE_INIT("level"), VAR_LEVEL },
+    { SLICE_INIT("module"), VAR_MODULE },
     { SLICE_INIT("message"), VAR_MESSAGE },
 };
 
@@ -59,9 +69,10 @@ static const struct {
     { SLICE_INIT("namespace_label"), VAR_NAMESPACE_LABEL },
 };
 
-#define ALL_NAMES                                                                                                  \
-    "input, file, file_stem, host, node, cluster, pod, uid, namespace, container, workload, service, stream, "      \
-    "tenant, level, module, message, path.NAME, record.KEY, field.KEY, label.KEY, annotation.KEY, "                 \
+#define ALL_NAMES                                                                                            \
+    "input, file, file_stem, host, node, cluster, pod, uid, namespace, container, workload, service, "       \
+    "stream, "                                                                                               \
+    "tenant, level, module, message, path.NAME, record.KEY, field.KEY, label.KEY, annotation.KEY, "          \
     "namespace_label.KEY"
 
 static int unknown_name(struct slice name, struct err *err)
@@ -93,7 +104,8 @@ static int record_key(struct slice key, struct wanted_keys *w, struct var *ret_v
                        SLICE_ARGS(key));
     int r = wanted_keys_add(w, key);
     if (r == -ENOSPC)
-        return err_say(err, -EINVAL, "\"record.%.*s\" is one key too many: at most %d different ones in a configuration",
+        return err_say(err, -EINVAL,
+                       "\"record.%.*s\" is one key too many: at most %d different ones in a configuration",
                        SLICE_ARGS(key), WANTED_KEYS_MAX);
     if (r < 0)
         return err_set(err, r, "cannot keep the name \"record.%.*s\"", SLICE_ARGS(key));
@@ -105,7 +117,8 @@ static int record_key(struct slice key, struct wanted_keys *w, struct var *ret_v
 static enum var_kind field_kind(struct slice key)
 {
     for (size_t i = 0; i < ARRAY_LEN(plain_names); i++)
-        if (plain_names[i].kind >= VAR_HOST && plain_names[i].kind <= VAR_SERVICE && slice_eq(key, plain_names[i].name))
+        if (plain_names[i].kind >= VAR_HOST && plain_names[i].kind <= VAR_SERVICE &&
+            slice_eq(key, plain_names[i].name))
             return plain_names[i].kind;
     return VAR_FIELD;
 }
@@ -125,8 +138,8 @@ int var_parse(struct slice name, struct wanted_keys *w, struct var *ret_var, str
             continue;
         struct slice key = slice_from(name, prefix.len + 1);
         if (key.len == 0)
-            return err_say(err, -EINVAL, "\"%.*s\" needs a name behind a dot, such as \"%.*s.name\"", SLICE_ARGS(name),
-                           SLICE_ARGS(prefix));
+            return err_say(err, -EINVAL, "\"%.*s\" needs a name behind a dot, such as \"%.*s.name\"",
+                           SLICE_ARGS(name), SLICE_ARGS(prefix));
         if (prefixes[i].kind == VAR_RECORD)
             return record_key(key, w, ret_var, err);
         enum var_kind kind = prefixes[i].kind == VAR_FIELD ? field_kind(key) : prefixes[i].kind;
@@ -136,7 +149,8 @@ int var_parse(struct slice name, struct wanted_keys *w, struct var *ret_var, str
     return unknown_name(name, err);
 }
 
-/* ---- values ------------------------------------------------------------------------------------------------------ */
+/* ---- values
+ * ------------------------------------------------------------------------------------------------------ */
 
 static struct slice stream_name(enum record_stream stream)
 {
@@ -154,23 +168,40 @@ static struct slice stream_name(enum record_stream stream)
 static struct slice origin_get(const struct var *v, const struct origin *o)
 {
     switch (v->kind) {
-    case VAR_INPUT: return o->input;
-    case VAR_FILE: return o->file;
-    case VAR_FILE_STEM: return o->file_stem;
-    case VAR_HOST: return o->host;
-    case VAR_NODE: return o->node;
-    case VAR_CLUSTER: return o->cluster;
-    case VAR_POD: return o->pod;
-    case VAR_UID: return o->uid;
-    case VAR_NAMESPACE: return o->namespace_;
-    case VAR_CONTAINER: return o->container;
-    case VAR_WORKLOAD: return o->workload;
-    case VAR_SERVICE: return o->service;
-    case VAR_PATH: return pairs_get(o->path, v->key);
-    case VAR_FIELD: return pairs_get(o->fields, v->key);
-    case VAR_LABEL: return pairs_get(o->labels, v->key);
-    case VAR_ANNOTATION: return pairs_get(o->annotations, v->key);
-    case VAR_NAMESPACE_LABEL: return pairs_get(o->namespace_labels, v->key);
+    case VAR_INPUT:
+        return o->input;
+    case VAR_FILE:
+        return o->file;
+    case VAR_FILE_STEM:
+        return o->file_stem;
+    case VAR_HOST:
+        return o->host;
+    case VAR_NODE:
+        return o->node;
+    case VAR_CLUSTER:
+        return o->cluster;
+    case VAR_POD:
+        return o->pod;
+    case VAR_UID:
+        return o->uid;
+    case VAR_NAMESPACE:
+        return o->namespace_;
+    case VAR_CONTAINER:
+        return o->container;
+    case VAR_WORKLOAD:
+        return o->workload;
+    case VAR_SERVICE:
+        return o->service;
+    case VAR_PATH:
+        return pairs_get(o->path, v->key);
+    case VAR_FIELD:
+        return pairs_get(o->fields, v->key);
+    case VAR_LABEL:
+        return pairs_get(o->labels, v->key);
+    case VAR_ANNOTATION:
+        return pairs_get(o->annotations, v->key);
+    case VAR_NAMESPACE_LABEL:
+        return pairs_get(o->namespace_labels, v->key);
     case VAR_STREAM:
     case VAR_TENANT:
     case VAR_LEVEL:
@@ -186,13 +217,20 @@ static struct slice origin_get(const struct var *v, const struct origin *o)
 struct slice var_get(const struct var *v, const struct record *rec)
 {
     switch (v->kind) {
-    case VAR_STREAM: return stream_name(rec->stream);
-    case VAR_TENANT: return rec->tenant;
-    case VAR_LEVEL: return level_name(rec->level);
-    case VAR_MODULE: return rec->module;
-    case VAR_MESSAGE: return rec->message;
-    case VAR_RECORD: return rec->values[v->value_index].text;
-    case VAR_RECORD_TENANT: return rec->tenant_key.text;
+    case VAR_STREAM:
+        return stream_name(rec->stream);
+    case VAR_TENANT:
+        return rec->tenant;
+    case VAR_LEVEL:
+        return level_name(rec->level);
+    case VAR_MODULE:
+        return rec->module;
+    case VAR_MESSAGE:
+        return rec->message;
+    case VAR_RECORD:
+        return rec->values[v->value_index].text;
+    case VAR_RECORD_TENANT:
+        return rec->tenant_key.text;
     case VAR_INPUT:
     case VAR_FILE:
     case VAR_FILE_STEM:

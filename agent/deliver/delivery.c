@@ -20,6 +20,8 @@
 /* The same output failing: others of it were accepted within this time, so it is a key, not the server. */
 #define OTHERS_RECENT_NS (10 * NS_PER_SEC)
 #define SETUP_TRIES_MAX 3
+/* In the window while no URL works: more than one, lest a frame that makes the server close is the only one to try. */
+#define DOWN_FRAMES 8
 
 int delivery_init(struct delivery *d, struct sender *s, const struct sender_output *so, struct err *err)
 {
@@ -229,7 +231,7 @@ static bool wants_frames(const struct delivery *d, int64_t now)
         now < d->pull_not_before_ns)
         return false;
     if (!delivery_is_up(d))
-        return d->n_frames == 0; /* one is enough to try, and to know how old the oldest is */
+        return d->n_frames < DOWN_FRAMES;
     return d->n_ahead < LOOKAHEAD_FRAMES || now - d->begun_ns >= STALL_NS;
 }
 

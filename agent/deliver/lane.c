@@ -162,8 +162,8 @@ void lane_accept(struct lane *l, int64_t now)
         return;
     l->is_told = false;
     stats_count_code(l->d->st->keys_held, l->told_reason, -1);
-    log_info("deliver", "key.released", "a route key is accepted again", LOG_SLICE("output", l->d->conf->name),
-             LOG_SLICE("key", lane_key(l)), LOG_CSTR("reason", l->told_reason),
+    log_info("deliver", "key.released", "a route key is accepted again", LOG_SLICE("key", lane_key(l)),
+             LOG_SLICE("output", l->d->conf->name), LOG_CSTR("reason", l->told_reason),
              LOG_NUM("seconds", (now - l->refused_ns) / NS_PER_SEC), LOG_NUM("parked_frames", l->parked.n));
 }
 
@@ -220,8 +220,8 @@ void lane_tell(struct lane *l, int64_t now)
     copy_text(l->told_reason, sizeof(l->told_reason), l->reason);
     stats_count_code(l->d->st->keys_held, l->told_reason, 1);
     log_at(l->state == LANE_HELD ? LOG_ERROR : LOG_WARN, "deliver", "key.held",
-           "a route key is refused; its lines are kept and tried again", LOG_SLICE("output", l->d->conf->name),
-           LOG_SLICE("key", lane_key(l)), LOG_CSTR("reason", l->reason), LOG_NUM("status", l->status),
+           "a route key is refused; its lines are kept and tried again", LOG_SLICE("key", lane_key(l)),
+           LOG_SLICE("output", l->d->conf->name), LOG_CSTR("reason", l->reason), LOG_NUM("status", l->status),
            LOG_NUM("delay_ms", (l->next_ns - now) / NS_PER_MS), LOG_CSTR("error", l->text));
 }
 

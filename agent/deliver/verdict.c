@@ -275,14 +275,17 @@ static int defer(struct frame *f, const struct part *p, uint32_t index, uint32_t
     return 0;
 }
 
-/* Refused lines back into one part that waits: it was the configuration. */
+/* Refused lines back into one part. When the server takes others of the frame by now they are asked once more, for they
+ * may have been refused before it was set right; when it takes none, it is the configuration. */
 static int requeue_deferred(struct frame *f, struct decoded *dec, uint32_t n, int64_t now)
 {
     struct part *p = part_some(f, dec->idx, n, (uint32_t)dec->items.n, dec->row_of);
     if (p == NULL)
         return -ENOMEM;
-    f->n_refusals = MAX(f->n_refusals, VERDICT_REFUSALS_MAX);
     lane_add(f->lane, p);
+    if (is_line_to_blame(f))
+        return 0;
+    f->n_refusals = MAX(f->n_refusals, VERDICT_REFUSALS_MAX);
     const int64_t delay = lane_refuse(f->lane, true, f->deferred_status, f->deferred_reason, f->deferred_text, -1, now);
     delivery_refused(f->d, f->lane, false, f->lane->attempt, delay, true, f->deferred_text);
     return 0;
@@ -290,24 +293,17 @@ static int requeue_deferred(struct frame *f, struct decoded *dec, uint32_t n, in
 
 void verdict_deferred(struct frame *f)
 {
-    const int64_t now = clock_mono_ns();
     struct decoded *dec = NULL;
     int r = f->is_damaged ? -EBADMSG : decode(f, &dec);
     uint32_t n = 0;
     for (uint32_t i = 0; r == 0 && i < dec->items.n && n < f->n_deferred; i++)
         if (f->deferred[i / 8] >> i % 8 & 1)
             dec->idx[n++] = i;
-    if (r == 0 && is_line_to_blame(f)) {
-        const struct dead_lines lines = { .idx = dec->idx, .n = n, .reason = f->deferred_reason,
-                                          .text = f->deferred_text, .status = f->deferred_status };
-        struct part whose = { .frame = f };
-        r = dead_letter(&whose, &dec->ld, &dec->items, dec->row_of, &lines, 1);
-    } else if (r == 0) {
-        r = requeue_deferred(f, dec, n, now);
-    }
+    if (r == 0)
+        r = requeue_deferred(f, dec, n, clock_mono_ns());
     decoded_free(dec);
     if (r < 0 && r != -EBADMSG)
-        return; /* the lines stay deferred; park.c's turn asks again */
+        return; /* no memory, or the disk: the lines stay deferred, the frame open; the next start sends it again */
     f->n_deferred = 0;
     free(f->deferred);
     f->deferred = NULL;

@@ -230,6 +230,7 @@ void file_free(struct tail_file *f)
     struct tail *t = f->t;
     if (f->slots != NULL)
         drop_dirty(f);
+    table_del(f->phase == PHASE_MISSING ? &t->missing : &t->by_ino, &f->by_ino);
     f->phase = PHASE_MISSING;
     f->is_tracked = f->is_stalled = false;
     file_account(f);
@@ -242,7 +243,6 @@ void file_free(struct tail_file *f)
         f->successor->after = NULL;
     if (f->after != NULL)
         f->after->successor = NULL;
-    table_del(&t->by_ino, &f->by_ino);
     table_del(&t->by_incarnation, &f->by_incarnation);
     name_drop(&f->path);
     name_drop(&f->real);

@@ -485,6 +485,24 @@ static void begin(struct tail *t, const struct pending *p, bool by_inode_only)
     follow_after(file_begin(t, &nf), before);
 }
 
+/* Names that came by a rename with an inode nobody knows, and that no input wants: rotated more than once since the
+ * last look. Those between what is known and the live name are begun before that is. */
+static void catch_up_renamed(struct tail *t)
+{
+    for (size_t i = 0; i < t->pending.n; i++) {
+        const struct pending *p = &VEC(&t->pending, struct pending)[i];
+        char base[PATH_MAX];
+        if (p->from == NULL || input_of_path(t, slice_cstr(p->path), NULL, NULL) >= 0)
+            continue;
+        rotate_base(p->path, base);
+        struct link *l = table_first(&t->bases, path_hash(base, strlen(base)));
+        while (l != NULL && strcmp(CONTAINER_OF(l, struct tail_file, by_base)->base, base) != 0)
+            l = table_next(l);
+        if (l != NULL)
+            rotate_catch_up(CONTAINER_OF(l, struct tail_file, by_base));
+    }
+}
+
 void names_settle(struct tail *t)
 {
     for (size_t i = 0; i < t->touched.n; i++) {
@@ -498,6 +516,7 @@ void names_settle(struct tail *t)
         begin(t, &VEC(&t->pending, struct pending)[i], true);
     if (t->is_first_scan)
         resume_siblings(t);
+    catch_up_renamed(t);
     for (size_t i = 0; i < t->pending.n; i++)
         begin(t, &VEC(&t->pending, struct pending)[i], false);
     pending_clear(&t->pending);

@@ -57,13 +57,13 @@ static void pass_drop(struct pass *p)
     pass_free(p);
 }
 
-/* tail_block may need one for each output, in the middle of a feed. */
+/* tail_block may need one for each output in the middle of a feed, and tail_block_before one more. */
 int passes_reserve(struct tail *t)
 {
     size_t n = 0;
     for (struct pass *p = t->spares; p != NULL; p = p->next_parked)
         n++;
-    for (; n < t->n_outputs; n++) {
+    for (; n < 2 * t->n_outputs; n++) {
         struct pass *p = calloc(1, sizeof(*p));
         if (p == NULL)
             return -1;
@@ -256,6 +256,33 @@ static void keep_resume(struct pass *p, const struct pass *from, uint64_t end)
         part.start = MAX(part.start, end);
         p->pub.parts[p->pub.n_parts++] = part;
     }
+}
+
+/* The pass is not the one that is fed: it stands still, so its place is known. */
+void tail_block_before(struct tail_file *f, struct tail_pass *pub, uint32_t output, const struct position_part *parts,
+                       uint8_t n_parts)
+{
+    struct tail *t = f->t;
+    struct pass *from = pass_of(pub), *p = t->spares;
+    assert(t->feeding.pass != from && p != NULL);
+    assert(pub->mask & BIT(output));
+    assert(n_parts > 0 && n_parts <= STREAMS_MAX && pub->resume_until <= pub->off);
+    t->spares = p->next_parked;
+    pass_init(p, f);
+    p->pub = *pub;
+    p->pub.state = NULL;
+    p->pub.mask = BIT(output);
+    p->head_unknown = from->head_unknown;
+    p->pub.n_parts = n_parts;
+    memcpy(p->pub.parts, parts, sizeof(*parts) * n_parts);
+    p->pub.resume_until = pub->off;
+    for (uint8_t i = 0; i < n_parts; i++)
+        p->pub.off = MIN(p->pub.off, parts[i].start);
+    p->resume_skip = pub->skip_to_newline;
+    p->pub.skip_to_newline = false;
+    pub->mask &= ~BIT(output);
+    park(p, output);
+    file_dirty(f, BIT(output));
 }
 
 void tail_block(struct tail_file *f, struct tail_pass *pub, uint32_t output, uint64_t pos_end,

@@ -321,6 +321,9 @@ static void end_pass(struct tail_file *f, struct pass *p)
         if (used == (size_t)n)
             break;
     }
+    struct position_part parts[STREAMS_MAX];
+    if (t->sink.parts(t->sink.ctx, &p->pub, parts) > 0)
+        return; /* a record that goes on in the next file: looked at again */
     p->is_ended = true;
     p->is_hungry = false;
     p->pub.skip_to_newline = false;

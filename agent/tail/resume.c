@@ -293,7 +293,7 @@ void resume_siblings(struct tail *t)
     l = t->files.next;
     for (size_t i = 0; i < n && l != &t->files; i++, l = l->next) {
         struct tail_file *f = CONTAINER_OF(l, struct tail_file, all);
-        if (f->is_tracked && f->phase != PHASE_LIVE)
+        if (f->is_tracked && f->phase != PHASE_LIVE && !f->is_caught_up)
             rotate_catch_up(f);
     }
 }

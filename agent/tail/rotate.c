@@ -12,6 +12,7 @@
 #include "agent/tail/internal.h"
 
 #define NUMBER_DIGITS_MAX 5 /* NAME.20260102 is a date */
+#define MTIME_SLACK_NS (20 * NS_PER_MS) /* file times lag behind the clock by a tick */
 
 /* ---- names ---- */
 
@@ -399,7 +400,7 @@ void rotate_catch_up(struct tail_file *known)
     char path[PATH_MAX];
     int64_t since_ns = known->ident.first_seen_ns;
     const char *base = known->base;
-    if (base == NULL || known->is_caught_up || known->input >= t->conf->n_inputs)
+    if (base == NULL || known->input >= t->conf->n_inputs)
         return;
     struct link *l = table_first(&t->bases, path_hash(base, strlen(base)));
     for (; l != NULL; l = table_next(l)) {
@@ -426,7 +427,8 @@ void rotate_catch_up(struct tail_file *known)
     for (size_t i = start; i < s.v.n; i++) {
         struct stat st;
         join_path(base, sb[i].name, path);
-        if (timespec_ns(sb[i].st.st_mtim) <= since_ns || has_plain_twin(&s, i) || !release_inode(t, &sb[i].st))
+        bool is_old = before == NULL && timespec_ns(sb[i].st.st_mtim) <= since_ns - MTIME_SLACK_NS;
+        if (is_old || has_plain_twin(&s, i) || !release_inode(t, &sb[i].st))
             continue;
         int fd = open_regular(t, path, &st);
         if (fd < 0)

@@ -154,6 +154,16 @@ bool tail_turn(struct tail *t, int64_t mono_ns)
     return list_is_in(&t->ready);
 }
 
+void *tail_predecessor(const struct tail_file *f)
+{
+    return f->after != NULL && f->after->is_tracked ? f->after->sink_file : NULL;
+}
+
+void tail_touch(struct tail_file *f, uint32_t outputs)
+{
+    file_dirty(f, outputs);
+}
+
 /* ---- time ---- */
 
 void tail_wake_at(struct tail_file *f, int64_t mono_ns)

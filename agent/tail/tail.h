@@ -64,7 +64,8 @@ struct tail_sink {
     void (*file_free)(void *ctx, void *file);
     /* Consumes whole lines; returns how many bytes. The sink may call tail_block() during it. */
     size_t (*feed)(void *ctx, void *file, struct tail_pass *pass, const struct feed *feed);
-    /* Is anything unfinished in pass->state? Fills parts (at most STREAMS_MAX) and returns their number. */
+    /* Is anything unfinished in pass->state? Fills parts (at most STREAMS_MAX) and returns their number. A pass that has
+     * some after feed(is_last) is not at its end: it is fed again, with no bytes, until it has none. */
     uint8_t (*parts)(void *ctx, const struct tail_pass *pass, struct position_part *parts);
     void (*pass_free)(void *ctx, struct tail_pass *pass);
     /* Lines that are given up: held limit, truncated unread. Called before the position moves. */
@@ -94,6 +95,10 @@ bool tail_first_scan_done(const struct tail *t);
 /* From feed(): output leaves the pass; its place is pos_end with these parts. */
 void tail_block(struct tail_file *f, struct tail_pass *pass, uint32_t output, uint64_t pos_end,
                 const struct position_part *parts, uint8_t n_parts);
+/* Also from feed(), for a pass of another file that stands still (the one whose last record went on in the file that is
+ * fed): the output leaves it and will read these parts again. */
+void tail_block_before(struct tail_file *f, struct tail_pass *pass, uint32_t output,
+                       const struct position_part *parts, uint8_t n_parts);
 /* The output takes lines again: its files become ready. */
 void tail_unblock(struct tail *t, uint32_t output);
 /* Is this output blocked (by tail_block since the last tail_unblock)? */
@@ -110,6 +115,12 @@ void tail_durable(struct tail *t, uint32_t output, uint64_t n);
 /* The pass has an unfinished record that wants to be flushed at this time (multi-line): the sink's state says so; the
  * tail calls feed() with no bytes then. */
 void tail_wake_at(struct tail_file *f, int64_t mono_ns);
+
+/* The sink's file of the one whose name this file took over, while its last bytes are still to be accounted for: a
+ * container's half line may go on here. NULL: none. */
+void *tail_predecessor(const struct tail_file *f);
+/* The unfinished records of these outputs' passes changed although no bytes were fed: the position is told anew. */
+void tail_touch(struct tail_file *f, uint32_t outputs);
 
 /* Descriptors of live files, to be taken over by the tail of a new configuration: pass old to tail_adopt after
  * tail_open; files that are still wanted keep their descriptor, deleted ones are read to the end. */

@@ -1,0 +1,284 @@
+/*
+ * lines.c - raw lines to records: framing, partial lines joined per stream (across a rotation as well), multi-line text,
+ * lines that are too long, and what is unfinished when a file ends.
+ */
+#include "agent/base/clock.h"
+#include "agent/join.h"
+#include "agent/pipeline_internal.h"
+
+static struct record *record_begin(struct work *w, struct slice line, enum record_stream stream, uint64_t offset)
+{
+    /* Only what parser_record does not set: the values and suspects of the last record are overwritten by it. */
+    struct record *rec = &w->p->rec;
+    rec->origin = w->source->origin;
+    rec->incarnation = w->source->incarnation;
+    rec->offset = offset;
+    rec->read_ns = w->p->wall_ns;
+    rec->stream = stream;
+    rec->line = line;
+    rec->flags = 0;
+    rec->time_ns = 0;
+    return rec;
+}
+
+static void set_frame_time(struct record *rec, bool has_time, int64_t time_ns)
+{
+    if (has_time) {
+        rec->flags |= RECORD_HAS_TIME;
+        rec->time_ns = time_ns;
+    }
+}
+
+/* ---- joining ---- */
+
+/* The group is whole. at: where an output stands that is stopped by it and has not, or has, got it. */
+static void group_flush(struct work *w, enum record_stream stream, uint64_t at)
+{
+    struct join *j = w->pass->state;
+    struct pending *g = &j->streams[stream].group;
+    struct record *rec = record_begin(w, buf_slice(&g->text), stream, g->start);
+    rec->flags = RECORD_MULTILINE * (j->streams[stream].state.n_lines > 1) | (g->is_cut ? RECORD_CUT : 0);
+    set_frame_time(rec, g->has_time, g->time_ns);
+    g->is_active = false; /* what process() records as unfinished is the others */
+    pipeline_process(w, rec, g->end, g->raw_bytes, (struct place){ at, at });
+    pending_end(g);
+    j->streams[stream].state = (struct multiline_state){ 0 };
+}
+
+static struct join *join_of(struct work *w)
+{
+    if (w->pass->state == NULL)
+        w->pass->state = join_new(w->source->file, w->pass, &w->source->joins);
+    return w->pass->state;
+}
+
+/* A whole line: a record by itself, or one more of a group. raw: [start, end) of its raw lines. */
+struct whole {
+    struct slice text;
+    enum record_stream stream;
+    uint64_t start, end, raw_bytes;
+    bool has_time, is_cut, is_unfinished;
+    int64_t time_ns;
+};
+
+static void single(struct work *w, const struct whole *l, uint64_t before)
+{
+    struct record *rec = record_begin(w, l->text, l->stream, l->start);
+    rec->flags = (l->is_cut ? RECORD_CUT : 0u) | (l->is_unfinished ? RECORD_UNFINISHED : 0u);
+    set_frame_time(rec, l->has_time, l->time_ns);
+    pipeline_process(w, rec, l->end, l->raw_bytes, (struct place){ before, l->end });
+}
+
+static bool group_add(struct work *w, struct join_stream *s, const struct whole *l)
+{
+    bool is_new = !s->group.is_active;
+    if (!is_new && pending_add(&s->group, SLICE("\n"), l->start, l->start) < 0)
+        return false;
+    if (pending_add(&s->group, l->text, l->start, l->end) < 0)
+        return false;
+    if (is_new) {
+        s->group.has_time = l->has_time;
+        s->group.time_ns = l->time_ns;
+    }
+    s->flush_at_ns = w->p->mono_ns + MULTILINE_WAIT_NS;
+    tail_wake_at(w->source->file, s->flush_at_ns);
+    return true;
+}
+
+/* current: where the raw line in work starts; the pieces before it, if any, are in the stream's part. */
+static void whole_line(struct work *w, const struct whole *l, uint64_t current)
+{
+    struct multiline *m = w->p->multilines[w->source->input_index];
+    struct join *j = w->pass->state;
+    bool has_group = j != NULL && j->streams[l->stream].group.is_active;
+    if (m == NULL || (!has_group && multiline_is_single(m, l->text))) {
+        if (j != NULL)
+            j->streams[l->stream].part.is_active = false;
+        single(w, l, current);
+        return;
+    }
+    if ((j = join_of(w)) == NULL) { /* no memory to wait with: the line goes as it is */
+        single(w, l, current);
+        return;
+    }
+    struct join_stream *s = &j->streams[l->stream];
+    bool is_more = has_group && s->state.n_lines < MULTILINE_LINES_MAX &&
+                   multiline_continues(m, &s->state, l->text);
+    if (has_group && !is_more)
+        group_flush(w, l->stream, current);
+    s->part.is_active = false;
+    if (!is_more && multiline_is_single(m, l->text)) {
+        single(w, l, current);
+        return;
+    }
+    if (!is_more)
+        (void)multiline_continues(m, &s->state, l->text); /* starts a group */
+    if (!group_add(w, s, l)) {
+        if (s->group.is_active)
+            group_flush(w, l->stream, current);
+        single(w, l, current);
+    }
+}
+
+/* All pieces are there: *l is made of the stream's part. One that began in another file joins no group, for it must be
+ * placed before that file is let go. */
+static void part_is_whole(struct work *w, const struct whole *l, uint64_t current)
+{
+    struct join *j = w->pass->state;
+    struct join_stream *s = &j->streams[l->stream];
+    w->left = 0;
+    if (s->lender == NULL) {
+        whole_line(w, l, current);
+    } else {
+        if (s->group.is_active)
+            group_flush(w, l->stream, current);
+        w->left = 0;
+        s->part.is_active = false;
+        single(w, l, current);
+    }
+    pending_end(&j->streams[l->stream].part);
+    join_settle(j, l->stream, w->left);
+}
+
+/* ---- one raw line ---- */
+
+/* Is this line one that the outputs of a resumed pass have not had? */
+static bool is_wanted_again(const struct tail_pass *pass, enum record_stream stream, uint64_t off)
+{
+    for (uint8_t i = 0; i < pass->n_parts; i++)
+        if (pass->parts[i].stream == (uint8_t)stream && off >= pass->parts[i].start)
+            return true;
+    return false;
+}
+
+/* One more piece; the first gives the time. NULL: no memory to wait with. */
+static struct pending *add_part(struct work *w, const struct framed *fr, uint64_t off, uint64_t end)
+{
+    struct join *j = join_of(w);
+    struct pending *part = j == NULL ? NULL : &j->streams[fr->stream].part;
+    if (part == NULL)
+        return NULL;
+    if (!part->is_active) {
+        part->has_time = fr->has_time;
+        part->time_ns = fr->time_ns;
+    }
+    if (pending_add(part, fr->content, off, end) < 0) {
+        pending_end(part);
+        return NULL;
+    }
+    return part;
+}
+
+/* The half line that the file before ended with, when this one goes on with it. */
+static bool borrow_part(struct work *w, enum record_stream stream, uint64_t off)
+{
+    struct source *before = tail_predecessor(w->source->file);
+    struct join *lender = before == NULL ? NULL : join_find_part(before->joins, stream, w->pass->mask);
+    struct join *j = lender == NULL ? NULL : join_of(w);
+    return j != NULL && join_borrow(j, lender, stream, off) == 0;
+}
+
+static void raw_line(struct work *w, struct slice line, uint64_t off, uint64_t end, bool is_unfinished, bool is_cut)
+{
+    struct pipeline *p = w->p;
+    struct framed fr;
+    parser_frame(p->parsers[w->source->input_index], line, p->wall_ns, &fr);
+    if (off < w->pass->resume_until && !is_wanted_again(w->pass, fr.stream, off))
+        return;
+    struct join *j = w->pass->state;
+    bool is_partial = fr.is_framed && fr.is_partial;
+    bool has_part = j != NULL && j->streams[fr.stream].part.is_active;
+    if (!has_part && fr.is_framed)
+        has_part = borrow_part(w, fr.stream, off);
+    struct whole l = { .text = fr.content,     .stream = fr.stream,    .start = off,
+                       .end = end,             .raw_bytes = end - off, .has_time = fr.has_time,
+                       .time_ns = fr.time_ns,  .is_cut = is_cut,       .is_unfinished = is_unfinished };
+    if (!has_part && !is_partial) {
+        if (fr.content.len > 0 || fr.is_framed) /* an empty plain line is no record */
+            whole_line(w, &l, off);
+        return;
+    }
+    struct pending *part = add_part(w, &fr, off, end);
+    if (part == NULL)
+        return whole_line(w, &l, off);
+    if (is_partial)
+        return;
+    l = (struct whole){ .text = buf_slice(&part->text), .stream = fr.stream,         .start = part->start,
+                        .end = end,                     .raw_bytes = part->raw_bytes, .has_time = part->has_time,
+                        .time_ns = part->time_ns,       .is_cut = part->is_cut,       .is_unfinished = is_unfinished };
+    part_is_whole(w, &l, off);
+}
+
+/* ---- a turn's bytes ---- */
+
+static void flush_due(struct work *w, uint64_t at, bool is_last)
+{
+    struct join *j = w->pass->state;
+    for (int i = 0; j != NULL && i < STREAMS_MAX; i++) {
+        struct join_stream *s = &j->streams[i];
+        if (is_last && s->part.is_active && s->borrower == NULL) {
+            struct whole l = { .text = buf_slice(&s->part.text), .stream = (enum record_stream)i,
+                               .start = s->part.start,           .end = s->part.end,
+                               .raw_bytes = s->part.raw_bytes,   .has_time = s->part.has_time,
+                               .time_ns = s->part.time_ns,       .is_cut = s->part.is_cut,
+                               .is_unfinished = true };
+            part_is_whole(w, &l, at);
+        }
+        if (s->group.is_active && (is_last || w->p->mono_ns >= s->flush_at_ns))
+            group_flush(w, (enum record_stream)i, at);
+    }
+}
+
+/* A line longer than LINE_BYTES_MAX: its first part is a record; the rest, up to the newline, is skipped. */
+static size_t cut_line(struct work *w, const struct feed *feed)
+{
+    w->pass->skip_to_newline = true;
+    raw_line(w, slice_first(feed->bytes, LINE_BYTES_MAX), feed->off, feed->off + feed->bytes.len, false, true);
+    return feed->bytes.len;
+}
+
+static size_t skip_rest(struct tail_pass *pass, const struct feed *feed)
+{
+    ptrdiff_t lf = slice_find_byte(feed->bytes, '\n');
+    if (lf < 0)
+        return feed->bytes.len;
+    pass->skip_to_newline = false;
+    return (size_t)lf + 1;
+}
+
+static size_t feed_lines(struct work *w, const struct feed *feed)
+{
+    size_t at = w->pass->skip_to_newline ? skip_rest(w->pass, feed) : 0;
+    while (at < feed->bytes.len && w->pass->mask != 0) {
+        struct slice rest = slice_from(feed->bytes, at);
+        ptrdiff_t lf = slice_find_byte(rest, '\n');
+        if (lf < 0)
+            break;
+        raw_line(w, slice_first(rest, (size_t)lf), feed->off + at, feed->off + at + (size_t)lf + 1, false, false);
+        at += (size_t)lf + 1;
+    }
+    return at;
+}
+
+size_t lines_feed(struct pipeline *p, struct source *s, struct tail_pass *pass, const struct feed *feed)
+{
+    struct work w = { .p = p, .source = s, .pass = pass };
+    p->mono_ns = clock_mono_ns();
+    p->wall_ns = clock_wall_ns();
+    size_t at = feed_lines(&w, feed);
+    struct slice rest = slice_from(feed->bytes, at);
+    if (pass->mask == 0)
+        return at;
+    if (feed->is_last && rest.len > 0 && !pass->skip_to_newline) {
+        raw_line(&w, rest, feed->off + at, feed->off + feed->bytes.len, true, false);
+        at = feed->bytes.len;
+    } else if (feed->is_full && at == 0 && rest.len >= LINE_BYTES_MAX) {
+        at = cut_line(&w, feed);
+    }
+    if (pass->mask != 0)
+        flush_due(&w, feed->off + at, feed->is_last);
+    int64_t flush_at = join_flush_at(pass->state);
+    if (flush_at != INT64_MAX)
+        tail_wake_at(w.source->file, flush_at);
+    return at;
+}
