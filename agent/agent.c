@@ -5,6 +5,7 @@
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -30,6 +31,7 @@ struct engine {
     struct output *outputs[OUTPUTS_MAX];
     struct queue *queues[OUTPUTS_MAX];
     struct queue_recovery recovery[OUTPUTS_MAX];
+    struct slice inputs[INPUTS_MAX]; /* names by index */
     struct reader *reader;
     struct writer *writer;
     struct sender *sender;
@@ -39,6 +41,7 @@ struct agent {
     struct engine *engine;
     struct admin *admin;
     struct slice admin_listen; /* of the configuration it was started with: owned */
+    int state_fd;              /* locked: one agent owns a state folder */
 };
 
 /* ---- opening ---- */
@@ -78,6 +81,8 @@ static void restore_output_rows(uint32_t output, const struct queue_recovery *re
             rest += from->lost[k];
         }
         atomic_store(&row->dead_lines, from->dead);
+        if (from->dead > 0)
+            stats_count_dead_reason(row, "earlier", (int64_t)from->dead); /* the reasons are in dead/ */
         gauge_set(&row->queued_lines, (int64_t)from->queued);
         gauge_set(&row->parked_lines, (int64_t)from->parked);
         atomic_store(&row->delivered_lines, from->accepted > rest ? from->accepted - rest : 0);
@@ -154,8 +159,10 @@ static int start_threads(struct engine *e, struct err *err)
     int r = writer_start(&wc, &e->writer, err);
     if (r < 0)
         return r;
-    struct sender_conf sc = { .outputs = sending, .n_outputs = e->n, .writer = e->writer, .on_space = on_space,
-                              .ctx = e };
+    for (size_t i = 0; i < e->conf->n_inputs; i++)
+        e->inputs[i] = e->conf->inputs[i].name;
+    struct sender_conf sc = { .outputs = sending, .n_outputs = e->n, .writer = e->writer, .inputs = e->inputs,
+                              .n_inputs = e->conf->n_inputs, .on_space = on_space, .ctx = e };
     r = sender_start(&sc, &e->sender, err);
     if (r < 0)
         return r;
@@ -267,15 +274,26 @@ static void stop_admin(struct agent *a)
 
 /* ---- life ---- */
 
-static int make_state_dir(const struct conf *conf, struct err *err)
+/* Locked before anything in it is touched, the address file of a running agent included. */
+static int take_state_dir(const struct conf *conf, int *ret_fd, struct err *err)
 {
     char path[4096];
     if (snprintf(path, sizeof(path), "%.*s", SLICE_ARGS(conf->state_dir)) >= (int)sizeof(path))
         return err_set(err, -ENAMETOOLONG, "state_dir");
     int r = io_mkdirs(path, 0750, err);
-    if (r == 0 && access(path, W_OK) < 0)
-        r = err_set(err, -errno, "the state folder %s is not writable", path);
-    return r;
+    if (r < 0)
+        return r;
+    if (access(path, W_OK) < 0)
+        return err_set(err, -errno, "the state folder %s is not writable", path);
+    CLEANUP(fd_closep) int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return err_set(err, -errno, "cannot open the state folder %s", path);
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+        return errno == EWOULDBLOCK ? err_say(err, -EBUSY, "another Tailrace uses the state folder %s", path)
+                                    : err_set(err, -errno, "cannot lock the state folder %s", path);
+    *ret_fd = fd;
+    fd = -1;
+    return 0;
 }
 
 int agent_start(struct conf *conf, struct agent **ret_agent, struct err *err)
@@ -283,6 +301,7 @@ int agent_start(struct conf *conf, struct agent **ret_agent, struct err *err)
     struct agent *a = calloc(1, sizeof(*a));
     if (a == NULL)
         return err_set(err, -ENOMEM, "cannot start");
+    a->state_fd = -1;
     raise_descriptor_limit();
     gauge_set(&stats.started_wall_ns, clock_wall_ns());
     gauge_set(&stats.memory_limit_bytes, (int64_t)conf->memory_bytes);
@@ -290,13 +309,14 @@ int agent_start(struct conf *conf, struct agent **ret_agent, struct err *err)
     gauge_set(&stats.reload_wall_ns, clock_wall_ns());
     gauge_set(&stats.state_writable, 1);
     gauge_set(&stats.ready_config, 1);
-    int r = make_state_dir(conf, err);
+    int r = take_state_dir(conf, &a->state_fd, err);
     if (r == 0)
         r = start_admin(a, conf, err);
     if (r == 0)
         r = engine_start(conf, NULL, &a->engine, err);
     if (r < 0) {
         stop_admin(a);
+        fd_close(&a->state_fd);
         free(a);
         return r;
     }
@@ -304,6 +324,18 @@ int agent_start(struct conf *conf, struct agent **ret_agent, struct err *err)
     show(a);
     *ret_agent = a;
     return 0;
+}
+
+/* Counters are kept by index: what has another name now begins anew. Rows by tenant come back from the queues. */
+static void forget_stats(const struct conf *old, const struct conf *conf)
+{
+    stats_forget_rows();
+    for (uint32_t i = 0; i < old->n_inputs; i++)
+        if (i >= conf->n_inputs || !slice_eq(old->inputs[i].name, conf->inputs[i].name))
+            stats_forget_input(i);
+    for (uint32_t i = 0; i < old->n_outputs; i++)
+        if (i >= conf->n_outputs || !slice_eq(old->outputs[i].name, conf->outputs[i].name))
+            stats_forget_output(i);
 }
 
 int agent_reload(struct agent *a, struct conf *conf, struct err *err)
@@ -317,9 +349,11 @@ int agent_reload(struct agent *a, struct conf *conf, struct err *err)
     struct tail *tail = engine_stop(a->engine, RELOAD_GRACE_NS);
     engine_free(a->engine);
     a->engine = NULL;
+    forget_stats(old, conf);
     int r = engine_start(conf, tail, &a->engine, err);
     if (r < 0) {
         struct err again = { 0 };
+        forget_stats(conf, old);
         if (engine_start(old, tail, &a->engine, &again) < 0) {
             log_error("main", "config.rejected", "neither the new nor the old configuration starts: stopping",
                       LOG_CSTR("new", err->text), LOG_CSTR("old", again.text));
@@ -327,9 +361,9 @@ int agent_reload(struct agent *a, struct conf *conf, struct err *err)
         }
     }
     tail_close(tail); /* before the configuration that its files were made with */
+    show(a);
     if (r == 0)
         conf_free(old);
-    show(a);
     return r;
 }
 
@@ -343,6 +377,7 @@ void agent_stop(struct agent *a, int64_t grace_ns)
     tail_close(engine_stop(a->engine, grace_ns));
     engine_free(a->engine);
     stop_admin(a);
+    fd_close(&a->state_fd);
     conf_free(conf);
     free(a);
 }

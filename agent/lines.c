@@ -36,8 +36,11 @@ static void group_flush(struct work *w, enum record_stream stream, uint64_t at)
 {
     struct join *j = w->pass->state;
     struct pending *g = &j->streams[stream].group;
-    struct record *rec = record_begin(w, buf_slice(&g->text), stream, g->start);
-    rec->flags = RECORD_MULTILINE * (j->streams[stream].state.n_lines > 1) | (g->is_cut ? RECORD_CUT : 0);
+    struct slice text = buf_slice(&g->text);
+    while (text.len > 0 && text.ptr[text.len - 1] == '\n') /* an empty line that might have been part of it */
+        text.len--;
+    struct record *rec = record_begin(w, text, stream, g->start);
+    rec->flags = (slice_find_byte(text, '\n') >= 0 ? RECORD_MULTILINE : 0u) | (g->is_cut ? RECORD_CUT : 0u);
     set_frame_time(rec, g->has_time, g->time_ns);
     g->is_active = false; /* what process() records as unfinished is the others */
     pipeline_process(w, rec, g->end, g->raw_bytes, (struct place){ at, at });
@@ -120,6 +123,19 @@ static void whole_line(struct work *w, const struct whole *l, uint64_t current)
     }
 }
 
+/* No record by itself, but part of some groups: Python has one between two chained tracebacks. */
+static void empty_line(struct work *w, const struct whole *l)
+{
+    struct join *j = w->pass->state;
+    struct join_stream *s = j == NULL ? NULL : &j->streams[l->stream];
+    if (s == NULL || !s->group.is_active)
+        return;
+    bool is_more = s->state.n_lines < MULTILINE_LINES_MAX &&
+                   multiline_continues(w->p->multilines[w->source->input_index], &s->state, l->text);
+    if (!is_more || !group_add(w, s, l))
+        group_flush(w, l->stream, l->start);
+}
+
 /* All pieces are there: *l is made of the stream's part. One that began in another file joins no group, for it must be
  * placed before that file is let go. */
 static void part_is_whole(struct work *w, const struct whole *l, uint64_t current)
@@ -194,8 +210,10 @@ static void raw_line(struct work *w, struct slice line, uint64_t off, uint64_t e
                        .end = end,             .raw_bytes = end - off, .has_time = fr.has_time,
                        .time_ns = fr.time_ns,  .is_cut = is_cut,       .is_unfinished = is_unfinished };
     if (!has_part && !is_partial) {
-        if (fr.content.len > 0 || fr.is_framed) /* an empty plain line is no record */
+        if (fr.content.len > 0 || fr.is_framed)
             whole_line(w, &l, off);
+        else
+            empty_line(w, &l);
         return;
     }
     struct pending *part = add_part(w, &fr, off, end);

@@ -13,6 +13,7 @@ LINES = 2000
 CONFIG = """
 inputs:
   demo:
+    type: file
     include: ["{logs}/*.log"]
     tenant: "{{record.tenant|'demo'}}"
     levels: "info,registry.api=warn"

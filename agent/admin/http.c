@@ -18,12 +18,15 @@
 
 #define ANSWER_BYTES_MAX (64 * MIB)
 #define CONNECTIONS_MAX 32
+/* How long a page waits for a reload to end: most take milliseconds. Below the second that probes wait for an answer. */
+#define VIEW_WAIT_NS (800 * NS_PER_MS)
 
 struct admin {
     struct MHD_Daemon *daemon;
-    pthread_mutex_t lock; /* the view; held while an answer is built, so that a reload waits for it */
+    pthread_mutex_t lock; /* the rest; held while an answer is built, so that a reload waits for it */
+    pthread_cond_t changed;
     struct admin_view view;
-    bool has_view;
+    bool has_view, is_stopping;
     char *address_file;
 };
 
@@ -54,6 +57,20 @@ static int page_ready(struct admin *a, struct buf *out, struct answer *ans)
     return buf_printf(out, "%s\n", why);
 }
 
+/* Called with the lock; it is given up while waiting. */
+static bool wait_view(struct admin *a)
+{
+    struct timespec until;
+    (void)clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += VIEW_WAIT_NS % NS_PER_SEC;
+    until.tv_sec += VIEW_WAIT_NS / NS_PER_SEC + until.tv_nsec / NS_PER_SEC;
+    until.tv_nsec %= NS_PER_SEC;
+    while (!a->has_view && !a->is_stopping)
+        if (pthread_cond_timedwait(&a->changed, &a->lock, &until) != 0)
+            break;
+    return a->has_view;
+}
+
 static int no_view(struct buf *out, struct answer *ans)
 {
     ans->status = MHD_HTTP_SERVICE_UNAVAILABLE;
@@ -64,7 +81,7 @@ static int no_view(struct buf *out, struct answer *ans)
 static int page_health(struct admin *a, struct buf *out, struct answer *ans)
 {
     struct health h;
-    if (!a->has_view)
+    if (!wait_view(a))
         return no_view(out, ans);
     health_judge(a->view.conf, clock_wall_ns(), &h);
     ans->type = "application/json";
@@ -75,7 +92,7 @@ static int page_health(struct admin *a, struct buf *out, struct answer *ans)
 
 static int page_metrics(struct admin *a, struct buf *out, struct answer *ans)
 {
-    if (!a->has_view)
+    if (!wait_view(a))
         return no_view(out, ans);
     ans->type = "text/plain; version=0.0.4; charset=utf-8";
     return metrics_write(&a->view, out);
@@ -83,7 +100,7 @@ static int page_metrics(struct admin *a, struct buf *out, struct answer *ans)
 
 static int page_status(struct admin *a, struct buf *out, struct answer *ans)
 {
-    if (!a->has_view)
+    if (!wait_view(a))
         return no_view(out, ans);
     ans->type = "application/json";
     return admin_write_status(&a->view, out);
@@ -250,7 +267,12 @@ int admin_start(struct slice listen_at, struct slice state_dir, struct admin **r
     struct admin *a = calloc(1, sizeof(*a));
     if (a == NULL)
         return err_set(err, -ENOMEM, "cannot start the admin endpoint");
+    pthread_condattr_t clock;
     pthread_mutex_init(&a->lock, NULL);
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&a->changed, &clock);
+    pthread_condattr_destroy(&clock);
     int r = open_socket(listen_at, &fd, err);
     if (r == 0)
         r = leave_address(a, fd, state_dir, err);
@@ -278,6 +300,7 @@ void admin_set_view(struct admin *a, const struct admin_view *view)
     a->has_view = view != NULL;
     if (view != NULL)
         a->view = *view;
+    pthread_cond_broadcast(&a->changed);
     pthread_mutex_unlock(&a->lock);
 }
 
@@ -285,11 +308,16 @@ void admin_stop(struct admin *a)
 {
     if (a == NULL)
         return;
+    pthread_mutex_lock(&a->lock);
+    a->is_stopping = true;
+    pthread_cond_broadcast(&a->changed);
+    pthread_mutex_unlock(&a->lock);
     if (a->daemon != NULL)
         MHD_stop_daemon(a->daemon);
     if (a->address_file != NULL)
         (void)unlink(a->address_file); /* a stale one is found to be refused */
     free(a->address_file);
+    pthread_cond_destroy(&a->changed);
     pthread_mutex_destroy(&a->lock);
     free(a);
 }

@@ -1,6 +1,8 @@
 #include "agent/base/stats.h"
 
+#include <assert.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdlib.h>
 
 #include "agent/base/clock.h"
@@ -119,6 +121,42 @@ void stats_each_output_row(void (*each)(void *ctx, const struct output_row *row)
 {
     for (struct node *n = atomic_load_explicit(&newest_output, memory_order_acquire); n != NULL; n = n->older)
         each(ctx, &n->row.output);
+}
+
+static void forget_codes(struct code_count *table, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        free((void *)(uintptr_t)atomic_load(&table[i].code));
+}
+
+static void forget(void *row, size_t ids_bytes, size_t size)
+{
+    memset((char *)row + ids_bytes, 0, size - ids_bytes);
+}
+
+void stats_forget_rows(void)
+{
+    static_assert(offsetof(struct input_row, tenant) == 4 && offsetof(struct output_row, tenant) == 4, "ids first");
+    for (struct node *n = atomic_load(&newest_input); n != NULL; n = n->older)
+        forget(&n->row.input, 8, sizeof(n->row.input));
+    for (struct node *n = atomic_load(&newest_output); n != NULL; n = n->older) {
+        forget_codes(n->row.output.dead_reasons, DEAD_REASONS);
+        forget(&n->row.output, 8, sizeof(n->row.output));
+    }
+}
+
+void stats_forget_input(uint32_t input)
+{
+    memset(&stats.inputs[input], 0, sizeof(stats.inputs[input]));
+}
+
+void stats_forget_output(uint32_t output)
+{
+    struct output_stats *o = &stats.outputs[output];
+    forget_codes(o->requests, CODES_MAX);
+    forget_codes(o->keys_held, CODES_MAX);
+    forget_codes(o->dead, CODES_MAX);
+    memset(o, 0, sizeof(*o));
 }
 
 /* The code's row in a table of n_max; a full table gives its last row. */

@@ -132,6 +132,11 @@ struct output_row *stats_output_row(uint32_t output, uint32_t tenant);
 /* All rows, newest first; the lists only grow. */
 void stats_each_input_row(void (*each)(void *ctx, const struct input_row *row), void *ctx);
 void stats_each_output_row(void (*each)(void *ctx, const struct output_row *row), void *ctx);
+/* For a reload, while no other thread counts: all rows back to zero (pointers stay good), and what belongs to one input
+ * or output, which then may be another's. */
+void stats_forget_rows(void);
+void stats_forget_input(uint32_t input);
+void stats_forget_output(uint32_t output);
 void stats_count_code(struct code_count table[CODES_MAX], const char *code, int64_t n);
 void stats_count_dead_reason(struct output_row *row, const char *reason, int64_t n);
 

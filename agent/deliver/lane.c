@@ -91,8 +91,7 @@ static bool is_before(const struct part *a, const struct part *b)
     const struct frame_head *x = &a->frame->head, *y = &b->frame->head;
     if (x->is_parked != y->is_parked)
         return x->is_parked;
-    const uint64_t xs = x->is_parked ? x->segment_id : x->seq, ys = y->is_parked ? y->segment_id : y->seq;
-    return xs != ys ? xs < ys : a->first < b->first;
+    return x->seq != y->seq ? x->seq < y->seq : a->first < b->first;
 }
 
 void lane_add(struct lane *l, struct part *p)
@@ -241,7 +240,11 @@ int parked_push(struct parked *p, const struct frame_head *head)
         p->heads = more;
         p->cap = cap;
     }
-    p->heads[p->first + p->n++] = *head;
+    /* By seq, which a parked frame keeps: one that was in flight as later ones were parked goes before those. */
+    size_t at = p->first + p->n++;
+    for (; at > p->first && p->heads[at - 1].seq > head->seq; at--)
+        p->heads[at] = p->heads[at - 1];
+    p->heads[at] = *head;
     p->bytes += (uint64_t)head->meta_len + head->body_len;
     return 0;
 }

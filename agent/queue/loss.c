@@ -338,37 +338,41 @@ int segment_last_seq(struct queue *q, const struct segment *seg, uint64_t *ret_s
     return r;
 }
 
-static bool next_segment(struct queue *q, uint64_t id, struct segment *ret)
+/* The segment before (by -1) or after (by +1) this one; false when there is none or frames are missing between. */
+static bool neighbour(struct queue *q, const struct segment *seg, int by, struct segment *ret)
 {
     bool has = false;
     pthread_mutex_lock(&q->lock);
-    for (size_t i = 0; i + 1 < q->n_segs && !has; i++) {
-        has = q->segs[i].id == id;
+    for (size_t i = 0; i < q->n_segs; i++) {
+        if (q->segs[i].id != seg->id)
+            continue;
+        has = by < 0 ? i > 0 : i + 1 < q->n_segs;
         if (has)
-            *ret = q->segs[i + 1];
+            *ret = by < 0 ? q->segs[i - 1] : q->segs[i + 1];
+        break;
     }
     pthread_mutex_unlock(&q->lock);
-    return has;
+    return has && (by < 0 ? ret->last_seq == seg->fence : ret->fence == seg->last_seq);
 }
 
-/* Lines at the segment's end minus lines at its beginning minus lines of the good frames. Its own SEAL knows the end;
- * when that is damaged, the next segment's SNAP, if nothing is missing between them. */
+/*
+ * Lines at the segment's end minus lines at its beginning minus lines of the good frames. Its own SNAP and SEAL know the
+ * first two; when one is damaged, the neighbour on that side does.
+ */
 int segment_missing(struct queue *q, const struct segment *seg, struct totals *rows)
 {
     struct totals good = { 0 }, begin = { 0 };
     struct span holes[SPANS_MAX];
     size_t n_holes = 0;
     bool has_end = false;
-    struct segment next;
+    struct segment other;
     int r = segment_totals_begin(q, seg, &begin);
+    if (r == -EBADMSG && neighbour(q, seg, -1, &other))
+        r = segment_totals_end(q, &other, &begin);
     if (r == 0)
         r = take_stock(q, seg, &good, rows, &has_end, holes, &n_holes);
-    if (r == 0 && !has_end && next_segment(q, seg->id, &next) && next.fence == seg->last_seq) {
-        r = segment_totals_begin(q, &next, rows);
-        has_end = r == 0;
-    }
     if (r == 0 && !has_end)
-        r = -EBADMSG;
+        r = neighbour(q, seg, 1, &other) ? segment_totals_begin(q, &other, rows) : -EBADMSG;
     if (r == 0) {
         totals_subtract(rows, &begin);
         totals_subtract(rows, &good);

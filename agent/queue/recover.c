@@ -362,7 +362,7 @@ static bool is_covered(const struct queue *q, uint64_t seq)
 struct remains {
     struct totals begin, acked, queued; /* of its SNAP, of good frames on either side of the cursor */
     uint64_t first, last;
-    bool has_begin;
+    bool has_begin, has_frames;
 };
 
 static void read_remains(struct queue *q, int fd, uint64_t size, struct remains *m)
@@ -377,6 +377,7 @@ static void read_remains(struct queue *q, int fd, uint64_t size, struct remains 
          seq = h.seq + 1) {
         uint64_t at = off;
         off += frame_bytes(&h);
+        m->has_frames = true;
         if (is_covered(q, h.seq) || spans_have_locked(q, h.seq, h.seq) || scan_meta(&s, at, &h, &meta) < 0)
             continue;
         m->first = m->first == 0 ? h.seq : m->first;
@@ -390,8 +391,9 @@ static void read_remains(struct queue *q, int fd, uint64_t size, struct remains 
     buf_deinit(&meta);
 }
 
-/* With its SNAP and the next segment's the count is exact, else it is that of the good frames. */
-static void count_in_bad_file(struct recovery *rc, const struct found *f)
+/* With its SNAP and the next segment's the count is exact, else it is that of the good frames. False: the file holds no
+ * frame at all. */
+static bool count_in_bad_file(struct recovery *rc, const struct found *f)
 {
     struct queue *q = rc->q;
     struct remains m = { 0 };
@@ -399,7 +401,7 @@ static void count_in_bad_file(struct recovery *rc, const struct found *f)
     int fd;
     uint64_t size;
     if (segment_open(q, f->id, &fd, &size) < 0)
-        return;
+        return true;
     read_remains(q, fd, size, &m);
     (void)q->fs->close(fd);
     const struct segment *next = segment_of_locked(q, m.last);
@@ -420,19 +422,24 @@ static void count_in_bad_file(struct recovery *rc, const struct found *f)
     totals_deinit(&m.begin);
     totals_deinit(&m.acked);
     totals_deinit(&m.queued);
+    return m.has_frames;
 }
 
 static void set_aside(struct recovery *rc)
 {
     struct queue *q = rc->q;
+    uint64_t newest = q->n_segs > 0 ? q->segs[q->n_segs - 1].id : 0;
     for (size_t i = 0; i < rc->n; i++) {
         const struct found *f = &rc->files[i];
         char name[SEGMENT_NAME_BYTES];
         segment_name(name, f->id);
         if (f->verdict == FILE_EMPTY) {
             (void)q->fs->unlink(q->dir_fd, name); /* made early, never used */
+        } else if (f->verdict == FILE_BAD && !count_in_bad_file(rc, f) && f->id > newest) {
+            /* Its header was being written when we died. */
+            rc->rec->torn_bytes += f->size;
+            (void)q->fs->rename(q->dir_fd, name, q->quarantine_fd, name);
         } else if (f->verdict == FILE_BAD) {
-            count_in_bad_file(rc, f);
             rc->rec->damaged_bytes += f->size;
             rc->rec->damaged_frames++;
             quarantine_rename(q, name);

@@ -312,6 +312,7 @@ NODISCARD int pass_place(struct tail_file *f, uint32_t output, const struct file
 void passes_merge(struct tail_file *f);
 void passes_drop(struct tail_file *f); /* all of them; slots point nowhere */
 void position_of(const struct tail_file *f, uint32_t output, struct file_position *ret);
+void file_see(struct tail_file *f, uint64_t off, const char *ptr, size_t len);
 void pass_consume(struct pass *p, const char *ptr, size_t len);
 void stage_advance(struct tail_file *f);
 void stage_check(struct tail_file *f); /* passes ended, or the file is off the disk: go on */
@@ -381,6 +382,7 @@ struct slice path_dir(const char *path);  /* without the slash */
 struct slice path_name(const char *path);
 /* Same text as f's up to its furthest place, tails included? is_full: by the CRC of everything before, too. */
 bool source_holds(struct tail_file *f, const struct source *src, bool is_full);
+bool is_in_number_two(const struct tail_file *f); /* was rotated more than once */
 /* f has no file: looks for its inode, then its content, among the siblings. */
 bool rotate_find(struct tail_file *f);   /* true: f->fd is open there */
 void rotate_truncated(struct tail_file *f);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "agent/base/clock.h"
@@ -485,21 +486,32 @@ static void begin(struct tail *t, const struct pending *p, bool by_inode_only)
     follow_after(file_begin(t, &nf), before);
 }
 
-/* Names that came by a rename with an inode nobody knows, and that no input wants: rotated more than once since the
- * last look. Those between what is known and the live name are begun before that is. */
+static struct tail_file *known_by_base(const struct tail *t, const char *base)
+{
+    struct link *l = table_first(&t->bases, path_hash(base, strlen(base)));
+    while (l != NULL && strcmp(CONTAINER_OF(l, struct tail_file, by_base)->base, base) != 0)
+        l = table_next(l);
+    return l == NULL ? NULL : CONTAINER_OF(l, struct tail_file, by_base);
+}
+
+/* Rotated more than once since the last look: there is a name that came by a rename with an inode nobody knows and that
+ * no input wants, or what had the live name before is the second rotated one already. Those between are begun before
+ * the new live file is. */
 static void catch_up_renamed(struct tail *t)
 {
     for (size_t i = 0; i < t->pending.n; i++) {
         const struct pending *p = &VEC(&t->pending, struct pending)[i];
         char base[PATH_MAX];
-        if (p->from == NULL || input_of_path(t, slice_cstr(p->path), NULL, NULL) >= 0)
+        bool is_wanted = input_of_path(t, slice_cstr(p->path), NULL, NULL) >= 0;
+        if (is_wanted)
+            (void)snprintf(base, sizeof(base), "%s", p->path);
+        else if (p->from != NULL)
+            rotate_base(p->path, base);
+        else
             continue;
-        rotate_base(p->path, base);
-        struct link *l = table_first(&t->bases, path_hash(base, strlen(base)));
-        while (l != NULL && strcmp(CONTAINER_OF(l, struct tail_file, by_base)->base, base) != 0)
-            l = table_next(l);
-        if (l != NULL)
-            rotate_catch_up(CONTAINER_OF(l, struct tail_file, by_base));
+        struct tail_file *known = known_by_base(t, base);
+        if (known != NULL && (!is_wanted || is_in_number_two(known)))
+            rotate_catch_up(known);
     }
 }
 

@@ -157,18 +157,23 @@ static void tail_append(struct tail_pass *p, const char *ptr, size_t len)
     p->tail_len = (uint16_t)(keep + len);
 }
 
-/* len bytes at off are consumed: checksums, fingerprint, off. */
+/* Bytes at off are seen, read by anyone or not: the fingerprint grows with them. */
+void file_see(struct tail_file *f, uint64_t off, const char *ptr, size_t len)
+{
+    uint64_t fp_len = f->ident.fp_len, end = off + len;
+    if (fp_len >= FINGERPRINT_BYTES || off > fp_len || end <= fp_len)
+        return;
+    size_t more = (size_t)(MIN(end, FINGERPRINT_BYTES) - fp_len);
+    f->ident.fp_crc = crc_update(f->ident.fp_crc, ptr + (fp_len - off), more);
+    f->ident.fp_len = (uint32_t)(fp_len + more);
+    file_changed_ident(f);
+}
+
+/* len bytes at off are consumed: checksums, off. */
 void pass_consume(struct pass *p, const char *ptr, size_t len)
 {
-    struct tail_file *f = p->file;
     uint64_t off = p->pub.off, end = off + len;
-    uint64_t fp_len = f->ident.fp_len;
-    if (fp_len < FINGERPRINT_BYTES && off <= fp_len && end > fp_len) {
-        size_t more = (size_t)(MIN(end, FINGERPRINT_BYTES) - fp_len);
-        f->ident.fp_crc = crc_update(f->ident.fp_crc, ptr + (fp_len - off), more);
-        f->ident.fp_len = (uint32_t)(fp_len + more);
-        file_changed_ident(f);
-    }
+    file_see(p->file, off, ptr, len);
     uint64_t from = MAX(off, p->pub.resume_until);
     if (end > from) {
         p->pub.head_crc = crc_update(p->pub.head_crc, ptr + (from - off), (size_t)(end - from));
@@ -351,6 +356,8 @@ void tail_unblock(struct tail *t, uint32_t output)
         unpark(t->sides[output].parked);
         passes_merge(f);
         file_ready(f);
+        if (list_is_in(&f->ending))
+            t->next_ending_ns = MIN(t->next_ending_ns, t->now); /* its end may be due */
     }
 }
 

@@ -97,6 +97,7 @@ bool file_sniff(struct tail_file *f)
         return false;
     }
     f->is_sniffed = true;
+    file_see(f, 0, head, (size_t)n);
     return true;
 }
 
@@ -140,6 +141,8 @@ static bool skip_nuls(struct tail_file *f, struct pass *p, const struct source *
 /* The bytes before the place are what they were when it was reached? */
 static bool is_tail_right(struct pass *p, const char *raw, size_t len)
 {
+    if (len == 0)
+        return true;
     if (!p->wants_tail)
         return memcmp(raw, p->pub.tail_bytes, len) == 0;
     if (crc_update(0, raw, len) != p->tail_crc)
@@ -147,6 +150,15 @@ static bool is_tail_right(struct pass *p, const char *raw, size_t len)
     memcpy(p->pub.tail_bytes, raw, len);
     p->wants_tail = false;
     return true;
+}
+
+/* At the start, where there is no tail: is it what was seen there before? */
+static bool is_head_right(const struct pass *p, const char *ptr, size_t len)
+{
+    const struct file_ident *id = &p->file->ident;
+    if (p->pub.off > 0 || id->fp_len == 0 || p->file->is_gz)
+        return true;
+    return len >= id->fp_len && crc_update(0, ptr, id->fp_len) == id->fp_crc;
 }
 
 /* Not beyond the next pass, so that the two can go on as one. */
@@ -221,7 +233,7 @@ static void read_pass(struct tail_file *f, struct pass *p)
         stall(f, (int)n);
         return;
     }
-    if ((size_t)n < lead || !is_tail_right(p, t->raw, lead) || (n == 0 && p->pub.off < p->pub.resume_until)) {
+    if ((size_t)n < lead || !is_tail_right(p, t->raw, lead) || !is_head_right(p, t->raw, (size_t)n) || (n == 0 && p->pub.off < p->pub.resume_until)) {
         rotate_truncated(f);
         return;
     }
@@ -241,6 +253,7 @@ static void read_pass(struct tail_file *f, struct pass *p)
         (void)skip_nuls(f, p, &src); /* the lines behind come with the next turn */
         return;
     }
+    file_see(f, p->pub.off, ptr, len);
     size_t landed = land(p, len), used;
     is_short = is_short && landed == len;
     if (!feed(p, ptr, landed, false, &used))

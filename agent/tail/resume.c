@@ -176,7 +176,7 @@ static bool is_it(struct tail_file *f, int fd, const struct stat *st, bool is_co
         end = MAX(end, pass_end(p));
     if (!f->is_gz && (uint64_t)st->st_size < end)
         return false;
-    if (is_content && (end < ADOPT_BYTES_MIN || f->ident.fp_len < ADOPT_BYTES_MIN))
+    if (is_content && f->ident.fp_len < ADOPT_BYTES_MIN)
         return false;
     if (f->is_gz && (is_content || gz_open(fd, &src.gz) < 0))
         return false;

@@ -143,6 +143,11 @@ static int older_first(const void *pa, const void *pb, void *base)
     return (int)b->is_gz - (int)a->is_gz;
 }
 
+bool is_in_number_two(const struct tail_file *f)
+{
+    return f->base != NULL && number_of(rotation_suffix(path_name(f->base), path_name(file_real(f)))) > 2;
+}
+
 /* The regular files, oldest first. */
 static void list_siblings(const char *base, struct siblings *s)
 {
@@ -308,7 +313,7 @@ bool rotate_find(struct tail_file *f)
         is_found = sb[i - 1].st.st_ino == f->ident.ino && f->phase != PHASE_ORPHAN &&
                    try_sibling(f, path, sb[i - 1].is_gz, true);
     }
-    bool is_telling = pass_end(&far->pub) >= ADOPT_BYTES_MIN && f->ident.fp_len >= ADOPT_BYTES_MIN;
+    bool is_telling = f->ident.fp_len >= ADOPT_BYTES_MIN;
     for (size_t i = s.v.n; !is_found && is_telling && f->stage == STAGE_READING && i > 0; i--) {
         bool is_short = !sb[i - 1].is_gz && (uint64_t)sb[i - 1].st.st_size < pass_end(&far->pub);
         struct tail_file *owner = file_by_ino(f->t, &sb[i - 1].st);
@@ -348,11 +353,12 @@ void rotate_truncated(struct tail_file *f)
     table_del(&t->by_ino, &f->by_ino);
     list_del(&f->ready);
     file_set_phase(f, PHASE_ORPHAN);
-    struct tail_file *g = file_begin(t, &nf);
-    follow_after(g, f);
+    if (rotate_find(f) && is_live) /* else again, each second, for COPY_WAIT_NS */
+        rotate_catch_up(f);        /* cut more than once since we looked: the copies between were never seen */
+    struct tail_file *before = is_live ? predecessor(t, real) : NULL;
+    follow_after(file_begin(t, &nf), before != NULL ? before : f);
     free(path);
     free(real);
-    (void)rotate_find(f); /* else again, each second, for COPY_WAIT_NS */
 }
 
 static bool same_bytes(struct tail_file *f, struct tail_file *live, uint64_t off, size_t len)
@@ -393,6 +399,23 @@ bool is_copy_in_the_making(struct tail_file *f)
 
 /* ---- what was missed between two rotations ---- */
 
+/* The sibling is being copied from the live file right now: that one will be read, or is. */
+static bool is_copied_from(const char *base, const char *path, const struct stat *st)
+{
+    struct stat live;
+    char a[FINGERPRINT_BYTES], b[FINGERPRINT_BYTES];
+    const struct fs_ops *fs = fs_current();
+    if (fs->stat(AT_FDCWD, base, &live, true) < 0 || live.st_size < st->st_size || st->st_size == 0)
+        return false;
+    CLEANUP(fd_closep) int x = fs->open(AT_FDCWD, base, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+    CLEANUP(fd_closep) int y = fs->open(AT_FDCWD, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+    size_t head = MIN((size_t)st->st_size, sizeof(a)), tail = MIN(head, (size_t)TAIL_CRC_BYTES);
+    uint64_t off = (uint64_t)st->st_size - tail;
+    return x >= 0 && y >= 0 && fs->pread(x, a, head, 0) == (ssize_t)head && fs->pread(y, b, head, 0) == (ssize_t)head &&
+           memcmp(a, b, head) == 0 && fs->pread(x, a, tail, off) == (ssize_t)tail &&
+           fs->pread(y, b, tail, off) == (ssize_t)tail && memcmp(a, b, tail) == 0;
+}
+
 void rotate_catch_up(struct tail_file *known)
 {
     struct tail *t = known->t;
@@ -428,7 +451,8 @@ void rotate_catch_up(struct tail_file *known)
         struct stat st;
         join_path(base, sb[i].name, path);
         bool is_old = before == NULL && timespec_ns(sb[i].st.st_mtim) <= since_ns - MTIME_SLACK_NS;
-        if (is_old || has_plain_twin(&s, i) || !release_inode(t, &sb[i].st))
+        if (is_old || has_plain_twin(&s, i) || (!sb[i].is_gz && is_copied_from(base, path, &sb[i].st)) ||
+            !release_inode(t, &sb[i].st))
             continue;
         int fd = open_regular(t, path, &st);
         if (fd < 0)
