@@ -104,7 +104,7 @@ integration: all tools servers ## the real binary against real servers
 
 test: ## everything a change must pass: unit and integration tests
 	$Qscripts/install-deps.sh test
-	$Q$(MAKE) --no-print-directory unit
+	$QTAILRACE_LEVELS_CRATE=$$(scripts/levels-judge.sh) $(MAKE) --no-print-directory unit
 	$Q$(MAKE) --no-print-directory integration
 
 check: ## warnings as errors with gcc and clang, include arrows, layout; unit tests under sanitizers

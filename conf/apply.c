@@ -12,7 +12,8 @@ static bool is_extension(struct slice key)
     return slice_starts(key, SLICE("x-"));
 }
 
-/* ---- keys -------------------------------------------------------------------------------------------------------- */
+/* ---- keys
+ * -------------------------------------------------------------------------------------------------------- */
 
 /* Offers every known key until `key` itself is found; true = found. */
 static bool find_key(const struct keyset *keys, struct slice key, struct suggestion *s)
@@ -56,7 +57,8 @@ static void report_unknown(struct loader *ld, const struct member *m, const stru
         buf_init(&list, 1 * KIB);
         list_keys(keys, &list);
         struct slice text = buf_slice(&list);
-        report_error(&ld->rep, m->mark, "unknown key; expected one of %.*s", (int)text.len, text.len == 0 ? "" : text.ptr);
+        report_error(&ld->rep, m->mark, "unknown key; expected one of %.*s", (int)text.len,
+                     text.len == 0 ? "" : text.ptr);
     }
     report_leave(&ld->rep, at);
 }
@@ -80,7 +82,8 @@ bool apply_is_map(struct loader *ld, const struct node *n)
     return false;
 }
 
-/* ---- single values ----------------------------------------------------------------------------------------------- */
+/* ---- single values
+ * ----------------------------------------------------------------------------------------------- */
 
 /* {x} without quotes is a map with a key and nothing behind it. */
 static bool looks_like_template(const struct node *n)
@@ -109,8 +112,10 @@ bool apply_bool(struct loader *ld, const struct node *n, bool *ret_value)
     static const struct {
         struct slice word;
         bool value;
-    } words[] = { { SLICE_INIT("true"), true }, { SLICE_INIT("false"), false }, { SLICE_INIT("yes"), true },
-                  { SLICE_INIT("no"), false },  { SLICE_INIT("on"), true },     { SLICE_INIT("off"), false } };
+    } words[] = {
+        { SLICE_INIT("true"), true }, { SLICE_INIT("false"), false }, { SLICE_INIT("yes"), true },
+        { SLICE_INIT("no"), false },  { SLICE_INIT("on"), true },     { SLICE_INIT("off"), false }
+    };
     struct slice text;
     if (!apply_text(ld, n, &text))
         return false;
@@ -161,7 +166,8 @@ static void report_range(struct loader *ld, const struct setting *st, const stru
         r = buf_append_lit(&range, " up");
     if (r == 0)
         r = buf_terminate(&range);
-    report_error(&ld->rep, n->mark, "%.*s is out of range; expected from %s", QUOTED(text), r == 0 ? range.ptr : "?");
+    report_error(&ld->rep, n->mark, "%.*s is out of range; expected from %s", QUOTED(text),
+                 r == 0 ? range.ptr : "?");
 }
 
 static void apply_int(struct loader *ld, const struct setting *st, const struct node *n, int64_t *target)
@@ -190,8 +196,10 @@ static void apply_size(struct loader *ld, const struct setting *st, const struct
     if (!apply_text(ld, n, &text))
         return;
     if (!size_parse(text, &v))
-        report_error(&ld->rep, n->mark, "\"%.*s\" is not a size; expected a number with KiB, MiB, GiB (1024) or kB, MB, GB "
-                     "(1000)", QUOTED(text));
+        report_error(&ld->rep, n->mark,
+                     "\"%.*s\" is not a size; expected a number with KiB, MiB, GiB (1024) or kB, MB, GB "
+                     "(1000)",
+                     QUOTED(text));
     else if (v < (uint64_t)st->min || (st->max != 0 && v > (uint64_t)st->max))
         report_range(ld, st, n, text, append_size);
     else
@@ -205,7 +213,8 @@ static void apply_duration(struct loader *ld, const struct setting *st, const st
     if (!apply_text(ld, n, &text))
         return;
     if (!duration_parse(text, &v))
-        report_error(&ld->rep, n->mark, "\"%.*s\" is not a duration; expected a number with ms, s, m, h or d, such as 10m",
+        report_error(&ld->rep, n->mark,
+                     "\"%.*s\" is not a duration; expected a number with ms, s, m, h or d, such as 10m",
                      QUOTED(text));
     else if (v < st->min || (st->max != 0 && v > st->max))
         report_range(ld, st, n, text, duration_append);
@@ -234,8 +243,8 @@ static void apply_enum(struct loader *ld, const struct setting *st, const struct
             r = buf_printf(&all, "%s%s", i > 0 ? ", " : "", st->choices[i]);
     }
     if (s.best.len > 0)
-        report_error(&ld->rep, n->mark, "\"%.*s\" is none of %.*s; did you mean \"%.*s\"?", QUOTED(text), (int)all.len,
-                     all.ptr, QUOTED(s.best));
+        report_error(&ld->rep, n->mark, "\"%.*s\" is none of %.*s; did you mean \"%.*s\"?", QUOTED(text),
+                     (int)all.len, all.ptr, QUOTED(s.best));
     else
         report_error(&ld->rep, n->mark, "\"%.*s\" is none of %.*s", QUOTED(text), (int)all.len, all.ptr);
 }
@@ -251,7 +260,8 @@ static void apply_templates(struct loader *ld, const struct node *n, struct temp
         return;
     if (n->kind != NODE_MAP) {
         if (!n->is_bad)
-            report_error(&ld->rep, n->mark, "expected a map of names and templates, or off; found %s", node_what(n));
+            report_error(&ld->rep, n->mark, "expected a map of names and templates, or off; found %s",
+                         node_what(n));
         return;
     }
     struct named_template *items = loader_alloc(ld, MAX(n->n, 1) * sizeof(*items));
@@ -288,7 +298,8 @@ static void apply_string_map(struct loader *ld, const struct node *n, struct pai
     }
 }
 
-/* ---- tables ------------------------------------------------------------------------------------------------------ */
+/* ---- tables
+ * ------------------------------------------------------------------------------------------------------ */
 
 static void apply_section(struct loader *ld, const struct setting *table, const struct node *n, void *target)
 {
@@ -309,26 +320,44 @@ static void apply_value(struct loader *ld, const struct setting *st, const struc
             *(struct slice *)to = text;
         return;
     }
-    case SETTING_BOOL: (void)apply_bool(ld, n, to); return; /* it reports, and leaves the default */
-    case SETTING_INT: apply_int(ld, st, n, to); return;
-    case SETTING_SIZE: apply_size(ld, st, n, to); return;
-    case SETTING_DURATION: apply_duration(ld, st, n, to); return;
-    case SETTING_ENUM: apply_enum(ld, st, n, to); return;
+    case SETTING_BOOL:
+        (void)apply_bool(ld, n, to);
+        return; /* it reports, and leaves the default */
+    case SETTING_INT:
+        apply_int(ld, st, n, to);
+        return;
+    case SETTING_SIZE:
+        apply_size(ld, st, n, to);
+        return;
+    case SETTING_DURATION:
+        apply_duration(ld, st, n, to);
+        return;
+    case SETTING_ENUM:
+        apply_enum(ld, st, n, to);
+        return;
     case SETTING_TEMPLATE: {
         struct template *t = loader_template(ld, n, true);
         if (t != NULL)
             *(struct template **)to = t;
         return;
     }
-    case SETTING_TEMPLATES: apply_templates(ld, n, to); return;
-    case SETTING_STRINGS: (void)apply_strings(ld, n, to); return;
-    case SETTING_STRING_MAP: apply_string_map(ld, n, to); return;
-    case SETTING_SECTION: apply_section(ld, st->section, n, target); return;
+    case SETTING_TEMPLATES:
+        apply_templates(ld, n, to);
+        return;
+    case SETTING_STRINGS:
+        (void)apply_strings(ld, n, to);
+        return;
+    case SETTING_STRING_MAP:
+        apply_string_map(ld, n, to);
+        return;
+    case SETTING_SECTION:
+        apply_section(ld, st->section, n, target);
+        return;
     }
 }
 
-/* Defaults are written as they would stand in YAML, and read the same way. One can still be refused: when it names
- * one record key too many. It has no place in a file then, only its path. */
+/* Defaults are written as they would stand in YAML, and read the same way. One can still be refused: when it
+ * names one record key too many. It has no place in a file then, only its path. */
 static void apply_default(struct loader *ld, const struct setting *st, void *target)
 {
     struct node *n = NULL;
@@ -337,7 +366,7 @@ static void apply_default(struct loader *ld, const struct setting *st, void *tar
         ld->failed = -ENOMEM;
         return;
     }
-    assert(n != NULL); /* a default that is not YAML is our own mistake */
+    assert(n != NULL);        /* a default that is not YAML is our own mistake */
     if (st->def[0] == '\0') { /* an empty document is a map; here it is empty text */
         n->kind = NODE_SCALAR;
         n->is_quoted = true;
@@ -355,7 +384,8 @@ void apply_table(struct loader *ld, const struct setting *table, const struct no
         if (n != NULL)
             apply_value(ld, st, n, target);
         else if (st->is_required && map != NULL)
-            report_error(&ld->rep, map->mark, "missing; %s", st->help == NULL ? "it must be given" : st->help);
+            report_error(&ld->rep, map->mark, "missing. %s",
+                         st->help == NULL ? "It must be given." : st->help);
         else if (st->type == SETTING_SECTION)
             apply_table(ld, st->section, NULL, target);
         else if (st->def != NULL)

@@ -18,7 +18,8 @@ void apply_table(struct loader *ld, const struct setting *table, const struct no
 /* Reports keys that are not in the set, with "did you mean". x-* is allowed. */
 void apply_check_keys(struct loader *ld, const struct node *map, const struct keyset *keys);
 
-/* A map, where nothing (a key without a value) counts as an empty one; false: reported. NULL is an empty map too. */
+/* A map, where nothing (a key without a value) counts as an empty one; false: reported. NULL is an empty map
+ * too. */
 bool apply_is_map(struct loader *ld, const struct node *n);
 
 /* Single values; false: reported. Paths must be entered already. */

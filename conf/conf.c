@@ -16,7 +16,8 @@
 /* A secret or a certificate bundle. */
 #define SECRET_BYTES_MAX (1 * MIB)
 
-/* ---- what the parts of conf/ share --------------------------------------------------------------------------------- */
+/* ---- what the parts of conf/ share
+ * --------------------------------------------------------------------------------- */
 
 void *loader_alloc(struct loader *ld, size_t size)
 {
@@ -73,7 +74,8 @@ void loader_watch_secret(struct loader *ld, struct slice path, struct mark mark)
         ld->failed = -ENOMEM;
         return;
     }
-    /* Not an error: a secret may be mounted later, and one output without its secret must not stop the others. */
+    /* Not an error: a secret may be mounted later, and one output without its secret must not stop the
+     * others. */
     if (io_read_file(AT_FDCWD, name, &content, &err) < 0)
         report_warning(&ld->rep, mark, "%s", err.text);
     loader_watch(ld, path, buf_slice(&content));
@@ -130,7 +132,8 @@ static bool check_directives(struct loader *ld, const struct node *n, struct sli
             report_error(&ld->rep, mark, "%s", err.text);
             good = false;
         } else if (part.len != slice_trim(part).len) {
-            report_warning(&ld->rep, mark, "\"%.*s\" names a module with a blank in it, as in RUST_LOG; remove the blank",
+            report_warning(&ld->rep, mark,
+                           "\"%.*s\" names a module with a blank in it, as in RUST_LOG; remove the blank",
                            QUOTED(part));
         }
         levels_free(l);
@@ -151,8 +154,10 @@ struct levels *loader_levels(struct loader *ld, const struct node *n)
         return NULL;
     }
     if (spec.len > 0 && !levels_has_bare(o->levels))
-        report_warning(&ld->rep, n->mark, "\"%.*s\" has no level of its own: modules it does not name are kept whole; "
-                       "begin with a level, such as \"info,%.*s\"", QUOTED(spec), QUOTED(spec));
+        report_warning(&ld->rep, n->mark,
+                       "\"%.*s\" has no level of its own: modules it does not name are kept whole; "
+                       "begin with a level, such as \"info,%.*s\"",
+                       QUOTED(spec), QUOTED(spec));
     return o->levels;
 }
 
@@ -194,20 +199,25 @@ struct match *loader_match(struct loader *ld, const struct node *n)
 
 bool loader_check_name(struct loader *ld, struct slice name, struct mark mark)
 {
-    bool good = name.len > 0 && name.len <= 100 && !slice_eq(name, SLICE(".")) && !slice_eq(name, SLICE(".."));
+    bool good =
+        name.len > 0 && name.len <= 100 && !slice_eq(name, SLICE(".")) && !slice_eq(name, SLICE(".."));
     for (size_t i = 0; i < name.len && good; i++) {
         char c = name.ptr[i];
-        good = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' || c == '-';
+        good = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+               c == '.' || c == '-';
     }
     if (!good)
-        report_error(&ld->rep, mark, "\"%.*s\" is not a name; expected at most 100 of A-Z a-z 0-9 _ . -", QUOTED(name));
+        report_error(&ld->rep, mark, "\"%.*s\" is not a name; expected at most 100 of A-Z a-z 0-9 _ . -",
+                     QUOTED(name));
     return good;
 }
 
-/* ---- files --------------------------------------------------------------------------------------------------------- */
+/* ---- files
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
-/* One file's tree put under what the files before it said: maps merge, lists follow one another, the same name twice is
- * an error. Nodes may be shared by aliases, so merged ones are new. */
+/* One file's tree put under what the files before it said: maps merge, lists follow one another, the same
+ * name twice is an error. Nodes may be shared by aliases, so merged ones are new. */
 static void twice(struct loader *ld, const struct member *m, struct mark first)
 {
     size_t at = report_enter(&ld->rep, m->key);
@@ -268,7 +278,8 @@ static void merge_member(struct loader *ld, struct node *root, const struct memb
         root->members[root->n++] = *m;
         return;
     }
-    if (slice_starts(m->key, SLICE("x-")) || node_is_null(m->value)) /* each file may have helpers of the same name */
+    if (slice_starts(m->key, SLICE("x-")) ||
+        node_is_null(m->value)) /* each file may have helpers of the same name */
         return;
     struct node *merged = NULL;
     if (node_is_null(before->value))
@@ -289,7 +300,8 @@ static void merge_root(struct loader *ld, struct node **root, const struct node 
 {
     if (next->kind != NODE_MAP && !node_is_null(next)) {
         if (!next->is_bad)
-            report_error(&ld->rep, next->mark, "expected keys such as inputs: and outputs:, found %s", node_what(next));
+            report_error(&ld->rep, next->mark, "expected keys such as inputs: and outputs:, found %s",
+                         node_what(next));
         return;
     }
     struct node *merged = copy_of(ld, *root, next->n);
@@ -329,7 +341,8 @@ static int read_file(struct loader *ld, const char *file, struct node **root)
     struct err err = { 0 };
     int r = io_read_file(AT_FDCWD, file, &text, &err);
     if (r == -EFBIG || r == -ENOBUFS)
-        report_error(&ld->rep, (struct mark){ file, 0, 0 }, "larger than %zu bytes: this is not a configuration", YAML_BYTES_MAX);
+        report_error(&ld->rep, (struct mark){ file, 0, 0 },
+                     "larger than %zu bytes: this is not a configuration", YAML_BYTES_MAX);
     else if (r < 0)
         report_error(&ld->rep, (struct mark){ file, 0, 0 }, "%s", err.text);
     else
@@ -356,7 +369,8 @@ static void take_name(struct loader *ld, const char *folder, const char *name, c
         return;
     struct slice full = loader_copy(ld, buf_slice(&path));
     if (slice_ends(s, SLICE(".yml")))
-        report_warning(&ld->rep, (struct mark){ full.ptr, 0, 0 }, "not read: only names that end with .yaml are");
+        report_warning(&ld->rep, (struct mark){ full.ptr, 0, 0 },
+                       "not read: only names that end with .yaml are");
     if (!slice_ends(s, SLICE(".yaml")))
         return;
     if (*n == FILES_MAX)
@@ -369,6 +383,7 @@ static void take_name(struct loader *ld, const char *folder, const char *name, c
 /* All *.yaml in a folder, in the order of their names. 0, or -errno when the folder cannot be listed. */
 static int read_folder(struct loader *ld, const char *folder, struct node **root)
 {
+    watch_path(ld, slice_cstr(folder)); /* a new file in it is a change as well, and so is the folder itself */
     char **paths = loader_alloc(ld, FILES_MAX * sizeof(*paths));
     DIR *dir = opendir(folder);
     if (dir == NULL || paths == NULL) {
@@ -382,7 +397,6 @@ static int read_folder(struct loader *ld, const char *folder, struct node **root
         take_name(ld, folder, e->d_name, paths, &n);
     (void)closedir(dir); /* nothing was written */
     n = MIN(n, (size_t)FILES_MAX);
-    watch_path(ld, slice_cstr(folder)); /* a new file in it is a change as well */
     qsort(paths, n, sizeof(*paths), by_name);
     for (size_t i = 0; i < n && ld->failed == 0; i++)
         (void)read_file(ld, paths[i], root); /* reported: the others are read to report their errors too */
@@ -423,7 +437,8 @@ static int read_all(struct loader *ld, const char *path, struct node **root)
         if (r < 0)
             report_error(&ld->rep, (struct mark){ path, 0, 0 }, "cannot be listed: %s", strerror(-r));
         else if (ld->rep.n_files == 0 && ld->rep.n_errors == 0)
-            report_error(&ld->rep, (struct mark){ path, 0, 0 }, "no file whose name ends with .yaml is in this folder");
+            report_error(&ld->rep, (struct mark){ path, 0, 0 },
+                         "no file whose name ends with .yaml is in this folder");
         if (!slice_ends(folder, SLICE("/"))) {
             CLEANUP(buf_deinit) struct buf slashed;
             buf_init(&slashed, 8 * KIB);
@@ -437,7 +452,8 @@ static int read_all(struct loader *ld, const char *path, struct node **root)
     return r < 0 ? r : read_conf_d(ld, folder, root);
 }
 
-/* ---- loading ------------------------------------------------------------------------------------------------------- */
+/* ---- loading
+ * ------------------------------------------------------------------------------------------------------- */
 
 static int loader_init(struct loader *ld, const char *path, const struct output_type *types)
 {
@@ -460,10 +476,12 @@ static int loader_init(struct loader *ld, const char *path, const struct output_
 
 static void check_root_keys(struct loader *ld, const struct node *root)
 {
-    static const struct slice sections[] = { SLICE_INIT("fields"), SLICE_INIT("inputs"), SLICE_INIT("outputs"),
-                                             SLICE_INIT("routes") };
-    apply_check_keys(ld, root, &(struct keyset){ .tables = { root_settings, root_raw_settings },
-                                                 .more = sections, .n_more = ARRAY_LEN(sections) });
+    static const struct slice sections[] = { SLICE_INIT("fields"), SLICE_INIT("inputs"),
+                                             SLICE_INIT("outputs"), SLICE_INIT("routes") };
+    apply_check_keys(ld, root,
+                     &(struct keyset){ .tables = { root_settings, root_raw_settings },
+                                       .more = sections,
+                                       .n_more = ARRAY_LEN(sections) });
 }
 
 static void build(struct loader *ld, const struct node *root)
@@ -477,7 +495,8 @@ static void build(struct loader *ld, const struct node *root)
 }
 
 /* read: the errno of a first file that could not be read, or 0. */
-static int loader_finish(struct loader *ld, int read, const struct node *root, struct conf **ret_conf, struct buf *errors)
+static int loader_finish(struct loader *ld, int read, const struct node *root, struct conf **ret_conf,
+                         struct buf *errors)
 {
     /* After a syntax error half of the tree is missing: what it would be accused of is not the mistake. */
     if (read == 0 && ld->failed == 0 && !ld->is_incomplete)
@@ -513,8 +532,8 @@ int conf_load(const char *path, const struct output_type *types, struct conf **r
     return loader_finish(&ld, r, root, ret_conf, errors);
 }
 
-int conf_load_text(const char *name, struct slice yaml, const struct output_type *types, struct conf **ret_conf,
-                   struct buf *errors)
+int conf_load_text(const char *name, struct slice yaml, const struct output_type *types,
+                   struct conf **ret_conf, struct buf *errors)
 {
     struct loader ld;
     int r = loader_init(&ld, name, types);
@@ -543,7 +562,8 @@ void conf_free(struct conf *c)
     free(c);
 }
 
-/* ---- reload -------------------------------------------------------------------------------------------------------- */
+/* ---- reload
+ * -------------------------------------------------------------------------------------------------------- */
 
 const char *conf_reload_obstacle(const struct conf *old_conf, const struct conf *new_conf)
 {
@@ -555,7 +575,8 @@ const char *conf_reload_obstacle(const struct conf *old_conf, const struct conf 
         for (size_t j = 0; j < new_conf->n_outputs; j++)
             if (slice_eq(old_conf->outputs[i].name, new_conf->outputs[j].name) &&
                 strcmp(old_conf->outputs[i].type->name, new_conf->outputs[j].type->name) != 0)
-                return "an output keeps its name and changes its type: its queue holds requests of the old type; "
+                return "an output keeps its name and changes its type: its queue holds requests of the old "
+                       "type; "
                        "give the new one another name";
     return NULL;
 }

@@ -1,8 +1,10 @@
 /*
  * conf.h - YAML -> one validated, read-only struct conf.
  *
- * A configuration is one file with the YAML files of conf.d beside it, or a folder of them. Errors are collected: all of them
- * are reported at once, each as "FILE:LINE:COL: path.to.key: what, and what was expected", with "did you mean".
+ * A configuration is one file and the YAML files of conf.d/ beside it, or a folder of them and its conf.d/, in the
+ * order of their names. Maps at the top merge, routes follow one another, the same name twice is an error. Errors are
+ * collected: all are reported at once, each as "FILE:LINE:COL: path.to.key: what, and what was expected", with "did
+ * you mean", sorted by file and line.
  * ${VAR}, ${VAR:-default} and $$ are expanded in scalars after parsing. Keys x-* and anchors are allowed.
  *
  * Owns:    everything reachable from struct conf, until conf_free.
@@ -85,13 +87,13 @@ struct conf {
     struct conf_route *routes;     /* never empty: without `routes` one that sends all to all */
     size_t n_routes;
     struct slices warnings;        /* sentences with FILE:LINE:COL, for `check` and the log */
-    struct slices watched_files;   /* every file read: config, conf.d/, secrets; a change reloads */
-    uint64_t fingerprint;          /* of all files' bytes and expanded variables */
+    struct slices watched_files;   /* every file read (config, conf.d/, secrets) and the folders looked in; a change reloads */
+    uint64_t fingerprint;          /* of all files' bytes, secrets included, and expanded variables; in this process only */
     void *private_;
 };
 
 /* A list of error lines, newline-separated, in *errors. 0, or -EINVAL (errors in the text), or the errno of the first
- * file. types ends with a NULL name; env: getenv-like, NULL = getenv. */
+ * file. types ends with a NULL name and must outlive the configuration. */
 NODISCARD int conf_load(const char *path, const struct output_type *types, struct conf **ret_conf, struct buf *errors);
 /* The same from memory (tests, `run --stdout`): name is what messages call it. */
 NODISCARD int conf_load_text(const char *name, struct slice yaml, const struct output_type *types,

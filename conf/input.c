@@ -13,41 +13,71 @@
 static const char *const format_choices[] = { "auto", "json", "cri", "docker", "text", NULL };
 
 static const struct setting keys_settings[] = {
-    { .key = "level", .type = SETTING_STRINGS, .offset = offsetof(struct conf_input, level_keys),
+    { .key = "level",
+      .type = SETTING_STRINGS,
+      .offset = offsetof(struct conf_input, level_keys),
       .help = "Keys of the level, before the known ones." },
-    { .key = "module", .type = SETTING_STRINGS, .offset = offsetof(struct conf_input, module_keys),
+    { .key = "module",
+      .type = SETTING_STRINGS,
+      .offset = offsetof(struct conf_input, module_keys),
       .help = "Keys of the module." },
-    { .key = "time", .type = SETTING_STRINGS, .offset = offsetof(struct conf_input, time_keys),
+    { .key = "time",
+      .type = SETTING_STRINGS,
+      .offset = offsetof(struct conf_input, time_keys),
       .help = "Keys of the time." },
-    { .key = "message", .type = SETTING_STRINGS, .offset = offsetof(struct conf_input, message_keys),
+    { .key = "message",
+      .type = SETTING_STRINGS,
+      .offset = offsetof(struct conf_input, message_keys),
       .help = "Keys of the message." },
-    { .key = "tenant", .type = SETTING_STRINGS, .offset = offsetof(struct conf_input, tenant_keys),
+    { .key = "tenant",
+      .type = SETTING_STRINGS,
+      .offset = offsetof(struct conf_input, tenant_keys),
       .help = "Keys of the tenant, for {record.tenant}." },
     SETTING_END,
 };
 
 const struct setting input_settings[] = {
-    { .key = "include", .type = SETTING_STRINGS, .offset = offsetof(struct conf_input, include),
-      .help = "Absolute path patterns: * ? [a-z], ** for any folders, <name> captures a part as {path.name}." },
-    { .key = "exclude", .type = SETTING_STRINGS, .offset = offsetof(struct conf_input, exclude),
+    { .key = "include",
+      .type = SETTING_STRINGS,
+      .offset = offsetof(struct conf_input, include),
+      .help =
+          "Absolute path patterns: * ? [a-z], ** for any folders, <name> captures a part as {path.name}." },
+    { .key = "exclude",
+      .type = SETTING_STRINGS,
+      .offset = offsetof(struct conf_input, exclude),
       .help = "Absolute path patterns of files that are left out." },
-    { .key = "ignore_older", .type = SETTING_DURATION, .offset = offsetof(struct conf_input, ignore_older_ns), .def = "0s",
+    { .key = "ignore_older",
+      .type = SETTING_DURATION,
+      .offset = offsetof(struct conf_input, ignore_older_ns),
+      .def = "0s",
       .help = "Files never seen whose last change is older are left out, said aloud; 0 takes all." },
-    { .key = "format", .type = SETTING_ENUM, .offset = offsetof(struct conf_input, format), .def = "auto",
-      .choices = format_choices, .help = "How lines are framed; auto decides per line." },
-    { .key = "timezone", .type = SETTING_STRING, .offset = offsetof(struct conf_input, timezone), .def = "local",
+    { .key = "format",
+      .type = SETTING_ENUM,
+      .offset = offsetof(struct conf_input, format),
+      .def = "auto",
+      .choices = format_choices,
+      .help = "How lines are framed; auto decides per line." },
+    { .key = "timezone",
+      .type = SETTING_STRING,
+      .offset = offsetof(struct conf_input, timezone),
+      .def = "local",
       .help = "Of times without an offset: local, UTC, +02:00 or a name such as Europe/Berlin." },
-    { .key = "keys", .type = SETTING_SECTION, .section = keys_settings, .help = "What this logger calls things." },
+    { .key = "keys",
+      .type = SETTING_SECTION,
+      .section = keys_settings,
+      .help = "What this logger calls things." },
     SETTING_END,
 };
 
-/* ---- patterns and captures ------------------------------------------------------------------------------------------ */
+/* ---- patterns and captures
+ * ------------------------------------------------------------------------------------------ */
 
 static bool is_capture_name(struct slice s)
 {
     for (size_t i = 0; i < s.len; i++) {
         char c = s.ptr[i];
-        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || (i > 0 && c >= '0' && c <= '9')))
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
+              (i > 0 && c >= '0' && c <= '9')))
             return false;
     }
     return s.len > 0;
@@ -76,8 +106,8 @@ static const char *pattern_mistake(struct slice p)
         return "the pattern is longer than a path can be";
     if (p.ptr[p.len - 1] == '/')
         return "names a folder; expected a pattern of files, such as one that ends with /*.log";
-    if (slice_find(p, SLICE("/../")) >= 0 || slice_ends(p, SLICE("/..")) || slice_find(p, SLICE("/./")) >= 0 ||
-        slice_find(p, SLICE("//")) >= 0)
+    if (slice_find(p, SLICE("/../")) >= 0 || slice_ends(p, SLICE("/..")) ||
+        slice_find(p, SLICE("/./")) >= 0 || slice_find(p, SLICE("//")) >= 0)
         return "expected a path without . and .. and empty parts";
     size_t pos = 0;
     struct slice name;
@@ -107,7 +137,8 @@ static void check_patterns(struct loader *ld, const struct node *n, struct slice
 }
 
 /* A template that reads {path.X} where no pattern has <X> reads nothing, ever. */
-static void check_captures(struct loader *ld, const struct conf_input *in, const struct template *t, struct mark mark)
+static void check_captures(struct loader *ld, const struct conf_input *in, const struct template *t,
+                           struct mark mark)
 {
     const struct var *v;
     for (size_t i = 0; (v = template_var(t, i)) != NULL; i++) {
@@ -124,13 +155,14 @@ static void check_captures(struct loader *ld, const struct conf_input *in, const
             }
         }
         if (!found)
-            report_warning(&ld->rep, mark, "{path.%.*s} is empty: no include pattern has <%.*s>%s%.*s%s", QUOTED(v->key),
-                           QUOTED(v->key), s.best.len > 0 ? "; did you mean {path." : "", QUOTED(s.best),
-                           s.best.len > 0 ? "}?" : "");
+            report_warning(&ld->rep, mark, "{path.%.*s} is empty: no include pattern has <%.*s>%s%.*s%s",
+                           QUOTED(v->key), QUOTED(v->key), s.best.len > 0 ? "; did you mean {path." : "",
+                           QUOTED(s.best), s.best.len > 0 ? "}?" : "");
     }
 }
 
-/* ---- single keys ---------------------------------------------------------------------------------------------------- */
+/* ---- single keys
+ * ---------------------------------------------------------------------------------------------------- */
 
 static void apply_type(struct loader *ld, const struct node *map, struct conf_input *in)
 {
@@ -168,8 +200,10 @@ static void apply_read_from(struct loader *ld, const struct node *n, struct conf
     else if (wall_time_parse(text, &in->read_from_ns))
         in->read_from = READ_FROM_TIME;
     else
-        report_error(&ld->rep, n->mark, "\"%.*s\" is none of beginning, end, an age such as 24h, a time such as "
-                     "2026-01-31T00:00:00Z", QUOTED(text));
+        report_error(&ld->rep, n->mark,
+                     "\"%.*s\" is none of beginning, end, an age such as 24h, a time such as "
+                     "2026-01-31T00:00:00Z",
+                     QUOTED(text));
 }
 
 static void check_regex(struct loader *ld, const struct node *n, struct slice pattern)
@@ -187,7 +221,8 @@ static void check_regex(struct loader *ld, const struct node *n, struct slice pa
         return;
     }
     (void)regerror(r, NULL, why, sizeof(why)); /* without a pattern to blame it needs none */
-    report_error(&ld->rep, n->mark, "\"%.*s\" is not an extended regular expression: %s", QUOTED(pattern), why);
+    report_error(&ld->rep, n->mark, "\"%.*s\" is not an extended regular expression: %s", QUOTED(pattern),
+                 why);
 }
 
 static void apply_multiline(struct loader *ld, const struct node *n, struct conf_input *in)
@@ -219,7 +254,8 @@ static bool is_offset(struct slice s)
 {
     uint64_t h, m;
     return s.len == 6 && (s.ptr[0] == '+' || s.ptr[0] == '-') && s.ptr[3] == ':' &&
-           slice_to_u64(slice_of(s.ptr + 1, 2), &h) && slice_to_u64(slice_from(s, 4), &m) && h <= 23 && m <= 59;
+           slice_to_u64(slice_of(s.ptr + 1, 2), &h) && slice_to_u64(slice_from(s, 4), &m) && h <= 23 &&
+           m <= 59;
 }
 
 /* Zone files must be there when the parser wants them: better said now than as hours that are off by two. */
@@ -229,7 +265,8 @@ static bool is_zone(struct slice s)
     char path[PATH_MAX];
     if (s.len == 0 || s.len > 200 || s.ptr[0] == '/' || slice_find(s, SLICE("..")) >= 0)
         return false;
-    (void)snprintf(path, sizeof(path), "%.2000s/%.*s", folder == NULL ? "/usr/share/zoneinfo" : folder, SLICE_ARGS(s));
+    (void)snprintf(path, sizeof(path), "%.2000s/%.*s", folder == NULL ? "/usr/share/zoneinfo" : folder,
+                   SLICE_ARGS(s));
     return access(path, R_OK) == 0;
 }
 
@@ -240,8 +277,10 @@ static void check_timezone(struct loader *ld, const struct node *map, struct sli
         is_offset(zone) || is_zone(zone))
         return;
     size_t at = report_enter(&ld->rep, SLICE("timezone"));
-    report_error(&ld->rep, n->mark, "\"%.*s\" is not a time zone known here; expected local, UTC, +02:00 or a name such as "
-                 "Europe/Berlin (these need the package tzdata)", QUOTED(zone));
+    report_error(&ld->rep, n->mark,
+                 "\"%.*s\" is not a time zone known here; expected local, UTC, +02:00 or a name such as "
+                 "Europe/Berlin (these need the package tzdata)",
+                 QUOTED(zone));
     report_leave(&ld->rep, at);
 }
 
@@ -249,17 +288,24 @@ static struct template *apply_tenant(struct loader *ld, const struct node *n)
 {
     struct template *t = loader_template(ld, n, false);
     if (t != NULL && template_uses(t, VAR_TENANT))
-        report_error(&ld->rep, n->mark, "a tenant cannot be made of {tenant}; expected for example "
+        report_error(&ld->rep, n->mark,
+                     "a tenant cannot be made of {tenant}; expected for example "
                      "\"{record.tenant|path.tenant|'default'}\"");
     return t;
 }
 
-/* ---- fields --------------------------------------------------------------------------------------------------------- */
+/* ---- fields
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 static const char *first_changing(const struct template *t)
 {
-    static const char *const names[] = { [VAR_STREAM] = "stream", [VAR_TENANT] = "tenant",   [VAR_LEVEL] = "level",
-                                         [VAR_MODULE] = "module", [VAR_MESSAGE] = "message", [VAR_RECORD] = "record.…",
+    static const char *const names[] = { [VAR_STREAM] = "stream",
+                                         [VAR_TENANT] = "tenant",
+                                         [VAR_LEVEL] = "level",
+                                         [VAR_MODULE] = "module",
+                                         [VAR_MESSAGE] = "message",
+                                         [VAR_RECORD] = "record.…",
                                          [VAR_RECORD_TENANT] = "record.tenant" };
     const struct var *v;
     for (size_t i = 0; (v = template_var(t, i)) != NULL; i++)
@@ -268,7 +314,8 @@ static const char *first_changing(const struct template *t)
     return NULL;
 }
 
-static void apply_field(struct loader *ld, const struct member *m, struct conf_input *in, struct named_template *items)
+static void apply_field(struct loader *ld, const struct member *m, struct conf_input *in,
+                        struct named_template *items)
 {
     struct template *t = NULL;
     size_t at = report_enter(&ld->rep, m->key);
@@ -278,7 +325,8 @@ static void apply_field(struct loader *ld, const struct member *m, struct conf_i
     else if (loader_check_name(ld, m->key, m->mark))
         t = loader_template(ld, m->value, false);
     if (t != NULL && !template_is_static(t))
-        report_error(&ld->rep, m->value->mark, "{%s} changes from record to record; a field is the same for a whole file",
+        report_error(&ld->rep, m->value->mark,
+                     "{%s} changes from record to record; a field is the same for a whole file",
                      first_changing(t));
     else if (t != NULL)
         items[in->fields.n++] = (struct named_template){ m->key, t };
@@ -313,14 +361,15 @@ static struct template *constant(struct loader *ld, struct slice text)
     return r < 0 ? NULL : loader_template(ld, &n, false);
 }
 
-/* `fields` at the top that name a trusted field (namespace: vm) hold for every file input that does not say its own.
- * Pods keep what their path says; host, node and cluster are set for all by root.c. */
+/* `fields` at the top that name a trusted field (namespace: vm) hold for every file input that does not say
+ * its own. Pods keep what their path says; host, node and cluster are set for all by root.c. */
 static void add_common_fields(struct loader *ld, struct conf_input *in, struct named_template *items)
 {
     const struct pairs *common = &ld->conf->fields;
     for (size_t i = 0; in->type == INPUT_FILE && i < common->n; i++) {
         struct slice name = common->items[i].name;
-        bool is_global = slice_eq(name, SLICE("host")) || slice_eq(name, SLICE("node")) || slice_eq(name, SLICE("cluster"));
+        bool is_global = slice_eq(name, SLICE("host")) || slice_eq(name, SLICE("node")) ||
+                         slice_eq(name, SLICE("cluster"));
         if (!field_is_settable(name) || is_global || has_field(in, name))
             continue;
         struct template *t = constant(ld, common->items[i].value);
@@ -344,7 +393,8 @@ static void apply_fields(struct loader *ld, const struct node *map, struct conf_
     report_leave(&ld->rep, at);
 }
 
-/* ---- overrides ------------------------------------------------------------------------------------------------------ */
+/* ---- overrides
+ * ------------------------------------------------------------------------------------------------------ */
 
 static void apply_override(struct loader *ld, const struct node *n, struct conf_input *in)
 {
@@ -370,7 +420,8 @@ static void apply_override(struct loader *ld, const struct node *n, struct conf_
         if (o->tenant != NULL)
             check_captures(ld, in, o->tenant, tenant->mark);
         if (!match_is_static(o->match))
-            report_error(&ld->rep, tenant->mark, "can be set only where the match is on namespace, pod, container, service "
+            report_error(&ld->rep, tenant->mark,
+                         "can be set only where the match is on namespace, pod, container, service "
                          "or input: a file's tenant must not change from record to record");
     }
     report_leave(&ld->rep, at);
@@ -385,7 +436,8 @@ static void apply_overrides(struct loader *ld, const struct node *n, struct conf
     if (node_is_null(n) || n->is_bad)
         return;
     if (n->kind != NODE_LIST) {
-        report_error(&ld->rep, n->mark, "expected a list of { match, levels, tenant }, found %s", node_what(n));
+        report_error(&ld->rep, n->mark, "expected a list of { match, levels, tenant }, found %s",
+                     node_what(n));
         return;
     }
     in->overrides = loader_alloc(ld, MAX(n->n, 1) * sizeof(*in->overrides));
@@ -396,7 +448,9 @@ static void apply_overrides(struct loader *ld, const struct node *n, struct conf
     }
 }
 
-/* ---- inputs --------------------------------------------------------------------------------------------------------- */
+/* ---- inputs
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 static void set_include(struct loader *ld, const struct node *map, struct conf_input *in)
 {
@@ -406,7 +460,8 @@ static void set_include(struct loader *ld, const struct node *map, struct conf_i
         check_patterns(ld, include, SLICE("include"), in->include);
     if (exclude != NULL && in->exclude.n > 0)
         check_patterns(ld, exclude, SLICE("exclude"), in->exclude);
-    bool is_empty = include == NULL || node_is_null(include) || (include->kind == NODE_LIST && include->n == 0);
+    bool is_empty =
+        include == NULL || node_is_null(include) || (include->kind == NODE_LIST && include->n == 0);
     if (is_empty && in->type == INPUT_KUBERNETES)
         in->include = (struct slices){ pods, 1 };
     else if (is_empty)
@@ -460,15 +515,18 @@ static void apply_own_keys(struct loader *ld, const struct node *map, struct con
 
 static void apply_input(struct loader *ld, const struct node *map, struct conf_input *in)
 {
-    static const struct slice more[] = { SLICE_INIT("type"),   SLICE_INIT("read_from"), SLICE_INIT("multiline"),
-                                         SLICE_INIT("tenant"), SLICE_INIT("fields"),    SLICE_INIT("levels"),
+    static const struct slice more[] = { SLICE_INIT("type"),      SLICE_INIT("read_from"),
+                                         SLICE_INIT("multiline"), SLICE_INIT("tenant"),
+                                         SLICE_INIT("fields"),    SLICE_INIT("levels"),
                                          SLICE_INIT("overrides") };
     if (map->kind != NODE_MAP) {
         if (!map->is_bad)
-            report_error(&ld->rep, map->mark, "expected a map with type and include, found %s", node_what(map));
+            report_error(&ld->rep, map->mark, "expected a map with type and include, found %s",
+                         node_what(map));
         return;
     }
-    apply_check_keys(ld, map, &(struct keyset){ .tables = { input_settings }, .more = more, .n_more = ARRAY_LEN(more) });
+    apply_check_keys(
+        ld, map, &(struct keyset){ .tables = { input_settings }, .more = more, .n_more = ARRAY_LEN(more) });
     apply_type(ld, map, in);
     apply_table(ld, input_settings, map, in);
     if (ld->failed != 0)
@@ -485,7 +543,7 @@ void inputs_apply(struct loader *ld, const struct node *root)
     const struct node *inputs = node_get(root, SLICE("inputs"));
     struct conf *c = ld->conf;
     size_t at = report_enter(&ld->rep, SLICE("inputs"));
-    size_t errors = ld->rep.n_errors;
+    size_t errors = report_count(&ld->rep);
     if (inputs != NULL && apply_is_map(ld, inputs) && inputs->kind == NODE_MAP) {
         c->inputs = loader_alloc(ld, MAX(inputs->n, 1) * sizeof(*c->inputs));
         for (size_t i = 0; c->inputs != NULL && i < inputs->n && ld->failed == 0; i++) {
@@ -502,7 +560,8 @@ void inputs_apply(struct loader *ld, const struct node *root)
             report_leave(&ld->rep, in);
         }
     }
-    if (c->n_inputs == 0 && ld->rep.n_errors == errors)
-        report_error(&ld->rep, inputs != NULL ? inputs->mark : root->mark, "none; expected at least one input");
+    if (c->n_inputs == 0 && report_count(&ld->rep) == errors)
+        report_error(&ld->rep, inputs != NULL ? inputs->mark : root->mark,
+                     "none; expected at least one input");
     report_leave(&ld->rep, at);
 }

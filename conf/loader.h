@@ -1,8 +1,8 @@
 /*
  * loader.h - what the parts of conf/ share while a configuration is loaded. Included by conf/ only.
  *
- * root.c, input.c, output.c and route.c each read one kind of section; apply.c fills structs by setting tables;
- * print.c writes the result back by the same tables.
+ * root.c, input.c, output.c and route.c each read one kind of section; apply.c fills structs by setting
+ * tables; print.c writes the result back by the same tables.
  */
 #ifndef TAILRACE_CONF_LOADER_H
 #define TAILRACE_CONF_LOADER_H
@@ -43,8 +43,8 @@ struct loader {
     struct conf_private *own;
     const struct output_type *types; /* ends with a NULL name */
     size_t n_watched, cap_watched;
-    bool is_incomplete;              /* a file could not be read to its end */
-    int failed;                      /* -ENOMEM once the arena or the heap gave nothing */
+    bool is_incomplete; /* a file could not be read to its end */
+    int failed;         /* -ENOMEM once the arena or the heap gave nothing */
 };
 
 /* Zeroed memory that lives as long as the configuration; NULL sets failed. */
@@ -70,7 +70,8 @@ void outputs_apply(struct loader *ld, const struct node *root);
 void routes_apply(struct loader *ld, const struct node *root);
 
 /* Setting tables, for print.c. */
-extern const struct setting root_settings[], root_raw_settings[], input_settings[], queue_settings[], http_settings[];
+extern const struct setting root_settings[], root_raw_settings[], input_settings[], queue_settings[],
+    http_settings[];
 
 /* Names that a field sets in a file's origin; others are the user's own, {field.NAME}. */
 bool field_is_settable(struct slice name);

@@ -10,38 +10,89 @@ static const char *const on_full_choices[] = { "block", "drop_oldest", NULL };
 
 #define Q(field) offsetof(struct queue_raw, field)
 const struct setting queue_settings[] = {
-    { .key = "max_bytes", .type = SETTING_SIZE, .offset = Q(queue.max_bytes), .def = "1GiB", .min = 64 << 20,
+    { .key = "max_bytes",
+      .type = SETTING_SIZE,
+      .offset = Q(queue.max_bytes),
+      .def = "1GiB",
+      .min = 64 << 20,
       .help = "Size of the queue on disk; then on_full decides." },
-    { .key = "batch_bytes", .type = SETTING_SIZE, .offset = Q(queue.batch_bytes), .def = "1MiB", .min = 1 << 10,
-      .max = 4 << 20, .help = "Uncompressed size at which a request is full." },
-    { .key = "batch_wait", .type = SETTING_DURATION, .offset = Q(queue.batch_wait_ns), .def = "1s",
-      .min = 10 * NS_PER_MS, .max = 60 * NS_PER_SEC, .help = "Time after which a request is closed although not full." },
-    { .key = "sync", .type = SETTING_STRING, .offset = Q(sync), .def = "200ms",
+    { .key = "batch_bytes",
+      .type = SETTING_SIZE,
+      .offset = Q(queue.batch_bytes),
+      .def = "1MiB",
+      .min = 1 << 10,
+      .max = 4 << 20,
+      .help = "Uncompressed size at which a request is full." },
+    { .key = "batch_wait",
+      .type = SETTING_DURATION,
+      .offset = Q(queue.batch_wait_ns),
+      .def = "1s",
+      .min = 10 * NS_PER_MS,
+      .max = 60 * NS_PER_SEC,
+      .help = "Time after which a request is closed although not full." },
+    { .key = "sync",
+      .type = SETTING_STRING,
+      .offset = Q(sync),
+      .def = "200ms",
       .help = "How often the queue is synced to disk; each: every group; never: left to the system." },
-    { .key = "on_full", .type = SETTING_ENUM, .offset = Q(queue.on_full), .def = "block", .choices = on_full_choices,
+    { .key = "on_full",
+      .type = SETTING_ENUM,
+      .offset = Q(queue.on_full),
+      .def = "block",
+      .choices = on_full_choices,
       .help = "block: files wait, nothing is lost; drop_oldest: the oldest lines go, counted." },
-    { .key = "key_share", .type = SETTING_STRING, .offset = Q(key_share), .def = "25%",
+    { .key = "key_share",
+      .type = SETTING_STRING,
+      .offset = Q(key_share),
+      .def = "25%",
       .help = "Share of the queue that one tenant or index may hold while the server refuses it." },
-    { .key = "dead_max_bytes", .type = SETTING_SIZE, .offset = Q(queue.dead_max_bytes), .def = "256MiB",
-      .min = 1 << 20, .help = "Size of the folder of lines that the server refused for good." },
+    { .key = "dead_max_bytes",
+      .type = SETTING_SIZE,
+      .offset = Q(queue.dead_max_bytes),
+      .def = "256MiB",
+      .min = 1 << 20,
+      .help = "Size of the folder of lines that the server refused for good." },
     SETTING_END,
 };
 
 #define H(field) offsetof(struct http_conf, field)
 static const struct setting basic_settings[] = {
     { .key = "username", .type = SETTING_STRING, .offset = H(username), .help = "User." },
-    { .key = "password", .type = SETTING_STRING, .offset = H(password), .is_secret = true, .help = "Password." },
-    { .key = "password_file", .type = SETTING_STRING, .offset = H(password_file), .help = "File with the password." },
+    { .key = "password",
+      .type = SETTING_STRING,
+      .offset = H(password),
+      .is_secret = true,
+      .help = "Password." },
+    { .key = "password_file",
+      .type = SETTING_STRING,
+      .offset = H(password_file),
+      .help = "File with the password." },
     SETTING_END,
 };
 
 static const struct setting auth_settings[] = {
-    { .key = "basic", .type = SETTING_SECTION, .section = basic_settings, .help = "HTTP basic authentication." },
-    { .key = "bearer", .type = SETTING_STRING, .offset = H(bearer), .is_secret = true, .help = "Bearer token." },
-    { .key = "bearer_file", .type = SETTING_STRING, .offset = H(bearer_file), .help = "File with a bearer token." },
-    { .key = "api_key", .type = SETTING_STRING, .offset = H(api_key), .is_secret = true,
+    { .key = "basic",
+      .type = SETTING_SECTION,
+      .section = basic_settings,
+      .help = "HTTP basic authentication." },
+    { .key = "bearer",
+      .type = SETTING_STRING,
+      .offset = H(bearer),
+      .is_secret = true,
+      .help = "Bearer token." },
+    { .key = "bearer_file",
+      .type = SETTING_STRING,
+      .offset = H(bearer_file),
+      .help = "File with a bearer token." },
+    { .key = "api_key",
+      .type = SETTING_STRING,
+      .offset = H(api_key),
+      .is_secret = true,
       .help = "Elasticsearch API key, as encoded by the server." },
-    { .key = "api_key_file", .type = SETTING_STRING, .offset = H(api_key_file), .help = "File with an API key." },
+    { .key = "api_key_file",
+      .type = SETTING_STRING,
+      .offset = H(api_key_file),
+      .help = "File with an API key." },
     SETTING_END,
 };
 
@@ -49,10 +100,19 @@ static const struct setting tls_settings[] = {
     { .key = "ca_file", .type = SETTING_STRING, .offset = H(ca_file), .help = "Certificates to trust, PEM." },
     { .key = "cert_file", .type = SETTING_STRING, .offset = H(cert_file), .help = "Our certificate, PEM." },
     { .key = "key_file", .type = SETTING_STRING, .offset = H(key_file), .help = "Its key, PEM." },
-    { .key = "server_name", .type = SETTING_STRING, .offset = H(server_name),
+    { .key = "server_name",
+      .type = SETTING_STRING,
+      .offset = H(server_name),
       .help = "Name to expect in the server's certificate instead of the address's." },
-    { .key = "min_version", .type = SETTING_STRING, .offset = H(min_version), .def = "\"1.2\"", .help = "1.2 or 1.3." },
-    { .key = "insecure_skip_verify", .type = SETTING_BOOL, .offset = H(insecure_skip_verify), .def = "false",
+    { .key = "min_version",
+      .type = SETTING_STRING,
+      .offset = H(min_version),
+      .def = "\"1.2\"",
+      .help = "1.2 or 1.3." },
+    { .key = "insecure_skip_verify",
+      .type = SETTING_BOOL,
+      .offset = H(insecure_skip_verify),
+      .def = "false",
       .help = "Talk to a server whoever it is. For tests." },
     SETTING_END,
 };
@@ -60,17 +120,35 @@ static const struct setting tls_settings[] = {
 const struct setting http_settings[] = {
     { .key = "auth", .type = SETTING_SECTION, .section = auth_settings, .help = "Who we are." },
     { .key = "tls", .type = SETTING_SECTION, .section = tls_settings, .help = "Whom we trust." },
-    { .key = "headers", .type = SETTING_STRING_MAP, .offset = H(headers), .help = "Headers of every request." },
-    { .key = "proxy", .type = SETTING_STRING, .offset = H(proxy), .def = "env",
+    { .key = "headers",
+      .type = SETTING_STRING_MAP,
+      .offset = H(headers),
+      .help = "Headers of every request." },
+    { .key = "proxy",
+      .type = SETTING_STRING,
+      .offset = H(proxy),
+      .def = "env",
       .help = "env: http_proxy and its kin; none; or the proxy's URL." },
-    { .key = "timeout", .type = SETTING_DURATION, .offset = H(timeout_ns), .def = "60s", .min = NS_PER_SEC,
-      .max = 3600 * NS_PER_SEC, .help = "Of one request." },
-    { .key = "concurrency", .type = SETTING_INT, .offset = H(concurrency), .def = "16", .min = 1, .max = 256,
+    { .key = "timeout",
+      .type = SETTING_DURATION,
+      .offset = H(timeout_ns),
+      .def = "60s",
+      .min = NS_PER_SEC,
+      .max = 3600 * NS_PER_SEC,
+      .help = "Of one request." },
+    { .key = "concurrency",
+      .type = SETTING_INT,
+      .offset = H(concurrency),
+      .def = "16",
+      .min = 1,
+      .max = 256,
       .help = "Requests in flight at a time." },
     SETTING_END,
 };
 
-/* ---- queue ---------------------------------------------------------------------------------------------------------- */
+/* ---- queue
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 #define SEGMENT_BYTES_MIN (UINT64_C(4) << 20)
 #define SEGMENT_BYTES_MAX (UINT64_C(64) << 20)
@@ -99,14 +177,16 @@ static void set_sync(struct loader *ld, const struct node *map, struct slice tex
              q->sync_interval_ns <= 60 * NS_PER_SEC)
         q->sync = QUEUE_SYNC_INTERVAL;
     else
-        report_error(&ld->rep, mark_in(map, SLICE("sync")), "sync: \"%.*s\" is none of each, never, an interval from 1ms to "
-                     "60s", QUOTED(text));
+        report_error_at(&ld->rep, mark_in(map, SLICE("sync")), "sync",
+                        "\"%.*s\" is none of each, never, an interval from 1ms to "
+                        "60s",
+                        QUOTED(text));
 }
 
 static void apply_queue(struct loader *ld, const struct node *map, struct queue_raw *raw)
 {
     struct queue_conf *q = &raw->queue;
-    size_t errors = ld->rep.n_errors;
+    size_t errors = report_count(&ld->rep);
     size_t at = report_enter(&ld->rep, SLICE("queue"));
     if (!apply_is_map(ld, map))
         map = NULL;
@@ -115,17 +195,22 @@ static void apply_queue(struct loader *ld, const struct node *map, struct queue_
     apply_table(ld, queue_settings, map, raw);
     if (raw->sync.ptr != NULL)
         set_sync(ld, map, raw->sync, q);
-    if (raw->key_share.ptr != NULL && (!percent_parse(raw->key_share, &q->key_share_percent) || q->key_share_percent == 0))
-        report_error(&ld->rep, mark_in(map, SLICE("key_share")), "key_share: \"%.*s\" is not a percentage from 1%% to 100%%",
-                     QUOTED(raw->key_share));
+    if (raw->key_share.ptr != NULL &&
+        (!percent_parse(raw->key_share, &q->key_share_percent) || q->key_share_percent == 0))
+        report_error_at(&ld->rep, mark_in(map, SLICE("key_share")), "key_share",
+                        "\"%.*s\" is not a percentage from 1%% to 100%%", QUOTED(raw->key_share));
     q->group_bytes = group_bytes(q->max_bytes);
-    if (ld->rep.n_errors == errors && ld->failed == 0 && q->batch_bytes > q->group_bytes)
-        report_error(&ld->rep, mark_in(map, SLICE("batch_bytes")), "batch_bytes: too large for a queue of this size; expected "
-                     "at most 1/64 of max_bytes, here %llu bytes", (unsigned long long)q->group_bytes);
+    if (report_count(&ld->rep) == errors && ld->failed == 0 && q->batch_bytes > q->group_bytes)
+        report_error_at(&ld->rep, mark_in(map, SLICE("batch_bytes")), "batch_bytes",
+                        "too large for a queue of this size; expected "
+                        "at most 1/64 of max_bytes, here %llu bytes",
+                        (unsigned long long)q->group_bytes);
     report_leave(&ld->rep, at);
 }
 
-/* ---- HTTP ----------------------------------------------------------------------------------------------------------- */
+/* ---- HTTP
+ * -----------------------------------------------------------------------------------------------------------
+ */
 
 static bool has_blank(struct slice s)
 {
@@ -194,10 +279,12 @@ static void apply_urls(struct loader *ld, const struct node *map, struct http_co
     }
 }
 
-static void one_of(struct loader *ld, struct mark mark, struct slice literal, struct slice file, const char *name)
+static void one_of(struct loader *ld, struct mark mark, struct slice literal, struct slice file,
+                   const char *name)
 {
     if (literal.len > 0 && file.len > 0)
-        report_error(&ld->rep, mark, "auth: %s and %s_file both stand here; expected one of them", name, name);
+        report_error_at(&ld->rep, mark, "auth", "%s and %s_file both stand here; expected one of them", name,
+                        name);
 }
 
 static void check_auth(struct loader *ld, const struct node *map, const struct http_conf *h)
@@ -208,42 +295,48 @@ static void check_auth(struct loader *ld, const struct node *map, const struct h
     one_of(ld, mark, h->api_key, h->api_key_file, "api_key");
     bool has_password = h->password.len > 0 || h->password_file.len > 0;
     if (h->username.len > 0 && !has_password)
-        report_error(&ld->rep, mark, "auth.basic: a password is missing; expected password_file or password");
+        report_error_at(&ld->rep, mark, "auth.basic",
+                        "a password is missing; expected password_file or password");
     if (h->username.len == 0 && has_password)
-        report_error(&ld->rep, mark, "auth.basic: username is missing");
+        report_error_at(&ld->rep, mark, "auth.basic", "username is missing");
     int kinds = (h->username.len > 0 || has_password) + (h->bearer.len > 0 || h->bearer_file.len > 0) +
                 (h->api_key.len > 0 || h->api_key_file.len > 0);
     if (kinds > 1)
-        report_error(&ld->rep, mark, "auth: expected one of basic, bearer and api_key, found %d", kinds);
+        report_error_at(&ld->rep, mark, "auth", "expected one of basic, bearer and api_key, found %d", kinds);
     bool is_plain = false;
     for (size_t i = 0; i < h->urls.n; i++)
         is_plain |= slice_starts(h->urls.items[i], SLICE("http://"));
     if (kinds > 0 && is_plain)
-        report_warning(&ld->rep, mark, "auth: the secret travels unencrypted over http://");
+        report_warning_at(&ld->rep, mark, "auth", "the secret travels unencrypted over http://");
 }
 
 static void check_tls(struct loader *ld, const struct node *map, const struct http_conf *h)
 {
     struct mark mark = mark_in(map, SLICE("tls"));
-    if (h->min_version.ptr != NULL && !slice_eq(h->min_version, SLICE("1.2")) && !slice_eq(h->min_version, SLICE("1.3")))
-        report_error(&ld->rep, mark, "tls.min_version: \"%.*s\" is none of 1.2, 1.3", QUOTED(h->min_version));
+    if (h->min_version.ptr != NULL && !slice_eq(h->min_version, SLICE("1.2")) &&
+        !slice_eq(h->min_version, SLICE("1.3")))
+        report_error_at(&ld->rep, mark, "tls.min_version", "\"%.*s\" is none of 1.2, 1.3",
+                        QUOTED(h->min_version));
     if ((h->cert_file.len > 0) != (h->key_file.len > 0))
-        report_error(&ld->rep, mark, "tls: cert_file and key_file go together; %s is missing",
-                     h->cert_file.len > 0 ? "key_file" : "cert_file");
+        report_error_at(&ld->rep, mark, "tls", "cert_file and key_file go together; %s is missing",
+                        h->cert_file.len > 0 ? "key_file" : "cert_file");
     if (h->insecure_skip_verify)
-        report_warning(&ld->rep, mark, "tls.insecure_skip_verify: anyone may answer as this server and read the logs");
+        report_warning_at(&ld->rep, mark, "tls.insecure_skip_verify",
+                          "anyone may answer as this server and read the logs");
 }
 
 static void check_proxy(struct loader *ld, const struct node *map, struct slice proxy)
 {
-    static const struct slice schemes[] = { SLICE_INIT("http://"),    SLICE_INIT("https://"),  SLICE_INIT("socks4://"),
-                                            SLICE_INIT("socks4a://"), SLICE_INIT("socks5://"), SLICE_INIT("socks5h://") };
+    static const struct slice schemes[] = { SLICE_INIT("http://"),   SLICE_INIT("https://"),
+                                            SLICE_INIT("socks4://"), SLICE_INIT("socks4a://"),
+                                            SLICE_INIT("socks5://"), SLICE_INIT("socks5h://") };
     if (proxy.ptr == NULL || slice_eq(proxy, SLICE("env")) || slice_eq(proxy, SLICE("none")))
         return;
     for (size_t i = 0; i < ARRAY_LEN(schemes); i++)
         if (slice_starts(proxy, schemes[i]) && proxy.len > schemes[i].len && !has_blank(proxy))
             return;
-    report_error(&ld->rep, mark_in(map, SLICE("proxy")), "proxy: expected env, none or an address such as http://proxy:3128");
+    report_error_at(&ld->rep, mark_in(map, SLICE("proxy")), "proxy",
+                    "expected env, none or an address such as http://proxy:3128");
 }
 
 static bool is_token(struct slice s)
@@ -287,13 +380,15 @@ static void apply_http(struct loader *ld, const struct node *map, struct http_co
     check_tls(ld, map, h);
     check_proxy(ld, map, h->proxy);
     check_headers(ld, map, h->headers);
-    const struct slice files[] = { h->password_file, h->bearer_file, h->api_key_file, h->ca_file, h->cert_file, h->key_file };
+    const struct slice files[] = { h->password_file, h->bearer_file, h->api_key_file,
+                                   h->ca_file,       h->cert_file,   h->key_file };
     for (size_t i = 0; i < ARRAY_LEN(files); i++)
         if (files[i].len > 0)
             loader_watch_secret(ld, files[i], mark_in(map, i < 3 ? SLICE("auth") : SLICE("tls")));
 }
 
-/* ---- outputs -------------------------------------------------------------------------------------------------------- */
+/* ---- outputs
+ * -------------------------------------------------------------------------------------------------------- */
 
 static const struct output_type *find_type(struct loader *ld, const struct node *n, struct slice text)
 {
@@ -311,9 +406,11 @@ static const struct output_type *find_type(struct loader *ld, const struct node 
     }
     struct slice known = buf_slice(&all);
     if (s.best.len > 0)
-        report_error(&ld->rep, n->mark, "\"%.*s\" is no type of output; did you mean \"%.*s\"?", QUOTED(text), QUOTED(s.best));
+        report_error(&ld->rep, n->mark, "\"%.*s\" is no type of output; did you mean \"%.*s\"?", QUOTED(text),
+                     QUOTED(s.best));
     else
-        report_error(&ld->rep, n->mark, "\"%.*s\" is no type of output; expected one of %.*s", QUOTED(text), QUOTED(known));
+        report_error(&ld->rep, n->mark, "\"%.*s\" is no type of output; expected one of %.*s", QUOTED(text),
+                     QUOTED(known));
     return NULL;
 }
 
@@ -335,7 +432,8 @@ static const struct output_type *apply_type(struct loader *ld, const struct node
 
 static void check_keys(struct loader *ld, const struct node *map, const struct output_type *type)
 {
-    static const struct slice more[] = { SLICE_INIT("type"), SLICE_INIT("queue"), SLICE_INIT("url"), SLICE_INIT("urls") };
+    static const struct slice more[] = { SLICE_INIT("type"), SLICE_INIT("queue"), SLICE_INIT("url"),
+                                         SLICE_INIT("urls") };
     struct keyset keys = { .more = more, .n_more = type->is_http ? 4 : 2 };
     size_t n = 0;
     if (type->settings != NULL)
@@ -356,6 +454,15 @@ static void warn(void *ctx, const char *text)
     report_warning(&w->ld->rep, w->mark, "%s", text);
 }
 
+/* Some value was refused when the file was read, long before this section was looked at. */
+static bool has_bad(const struct node *n)
+{
+    bool bad = n->is_bad;
+    for (size_t i = 0; i < n->n && !bad; i++)
+        bad = has_bad(n->kind == NODE_MAP ? n->members[i].value : n->items[i]);
+    return bad;
+}
+
 static void validate(struct loader *ld, const struct member *m, struct output_conf *out)
 {
     struct err err = { 0 };
@@ -364,10 +471,11 @@ static void validate(struct loader *ld, const struct member *m, struct output_co
         report_error(&ld->rep, m->mark, "%s", err.text);
 }
 
-static void apply_output(struct loader *ld, const struct member *m, struct output_conf *out, struct queue_raw *queue)
+static void apply_output(struct loader *ld, const struct member *m, struct output_conf *out,
+                         struct queue_raw *queue)
 {
     const struct node *map = m->value;
-    size_t errors = ld->rep.n_errors;
+    size_t errors = report_count(&ld->rep);
     if (map->kind != NODE_MAP) {
         if (!map->is_bad)
             report_error(&ld->rep, map->mark, "expected a map with type, found %s", node_what(map));
@@ -384,7 +492,7 @@ static void apply_output(struct loader *ld, const struct member *m, struct outpu
     out->settings = loader_alloc(ld, MAX(out->type->settings_size, 1));
     if (out->settings != NULL && out->type->settings != NULL)
         apply_table(ld, out->type->settings, map, out->settings);
-    if (ld->failed == 0 && ld->rep.n_errors == errors)
+    if (ld->failed == 0 && report_count(&ld->rep) == errors && !has_bad(map))
         validate(ld, m, out);
 }
 
@@ -411,7 +519,7 @@ void outputs_apply(struct loader *ld, const struct node *root)
 {
     const struct node *outputs = node_get(root, SLICE("outputs"));
     struct conf *c = ld->conf;
-    size_t errors = ld->rep.n_errors;
+    size_t errors = report_count(&ld->rep);
     size_t at = report_enter(&ld->rep, SLICE("outputs"));
     c->outputs = loader_alloc(ld, OUTPUTS_MAX * sizeof(*c->outputs));
     ld->own->queues = loader_alloc(ld, OUTPUTS_MAX * sizeof(*ld->own->queues));
@@ -425,7 +533,8 @@ void outputs_apply(struct loader *ld, const struct node *root)
             report_leave(&ld->rep, in);
         }
     }
-    if (c->n_outputs == 0 && ld->rep.n_errors == errors)
-        report_error(&ld->rep, outputs != NULL ? outputs->mark : root->mark, "none; expected at least one output");
+    if (c->n_outputs == 0 && report_count(&ld->rep) == errors)
+        report_error(&ld->rep, outputs != NULL ? outputs->mark : root->mark,
+                     "none; expected at least one output");
     report_leave(&ld->rep, at);
 }

@@ -1,4 +1,5 @@
-/* The effective configuration as YAML: every default said, secrets masked. What is printed loads again to the same. */
+/* The effective configuration as YAML: every default said, secrets masked. What is printed loads again to the
+ * same. */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -30,7 +31,8 @@ static void put_indent(struct printer *p)
         p->error = buf_append_fill(p->out, ' ', (size_t)2 * p->indent);
 }
 
-/* ---- scalars -------------------------------------------------------------------------------------------------------- */
+/* ---- scalars
+ * -------------------------------------------------------------------------------------------------------- */
 
 /* libyaml reads these as they are; everything else of Unicode wants an escape. */
 static bool is_printable(uint32_t c)
@@ -127,10 +129,12 @@ static void put_duration(struct printer *p, int64_t ns)
 /* "key: ", at the line's start. Names that are not plainly text are quoted. */
 static void put_key(struct printer *p, struct slice key)
 {
-    bool is_plain = key.len > 0 && ((key.ptr[0] >= 'a' && key.ptr[0] <= 'z') || (key.ptr[0] >= 'A' && key.ptr[0] <= 'Z'));
+    bool is_plain =
+        key.len > 0 && ((key.ptr[0] >= 'a' && key.ptr[0] <= 'z') || (key.ptr[0] >= 'A' && key.ptr[0] <= 'Z'));
     for (size_t i = 0; i < key.len && is_plain; i++) {
         char c = key.ptr[i];
-        is_plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.';
+        is_plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+                   c == '-' || c == '.';
     }
     put_indent(p);
     if (is_plain) {
@@ -181,7 +185,9 @@ static void section_end(struct printer *p, size_t start, size_t body)
         p->out->len = start;
 }
 
-/* ---- tables --------------------------------------------------------------------------------------------------------- */
+/* ---- tables
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 static void put_templates(struct printer *p, const struct template_map *map)
 {
@@ -202,8 +208,9 @@ static void put_templates(struct printer *p, const struct template_map *map)
 /* Headers carry tokens under names of the user's choice: when in doubt a value is a secret. */
 static bool is_secret_name(struct slice name)
 {
-    static const struct slice words[] = { SLICE_INIT("auth"),   SLICE_INIT("token"),    SLICE_INIT("key"),
-                                          SLICE_INIT("secret"), SLICE_INIT("password"), SLICE_INIT("cookie"),
+    static const struct slice words[] = { SLICE_INIT("auth"),      SLICE_INIT("token"),
+                                          SLICE_INIT("key"),       SLICE_INIT("secret"),
+                                          SLICE_INIT("password"),  SLICE_INIT("cookie"),
                                           SLICE_INIT("credential") };
     for (size_t i = 0; i < ARRAY_LEN(words); i++)
         for (size_t at = 0; at + words[i].len <= name.len; at++)
@@ -255,19 +262,36 @@ static void put_value(struct printer *p, const struct setting *st, const void *a
         else
             put_text(p, *(const struct slice *)at);
         break;
-    case SETTING_BOOL: put_cstr(p, *(const bool *)at ? "true" : "false"); break;
+    case SETTING_BOOL:
+        put_cstr(p, *(const bool *)at ? "true" : "false");
+        break;
     case SETTING_INT:
         if (p->error == 0)
             p->error = buf_append_i64(p->out, *(const int64_t *)at);
         break;
-    case SETTING_SIZE: put_size(p, *(const uint64_t *)at); break;
-    case SETTING_DURATION: put_duration(p, *(const int64_t *)at); break;
-    case SETTING_ENUM: put_text(p, slice_cstr(st->choices[*(const int *)at])); break;
-    case SETTING_TEMPLATE: put_text(p, template_text(*(struct template *const *)at)); break;
-    case SETTING_TEMPLATES: put_templates(p, at); return;
-    case SETTING_STRINGS: put_list(p, *(const struct slices *)at); break;
-    case SETTING_STRING_MAP: put_pairs(p, at, st->is_secret); return;
-    case SETTING_SECTION: return; /* put_setting's */
+    case SETTING_SIZE:
+        put_size(p, *(const uint64_t *)at);
+        break;
+    case SETTING_DURATION:
+        put_duration(p, *(const int64_t *)at);
+        break;
+    case SETTING_ENUM:
+        put_text(p, slice_cstr(st->choices[*(const int *)at]));
+        break;
+    case SETTING_TEMPLATE:
+        put_text(p, template_text(*(struct template *const *)at));
+        break;
+    case SETTING_TEMPLATES:
+        put_templates(p, at);
+        return;
+    case SETTING_STRINGS:
+        put_list(p, *(const struct slices *)at);
+        break;
+    case SETTING_STRING_MAP:
+        put_pairs(p, at, st->is_secret);
+        return;
+    case SETTING_SECTION:
+        return; /* put_setting's */
     }
     put_cstr(p, "\n");
 }
@@ -309,7 +333,8 @@ static const struct setting *section_of(const struct setting *table, const char 
     return table->section;
 }
 
-/* ---- sections ------------------------------------------------------------------------------------------------------- */
+/* ---- sections
+ * ------------------------------------------------------------------------------------------------------- */
 
 /* `fields` at the top: constants in the grammar of templates, so their braces are doubled. */
 static void put_constants(struct printer *p, const struct pairs *fields)
@@ -358,9 +383,15 @@ static void put_read_from(struct printer *p, const struct conf_input *in)
 {
     put_key(p, SLICE("read_from"));
     switch (in->read_from) {
-    case READ_FROM_BEGINNING: put_cstr(p, "beginning"); break;
-    case READ_FROM_END: put_cstr(p, "end"); break;
-    case READ_FROM_AGE: put_duration(p, in->read_from_ns); break;
+    case READ_FROM_BEGINNING:
+        put_cstr(p, "beginning");
+        break;
+    case READ_FROM_END:
+        put_cstr(p, "end");
+        break;
+    case READ_FROM_AGE:
+        put_duration(p, in->read_from_ns);
+        break;
     case READ_FROM_TIME:
         if (p->error == 0)
             p->error = clock_append_rfc3339(p->out, in->read_from_ns, 9);
@@ -373,8 +404,12 @@ static void put_multiline(struct printer *p, const struct conf_input *in)
 {
     put_key(p, SLICE("multiline"));
     switch (in->multiline) {
-    case MULTILINE_AUTO: put_cstr(p, "auto"); break;
-    case MULTILINE_OFF: put_cstr(p, "off"); break;
+    case MULTILINE_AUTO:
+        put_cstr(p, "auto");
+        break;
+    case MULTILINE_OFF:
+        put_cstr(p, "off");
+        break;
     case MULTILINE_START:
         put_cstr(p, "{ start: ");
         put_text(p, in->multiline_start);

@@ -19,7 +19,8 @@ void report_file(struct report *rep, const char *file)
         rep->files[rep->n_files++] = file;
 }
 
-/* ---- path -------------------------------------------------------------------------------------------------------- */
+/* ---- path
+ * -------------------------------------------------------------------------------------------------------- */
 
 static size_t enter(struct report *rep, const char *fmt, int len, const char *ptr, size_t index)
 {
@@ -33,7 +34,8 @@ static size_t enter(struct report *rep, const char *fmt, int len, const char *pt
 
 size_t report_enter(struct report *rep, struct slice key)
 {
-    return enter(rep, rep->path_len == 0 ? "%.*s" : ".%.*s", (int)MIN(key.len, (size_t)100), key.len == 0 ? "" : key.ptr, 0);
+    return enter(rep, rep->path_len == 0 ? "%.*s" : ".%.*s", (int)MIN(key.len, (size_t)100),
+                 key.len == 0 ? "" : key.ptr, 0);
 }
 
 size_t report_enter_index(struct report *rep, size_t index)
@@ -47,15 +49,18 @@ void report_leave(struct report *rep, size_t at)
     rep->path[at] = '\0';
 }
 
-/* ---- lines ------------------------------------------------------------------------------------------------------- */
+/* ---- lines
+ * ------------------------------------------------------------------------------------------------------- */
 
-/* One line must stay one line and be UTF-8, whatever was quoted, and wherever inside a character it was cut. */
+/* One line must stay one line and be UTF-8, whatever was quoted, and wherever inside a character it was cut.
+ */
 static void tame(char *s, size_t len)
 {
     for (size_t i = 0; i < len; i++)
         if ((unsigned char)s[i] < 0x20 || s[i] == 0x7f)
             s[i] = '?';
-    for (size_t i = slice_utf8_valid(slice_of(s, len)); i < len; i += slice_utf8_valid(slice_of(s + i, len - i)))
+    for (size_t i = slice_utf8_valid(slice_of(s, len)); i < len;
+         i += slice_utf8_valid(slice_of(s + i, len - i)))
         s[i] = '?';
 }
 
@@ -83,7 +88,8 @@ static unsigned file_index(const struct report *rep, const char *file)
     return rep->n_files;
 }
 
-static bool add_line(struct report *rep, struct report_line *lines, size_t n, struct mark mark, struct slice text)
+static bool add_line(struct report *rep, struct report_line *lines, size_t n, struct mark mark,
+                     struct slice text)
 {
     if (n == REPORT_ERRORS_MAX || text.ptr == NULL)
         return false;
@@ -91,14 +97,24 @@ static bool add_line(struct report *rep, struct report_line *lines, size_t n, st
     return true;
 }
 
+static void keep_error(struct report *rep, struct mark mark, struct slice text)
+{
+    if (add_line(rep, rep->errors, rep->n_errors, mark, text))
+        rep->n_errors++;
+    else
+        rep->n_more++;
+}
+
+static void keep_warning(struct report *rep, struct mark mark, struct slice text)
+{
+    rep->n_warnings += add_line(rep, rep->warnings, rep->n_warnings, mark, text);
+}
+
 void report_error(struct report *rep, struct mark mark, const char *fmt, ...)
 {
     va_list args;
     va_start(args, fmt);
-    if (rep->n_errors < REPORT_ERRORS_MAX && add_line(rep, rep->errors, rep->n_errors, mark, sentence(rep, mark, fmt, args)))
-        rep->n_errors++;
-    else
-        rep->n_more++;
+    keep_error(rep, mark, sentence(rep, mark, fmt, args));
     va_end(args);
 }
 
@@ -106,13 +122,32 @@ void report_warning(struct report *rep, struct mark mark, const char *fmt, ...)
 {
     va_list args;
     va_start(args, fmt);
-    if (rep->n_warnings < REPORT_ERRORS_MAX &&
-        add_line(rep, rep->warnings, rep->n_warnings, mark, sentence(rep, mark, fmt, args)))
-        rep->n_warnings++;
+    keep_warning(rep, mark, sentence(rep, mark, fmt, args));
     va_end(args);
 }
 
-/* ---- output ------------------------------------------------------------------------------------------------------ */
+void report_error_at(struct report *rep, struct mark mark, const char *key, const char *fmt, ...)
+{
+    va_list args;
+    size_t at = report_enter(rep, slice_cstr(key));
+    va_start(args, fmt);
+    keep_error(rep, mark, sentence(rep, mark, fmt, args));
+    va_end(args);
+    report_leave(rep, at);
+}
+
+void report_warning_at(struct report *rep, struct mark mark, const char *key, const char *fmt, ...)
+{
+    va_list args;
+    size_t at = report_enter(rep, slice_cstr(key));
+    va_start(args, fmt);
+    keep_warning(rep, mark, sentence(rep, mark, fmt, args));
+    va_end(args);
+    report_leave(rep, at);
+}
+
+/* ---- output
+ * ------------------------------------------------------------------------------------------------------ */
 
 static bool is_before(const struct report_line *a, const struct report_line *b)
 {

@@ -16,7 +16,7 @@
 #include "agent/base/setting.h"
 
 struct mark {
-    const char *file; /* NULL: no place, such as a default's */
+    const char *file;   /* NULL: no place, such as a default's */
     uint32_t line, col; /* from 1; 0: the whole file */
 };
 
@@ -45,13 +45,25 @@ NODISCARD int report_init(struct report *rep, struct arena *arena);
 /* Errors are listed by file in this order, then by line. */
 void report_file(struct report *rep, const char *file);
 
-/* The path grows and shrinks as sections are entered: size_t at = report_enter(...); … report_leave(rep, at). */
+/* The path grows and shrinks as sections are entered: size_t at = report_enter(...); … report_leave(rep, at).
+ */
 size_t report_enter(struct report *rep, struct slice key);
 size_t report_enter_index(struct report *rep, size_t index);
 void report_leave(struct report *rep, size_t at);
 
 void report_error(struct report *rep, struct mark mark, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void report_warning(struct report *rep, struct mark mark, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* The same for a key below the path: "auth.basic". */
+void report_error_at(struct report *rep, struct mark mark, const char *key, const char *fmt, ...)
+    PRINTF_LIKE(4, 5);
+void report_warning_at(struct report *rep, struct mark mark, const char *key, const char *fmt, ...)
+    PRINTF_LIKE(4, 5);
+
+/* How many errors there are by now: has a section added some? */
+static inline size_t report_count(const struct report *rep)
+{
+    return rep->n_errors + rep->n_more;
+}
 
 /* All errors, sorted by file and line, newline-separated. What does not fit in out is left away. */
 void report_write(struct report *rep, struct buf *out);

@@ -9,57 +9,92 @@
 #include "conf/size.h"
 
 static const struct setting admin_settings[] = {
-    { .key = "listen", .type = SETTING_STRING, .offset = offsetof(struct conf, admin_listen), .def = "\"127.0.0.1:9746\"",
+    { .key = "listen",
+      .type = SETTING_STRING,
+      .offset = offsetof(struct conf, admin_listen),
+      .def = "\"127.0.0.1:9746\"",
       .help = "Address and port of metrics, health and status; off for none. On Kubernetes \":9746\"." },
     SETTING_END,
 };
 
 static const struct setting held_settings[] = {
-    { .key = "max_bytes", .type = SETTING_SIZE, .offset = offsetof(struct conf, held_max_bytes), .def = "2GiB",
+    { .key = "max_bytes",
+      .type = SETTING_SIZE,
+      .offset = offsetof(struct conf, held_max_bytes),
+      .def = "2GiB",
       .help = "Bytes of deleted files that are held open for a blocked output before the oldest is let go." },
     SETTING_END,
 };
 
 static const struct setting limits_settings[] = {
-    { .key = "memory", .type = SETTING_SIZE, .offset = offsetof(struct conf, memory_bytes), .def = "32MiB",
-      .min = 8 << 20, .help = "Memory that open batches may take together." },
+    { .key = "memory",
+      .type = SETTING_SIZE,
+      .offset = offsetof(struct conf, memory_bytes),
+      .def = "32MiB",
+      .min = 8 << 20,
+      .help = "Memory that open batches may take together." },
     { .key = "held", .type = SETTING_SECTION, .section = held_settings, .help = "Deleted files held open." },
     SETTING_END,
 };
 
 static const struct setting tenants_settings[] = {
-    { .key = "allow", .type = SETTING_STRINGS, .offset = offsetof(struct conf, tenants_allow), .def = "[\"*\"]",
+    { .key = "allow",
+      .type = SETTING_STRINGS,
+      .offset = offsetof(struct conf, tenants_allow),
+      .def = "[\"*\"]",
       .help = "Globs of tenant names; what is not allowed goes to `other`." },
-    { .key = "other", .type = SETTING_STRING, .offset = offsetof(struct conf, tenants_other), .def = "unassigned",
+    { .key = "other",
+      .type = SETTING_STRING,
+      .offset = offsetof(struct conf, tenants_other),
+      .def = "unassigned",
       .help = "The tenant of what is not allowed, empty, too long, or beyond `max`." },
     SETTING_END,
 };
 
 const struct setting root_settings[] = {
-    { .key = "state_dir", .type = SETTING_STRING, .offset = offsetof(struct conf, state_dir),
-      .def = "/var/lib/tailrace", .help = "Queues, positions and archives' state; owned by one agent." },
+    { .key = "state_dir",
+      .type = SETTING_STRING,
+      .offset = offsetof(struct conf, state_dir),
+      .def = "/var/lib/tailrace",
+      .help = "Queues, positions and archives' state; owned by one agent." },
     { .key = "admin", .type = SETTING_SECTION, .section = admin_settings, .help = "The admin endpoint." },
     { .key = "limits", .type = SETTING_SECTION, .section = limits_settings, .help = "Bounds." },
-    { .key = "tenants", .type = SETTING_SECTION, .section = tenants_settings, .help = "Which tenants there are." },
+    { .key = "tenants",
+      .type = SETTING_SECTION,
+      .section = tenants_settings,
+      .help = "Which tenants there are." },
     SETTING_END,
 };
 
 /* The same sections again, for keys whose values are kept elsewhere first. */
 static const struct setting limits_raw_settings[] = {
-    { .key = "min_free", .type = SETTING_STRING, .offset = offsetof(struct root_raw, min_free), .def = "512MiB",
+    { .key = "min_free",
+      .type = SETTING_STRING,
+      .offset = offsetof(struct root_raw, min_free),
+      .def = "512MiB",
       .help = "Free space of the state's disk, bytes or percent, below which held files are let go." },
     SETTING_END,
 };
 
 static const struct setting tenants_raw_settings[] = {
-    { .key = "max", .type = SETTING_INT, .offset = offsetof(struct root_raw, tenants_max), .def = "1000", .min = 1,
-      .max = 100000, .help = "Distinct tenants at a time; later ones go to `other`, counted." },
+    { .key = "max",
+      .type = SETTING_INT,
+      .offset = offsetof(struct root_raw, tenants_max),
+      .def = "1000",
+      .min = 1,
+      .max = 100000,
+      .help = "Distinct tenants at a time; later ones go to `other`, counted." },
     SETTING_END,
 };
 
 static const struct setting metrics_settings[] = {
-    { .key = "max_tenants", .type = SETTING_INT, .offset = offsetof(struct root_raw, metrics_max_tenants), .def = "100",
-      .min = 1, .max = 10000, .help = "Tenants with metrics of their own; the rest is summed up as _other." },
+    { .key = "max_tenants",
+      .type = SETTING_INT,
+      .offset = offsetof(struct root_raw, metrics_max_tenants),
+      .def = "100",
+      .min = 1,
+      .max = 10000,
+      .help = "Tenants with metrics of their own; the rest is summed up as _other." },
     SETTING_END,
 };
 
@@ -70,7 +105,8 @@ const struct setting root_raw_settings[] = {
     SETTING_END,
 };
 
-/* ---- sections whose keys stand in two tables ----------------------------------------------------------------------- */
+/* ---- sections whose keys stand in two tables
+ * ----------------------------------------------------------------------- */
 
 static const struct setting *section_of(const struct setting *table, struct slice key)
 {
@@ -97,7 +133,8 @@ static void apply_root_section(struct loader *ld, const struct node *root, struc
     report_leave(&ld->rep, at);
 }
 
-/* ---- checks -------------------------------------------------------------------------------------------------------- */
+/* ---- checks
+ * -------------------------------------------------------------------------------------------------------- */
 
 /* The place of a key that may not be there: then of the whole. */
 static struct mark mark_of(const struct node *root, struct slice section, struct slice key)
@@ -145,8 +182,10 @@ static void check_listen(struct loader *ld, const struct node *root)
         return;
     }
     if (listen->len > 0 && (!is_port || !is_address(host)))
-        report_error(&ld->rep, mark, "admin.listen: \"%.*s\" is not an address; expected 127.0.0.1:9746, :9746, [::1]:9746 "
-                     "or off", QUOTED(*listen));
+        report_error_at(&ld->rep, mark, "admin.listen",
+                        "\"%.*s\" is not an address; expected 127.0.0.1:9746, :9746, [::1]:9746 "
+                        "or off",
+                        QUOTED(*listen));
 }
 
 static void check_min_free(struct loader *ld, const struct node *root)
@@ -154,11 +193,12 @@ static void check_min_free(struct loader *ld, const struct node *root)
     struct slice text = ld->own->root.min_free;
     struct conf_size_or_percent *out = &ld->conf->min_free;
     bool is_percent = slice_ends(text, SLICE("%"));
-    bool good = is_percent ? percent_parse(text, &out->percent) && out->percent < 100 : size_parse(text, &out->bytes);
+    bool good =
+        is_percent ? percent_parse(text, &out->percent) && out->percent < 100 : size_parse(text, &out->bytes);
     if (!good && ld->failed == 0 && text.ptr != NULL)
-        report_error(&ld->rep, mark_of(root, SLICE("limits"), SLICE("min_free")),
-                     "limits.min_free: \"%.*s\" is neither a size, such as 512MiB, nor a percentage, such as 15%%",
-                     QUOTED(text));
+        report_error_at(&ld->rep, mark_of(root, SLICE("limits"), SLICE("min_free")), "limits.min_free",
+                        "\"%.*s\" is neither a size, such as 512MiB, nor a percentage, such as 15%%",
+                        QUOTED(text));
 }
 
 static void check_tenants(struct loader *ld, const struct node *root)
@@ -174,16 +214,20 @@ static void check_state_dir(struct loader *ld, const struct node *root)
 {
     struct slice dir = ld->conf->state_dir;
     if (dir.ptr != NULL && (dir.len == 0 || dir.len > PATH_MAX / 2))
-        report_error(&ld->rep, mark_of(root, SLICE("state_dir"), SLICE("")), "state_dir: expected the path of a folder");
+        report_error_at(&ld->rep, mark_of(root, SLICE("state_dir"), SLICE("")), "state_dir",
+                        "expected the path of a folder");
 }
 
-/* ---- fields and names ---------------------------------------------------------------------------------------------- */
+/* ---- fields and names
+ * ---------------------------------------------------------------------------------------------- */
 
 bool field_is_settable(struct slice name)
 {
-    static const struct slice names[] = { SLICE_INIT("pod"),      SLICE_INIT("namespace"), SLICE_INIT("container"),
-                                          SLICE_INIT("service"),  SLICE_INIT("node"),      SLICE_INIT("host"),
-                                          SLICE_INIT("workload"), SLICE_INIT("cluster"),   SLICE_INIT("uid") };
+    static const struct slice names[] = { SLICE_INIT("pod"),       SLICE_INIT("namespace"),
+                                          SLICE_INIT("container"), SLICE_INIT("service"),
+                                          SLICE_INIT("node"),      SLICE_INIT("host"),
+                                          SLICE_INIT("workload"),  SLICE_INIT("cluster"),
+                                          SLICE_INIT("uid") };
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         if (slice_eq(name, names[i]))
             return true;
@@ -192,8 +236,8 @@ bool field_is_settable(struct slice name)
 
 bool field_is_reserved(struct slice name)
 {
-    static const struct slice names[] = { SLICE_INIT("input"),  SLICE_INIT("file"),  SLICE_INIT("file_stem"),
-                                          SLICE_INIT("stream"), SLICE_INIT("level"), SLICE_INIT("module"),
+    static const struct slice names[] = { SLICE_INIT("input"),  SLICE_INIT("file"),   SLICE_INIT("file_stem"),
+                                          SLICE_INIT("stream"), SLICE_INIT("level"),  SLICE_INIT("module"),
                                           SLICE_INIT("tenant"), SLICE_INIT("message") };
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         if (slice_eq(name, names[i]))
@@ -257,7 +301,10 @@ void root_apply(struct loader *ld, const struct node *root)
 {
     struct conf *c = ld->conf;
     static const struct setting only_state_dir[] = {
-        { .key = "state_dir", .type = SETTING_STRING, .offset = offsetof(struct conf, state_dir), .def = "/var/lib/tailrace" },
+        { .key = "state_dir",
+          .type = SETTING_STRING,
+          .offset = offsetof(struct conf, state_dir),
+          .def = "/var/lib/tailrace" },
         SETTING_END,
     };
     apply_table(ld, only_state_dir, root, c);

@@ -4,8 +4,8 @@
 #include "agent/base/suggest.h"
 #include "conf/apply.h"
 
-static const struct slice known[] = { SLICE_INIT("match"), SLICE_INIT("to"), SLICE_INIT("levels"), SLICE_INIT("drop"),
-                                      SLICE_INIT("continue") };
+static const struct slice known[] = { SLICE_INIT("match"), SLICE_INIT("to"), SLICE_INIT("levels"),
+                                      SLICE_INIT("drop"), SLICE_INIT("continue") };
 
 /* The bit of an output; 0: reported. */
 static uint32_t output_bit(struct loader *ld, const struct node *n, struct slice name)
@@ -85,18 +85,22 @@ static void warn_of_gaps(struct loader *ld, const struct node *routes)
     for (size_t i = 0; i < c->n_routes; i++) {
         size_t at = report_enter_index(&ld->rep, i);
         if (is_closed)
-            report_warning(&ld->rep, routes->items[i]->mark, "is never reached: a route above it takes every record");
+            report_warning(&ld->rep, routes->items[i]->mark,
+                           "is never reached: a route above it takes every record");
         report_leave(&ld->rep, at);
         fed |= is_closed ? 0 : c->routes[i].outputs;
         is_closed |= c->routes[i].match == NULL && !c->routes[i].is_continue;
     }
     const struct conf_route *last = &c->routes[c->n_routes - 1];
     if (!is_closed && last->match != NULL)
-        report_warning(&ld->rep, routes->items[c->n_routes - 1]->mark, "records that match none of the %zu routes are "
-                       "discarded (counted as unrouted); end with a route without match", c->n_routes);
+        report_warning(&ld->rep, routes->items[c->n_routes - 1]->mark,
+                       "records that match none of the %zu routes are "
+                       "discarded (counted as unrouted); end with a route without match",
+                       c->n_routes);
     for (size_t i = 0; i < c->n_outputs; i++)
         if ((fed & UINT32_C(1) << i) == 0)
-            report_warning(&ld->rep, routes->mark, "no route leads to the output \"%.*s\"", QUOTED(c->outputs[i].name));
+            report_warning(&ld->rep, routes->mark, "no route leads to the output \"%.*s\"",
+                           QUOTED(c->outputs[i].name));
 }
 
 static void send_all_to_all(struct loader *ld)
@@ -119,7 +123,7 @@ void routes_apply(struct loader *ld, const struct node *root)
         return;
     }
     size_t at = report_enter(&ld->rep, SLICE("routes"));
-    size_t errors = ld->rep.n_errors;
+    size_t errors = report_count(&ld->rep);
     if (routes->kind != NODE_LIST && !routes->is_bad)
         report_error(&ld->rep, routes->mark, "expected a list of { match, to }, found %s", node_what(routes));
     else if (routes->n > ROUTES_MAX)
@@ -131,7 +135,7 @@ void routes_apply(struct loader *ld, const struct node *root)
         apply_route(ld, routes->items[i], &c->routes[c->n_routes++]);
         report_leave(&ld->rep, in);
     }
-    if (ld->rep.n_errors == errors && c->n_routes > 0)
+    if (report_count(&ld->rep) == errors && c->n_routes > 0)
         warn_of_gaps(ld, routes);
     report_leave(&ld->rep, at);
 }

@@ -8,13 +8,20 @@ struct unit {
 };
 
 static const struct unit size_units[] = {
-    { SLICE_INIT("TiB"), UINT64_C(1) << 40 }, { SLICE_INIT("GiB"), 1 << 30 },
-    { SLICE_INIT("MiB"), 1 << 20 },           { SLICE_INIT("KiB"), 1 << 10 },
-    { SLICE_INIT("Ti"), UINT64_C(1) << 40 },  { SLICE_INIT("Gi"), 1 << 30 },
-    { SLICE_INIT("Mi"), 1 << 20 },            { SLICE_INIT("Ki"), 1 << 10 },
-    { SLICE_INIT("TB"), 1000000000000 },      { SLICE_INIT("GB"), 1000000000 },
-    { SLICE_INIT("MB"), 1000000 },            { SLICE_INIT("kB"), 1000 },
-    { SLICE_INIT("KB"), 1000 },               { SLICE_INIT("B"), 1 },
+    { SLICE_INIT("TiB"), UINT64_C(1) << 40 },
+    { SLICE_INIT("GiB"), 1 << 30 },
+    { SLICE_INIT("MiB"), 1 << 20 },
+    { SLICE_INIT("KiB"), 1 << 10 },
+    { SLICE_INIT("Ti"), UINT64_C(1) << 40 },
+    { SLICE_INIT("Gi"), 1 << 30 },
+    { SLICE_INIT("Mi"), 1 << 20 },
+    { SLICE_INIT("Ki"), 1 << 10 },
+    { SLICE_INIT("TB"), 1000000000000 },
+    { SLICE_INIT("GB"), 1000000000 },
+    { SLICE_INIT("MB"), 1000000 },
+    { SLICE_INIT("kB"), 1000 },
+    { SLICE_INIT("KB"), 1000 },
+    { SLICE_INIT("B"), 1 },
     { SLICE_INIT(""), 1 },
 };
 #define SIZE_UNITS_PRINTED 4
@@ -64,7 +71,8 @@ static bool take_number(struct slice *s, uint64_t *ret_whole, uint64_t *ret_bill
 
 static bool scale(uint64_t whole, uint64_t billionths, uint64_t factor, uint64_t *ret_value)
 {
-    unsigned __int128 v = (unsigned __int128)whole * factor + (unsigned __int128)billionths * factor / 1000000000u;
+    unsigned __int128 v =
+        (unsigned __int128)whole * factor + (unsigned __int128)billionths * factor / 1000000000u;
     if (v > INT64_MAX)
         return false;
     *ret_value = (uint64_t)v;
@@ -122,7 +130,8 @@ bool percent_parse(struct slice text, unsigned *ret_percent)
     return true;
 }
 
-/* ---- points in time ---------------------------------------------------------------------------------------------- */
+/* ---- points in time
+ * ---------------------------------------------------------------------------------------------- */
 
 static bool take_fixed(struct slice *s, size_t digits, unsigned max, unsigned *ret_value)
 {
@@ -171,7 +180,8 @@ static bool take_clock(struct slice *s, int64_t *ret_ns)
         if (s->len > 0 && s->ptr[0] == '.') {
             struct slice fake = *s; /* ".5" without its whole number */
             uint64_t scale_by = 100000000;
-            for (fake = slice_from(fake, 1); fake.len > 0 && is_digit(fake.ptr[0]); fake = slice_from(fake, 1)) {
+            for (fake = slice_from(fake, 1); fake.len > 0 && is_digit(fake.ptr[0]);
+                 fake = slice_from(fake, 1)) {
                 billionths += (uint64_t)(fake.ptr[0] - '0') * scale_by;
                 scale_by /= 10;
             }
@@ -191,7 +201,8 @@ bool wall_time_parse(struct slice text, int64_t *ret_wall_ns)
         !take_char(&text, '-') || !take_fixed(&text, 2, 31, &day))
         return false;
     bool is_leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-    if (year < 1970 || month == 0 || day == 0 || day > month_days[month - 1] || (month == 2 && day == 29 && !is_leap))
+    if (year < 1970 || month == 0 || day == 0 || day > month_days[month - 1] ||
+        (month == 2 && day == 29 && !is_leap))
         return false;
     if (text.len > 0) {
         if (!take_char(&text, 'T') && !take_char(&text, 't') && !take_char(&text, ' '))
@@ -204,7 +215,8 @@ bool wall_time_parse(struct slice text, int64_t *ret_wall_ns)
     return true;
 }
 
-/* ---- and back ---------------------------------------------------------------------------------------------------- */
+/* ---- and back
+ * ---------------------------------------------------------------------------------------------------- */
 
 static int append_exact(struct buf *b, uint64_t value, const struct unit *units, size_t n)
 {

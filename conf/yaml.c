@@ -40,9 +40,12 @@ bool node_is_null(const struct node *n)
 const char *node_what(const struct node *n)
 {
     switch (n->kind) {
-    case NODE_MAP: return "a map";
-    case NODE_LIST: return "a list";
-    case NODE_SCALAR: break;
+    case NODE_MAP:
+        return "a map";
+    case NODE_LIST:
+        return "a list";
+    case NODE_SCALAR:
+        break;
     }
     return node_is_null(n) ? "nothing" : "text";
 }
@@ -58,7 +61,8 @@ static int no_memory(struct source *s)
     return -ENOMEM;
 }
 
-/* ---- syntax errors ----------------------------------------------------------------------------------------------- */
+/* ---- syntax errors
+ * ----------------------------------------------------------------------------------------------- */
 
 /* The reader's errors have a byte offset and no mark. */
 static struct mark mark_at(const struct source *s, size_t offset)
@@ -92,7 +96,8 @@ static const char *syntax_hint(const struct source *s)
         return "; a value that begins with { must be in quotes";
     if (slice_find_byte(here, '\t') >= 0)
         return "; a tab cannot indent";
-    if (slice_find(here, SLICE(": *")) >= 0 || slice_find(here, SLICE("- *")) >= 0 || slice_find(here, SLICE(": %")) >= 0)
+    if (slice_find(here, SLICE(": *")) >= 0 || slice_find(here, SLICE("- *")) >= 0 ||
+        slice_find(here, SLICE(": %")) >= 0)
         return "; a value that begins with * or % must be in quotes";
     return "";
 }
@@ -104,12 +109,13 @@ static int syntax_error(struct source *s)
     if (p->error == YAML_MEMORY_ERROR)
         return no_memory(s);
     if (p->error == YAML_READER_ERROR) {
-        report_error(s->rep, mark_at(s, p->problem_offset), "not valid YAML: %s (byte %zu)", problem, p->problem_offset);
+        report_error(s->rep, mark_at(s, p->problem_offset), "not valid YAML: %s (byte %zu)", problem,
+                     p->problem_offset);
         return -EINVAL;
     }
     if (p->context != NULL && p->context_mark.line != p->problem_mark.line)
-        report_error(s->rep, mark_of(s, &p->problem_mark), "not valid YAML: %s, %s that begins in line %zu%s", problem,
-                     p->context, p->context_mark.line + 1, syntax_hint(s));
+        report_error(s->rep, mark_of(s, &p->problem_mark), "not valid YAML: %s, %s that begins in line %zu%s",
+                     problem, p->context, p->context_mark.line + 1, syntax_hint(s));
     else
         report_error(s->rep, mark_of(s, &p->problem_mark), "not valid YAML: %s%s%s%s", problem,
                      p->context == NULL ? "" : ", ", p->context == NULL ? "" : p->context, syntax_hint(s));
@@ -121,7 +127,8 @@ static int next_event(struct source *s, yaml_event_t *ret_event)
     return yaml_parser_parse(&s->parser, ret_event) ? 0 : syntax_error(s);
 }
 
-/* ---- variables --------------------------------------------------------------------------------------------------- */
+/* ---- variables
+ * --------------------------------------------------------------------------------------------------- */
 
 static bool is_name(struct slice s)
 {
@@ -141,7 +148,8 @@ static struct slice expand_one(struct source *s, const struct node *n, struct sl
     struct slice name = sep < 0 ? body : slice_first(body, (size_t)sep);
     char key[256];
     if (!is_name(name) || name.len >= sizeof(key)) {
-        report_error(s->rep, n->mark, "\"${%.*s}\" is not a variable; expected ${NAME} or ${NAME:-default} ($$ is a dollar)",
+        report_error(s->rep, n->mark,
+                     "\"${%.*s}\" is not a variable; expected ${NAME} or ${NAME:-default} ($$ is a dollar)",
                      QUOTED(body));
         return (struct slice){ 0 };
     }
@@ -174,14 +182,16 @@ static int expand_into(struct source *s, struct node *n, struct buf *out)
         if (r < 0 || rest.len == 0)
             return r;
 
-        struct slice value = SLICE("$"); /* a lone dollar stands for itself: regular expressions end with one */
+        struct slice value =
+            SLICE("$"); /* a lone dollar stands for itself: regular expressions end with one */
         size_t used = 1;
         if (rest.len > 1 && rest.ptr[1] == '$') {
             used = 2;
         } else if (rest.len > 1 && rest.ptr[1] == '{') {
             ptrdiff_t close = slice_find_byte(rest, '}');
             if (close < 0) {
-                report_error(s->rep, n->mark, "\"%.*s\" is not closed: a } is missing ($$ is a dollar)", QUOTED(rest));
+                report_error(s->rep, n->mark, "\"%.*s\" is not closed: a } is missing ($$ is a dollar)",
+                             QUOTED(rest));
                 n->is_bad = true;
                 return 0;
             }
@@ -205,7 +215,8 @@ static int expand(struct source *s, struct node *n)
     buf_init(&out, YAML_EXPANDED_MAX);
     int r = expand_into(s, n, &out);
     if (r == -ENOBUFS) {
-        report_error(s->rep, n->mark, "the text is longer than %zu bytes with its variables expanded", YAML_EXPANDED_MAX);
+        report_error(s->rep, n->mark, "the text is longer than %zu bytes with its variables expanded",
+                     YAML_EXPANDED_MAX);
         n->is_bad = true;
         return 0;
     }
@@ -216,15 +227,18 @@ static int expand(struct source *s, struct node *n)
     return n->text.ptr == NULL ? no_memory(s) : 0;
 }
 
-/* ---- nodes ------------------------------------------------------------------------------------------------------- */
+/* ---- nodes
+ * ------------------------------------------------------------------------------------------------------- */
 
-/* Counts what the tree would weigh if aliases were copies: a few lines of aliases of aliases must not cost hours. */
+/* Counts what the tree would weigh if aliases were copies: a few lines of aliases of aliases must not cost
+ * hours. */
 static int add_weight(struct source *s, size_t weight, struct mark mark)
 {
     s->weight += weight;
     if (s->weight <= YAML_NODES_MAX)
         return 0;
-    report_error(s->rep, mark, "more than %d values, aliases counted: this is not a configuration", YAML_NODES_MAX);
+    report_error(s->rep, mark, "more than %d values, aliases counted: this is not a configuration",
+                 YAML_NODES_MAX);
     return -EINVAL;
 }
 
@@ -277,7 +291,9 @@ static int parse_alias(struct source *s, const yaml_event_t *event, unsigned dep
     while (a != NULL && strcmp(a->name, name) != 0)
         a = a->next;
     if (a == NULL)
-        report_error(s->rep, mark, "the alias *%.100s names no anchor above it; text that begins with * must be in quotes", name);
+        report_error(s->rep, mark,
+                     "the alias *%.100s names no anchor above it; text that begins with * must be in quotes",
+                     name);
     else if (a->is_open)
         report_error(s->rep, mark, "the alias *%.100s stands inside of what it names", name);
     if (a == NULL || a->is_open)
@@ -311,7 +327,8 @@ static int parse_scalar(struct source *s, const yaml_event_t *event, struct node
     return 0;
 }
 
-static int parse_node(struct source *s, const yaml_event_t *event, unsigned depth, bool is_key, struct node **ret_node);
+static int parse_node(struct source *s, const yaml_event_t *event, unsigned depth, bool is_key,
+                      struct node **ret_node);
 
 /* Growing arrays in the arena: doubled, so at most twice the memory stays behind. */
 static void *grow(struct source *s, void *old, size_t n, size_t size)
@@ -385,7 +402,8 @@ static int merge_bases(struct source *s, struct node *map, const struct node *ba
 static bool check_key(struct source *s, const struct node *map, const struct node *key)
 {
     if (key->kind != NODE_SCALAR) {
-        report_error(s->rep, key->mark, "a key must be text, not %s; text that begins with { or [ must be in quotes",
+        report_error(s->rep, key->mark,
+                     "a key must be text, not %s; text that begins with { or [ must be in quotes",
                      node_what(key));
         return false;
     }
@@ -395,8 +413,8 @@ static bool check_key(struct source *s, const struct node *map, const struct nod
     }
     const struct member *twin = find_member(map, key->text);
     if (twin != NULL) {
-        report_error(s->rep, key->mark, "the key \"%.*s\" stands here a second time, first in line %u", QUOTED(key->text),
-                     twin->mark.line);
+        report_error(s->rep, key->mark, "the key \"%.*s\" stands here a second time, first in line %u",
+                     QUOTED(key->text), twin->mark.line);
         return false;
     }
     return !key->is_bad;
@@ -465,7 +483,8 @@ static int parse_list(struct source *s, struct node *list, unsigned depth)
     }
 }
 
-static int parse_collection(struct source *s, const yaml_event_t *event, unsigned depth, struct node **ret_node)
+static int parse_collection(struct source *s, const yaml_event_t *event, unsigned depth,
+                            struct node **ret_node)
 {
     bool is_map = event->type == YAML_MAPPING_START_EVENT;
     struct node *n = NULL;
@@ -474,7 +493,8 @@ static int parse_collection(struct source *s, const yaml_event_t *event, unsigne
     if (r == 0)
         r = check_depth(s, depth, n->mark);
     if (r == 0)
-        r = anchor_add(s, is_map ? event->data.mapping_start.anchor : event->data.sequence_start.anchor, n, &a);
+        r = anchor_add(s, is_map ? event->data.mapping_start.anchor : event->data.sequence_start.anchor, n,
+                       &a);
     if (r == 0)
         r = is_map ? parse_map(s, n, depth) : parse_list(s, n, depth);
     if (r == 0 && a != NULL)
@@ -484,7 +504,8 @@ static int parse_collection(struct source *s, const yaml_event_t *event, unsigne
 }
 
 /* Recursion is bounded by YAML_DEPTH_MAX. */
-static int parse_node(struct source *s, const yaml_event_t *event, unsigned depth, bool is_key, struct node **ret_node)
+static int parse_node(struct source *s, const yaml_event_t *event, unsigned depth, bool is_key,
+                      struct node **ret_node)
 {
     if (event->type == YAML_ALIAS_EVENT)
         return parse_alias(s, event, depth, ret_node);
@@ -502,7 +523,8 @@ static int parse_node(struct source *s, const yaml_event_t *event, unsigned dept
     return r;
 }
 
-/* ---- documents --------------------------------------------------------------------------------------------------- */
+/* ---- documents
+ * --------------------------------------------------------------------------------------------------- */
 
 /* Events before and between documents. At the end of the stream *ret_event is a stream end. */
 static int next_document(struct source *s, yaml_event_t *ret_event)
@@ -511,7 +533,8 @@ static int next_document(struct source *s, yaml_event_t *ret_event)
         int r = next_event(s, ret_event);
         if (r < 0 || ret_event->type == YAML_STREAM_END_EVENT)
             return r;
-        bool is_node = ret_event->type != YAML_STREAM_START_EVENT && ret_event->type != YAML_DOCUMENT_START_EVENT &&
+        bool is_node = ret_event->type != YAML_STREAM_START_EVENT &&
+                       ret_event->type != YAML_DOCUMENT_START_EVENT &&
                        ret_event->type != YAML_DOCUMENT_END_EVENT;
         if (is_node)
             return 0;
@@ -536,7 +559,8 @@ static int parse_stream(struct source *s, struct node **ret_root)
     if (r < 0)
         return r;
     if (event.type != YAML_STREAM_END_EVENT) {
-        report_error(s->rep, mark_of(s, &event.start_mark), "a second document begins; expected one in a file");
+        report_error(s->rep, mark_of(s, &event.start_mark),
+                     "a second document begins; expected one in a file");
         r = -EINVAL;
     }
     yaml_event_delete(&event);
@@ -546,9 +570,12 @@ static int parse_stream(struct source *s, struct node **ret_root)
 int yaml_parse(struct report *rep, const char *file, struct slice text, yaml_env_fn *env, uint64_t *hash,
                struct node **ret_root)
 {
-    struct source s = { .rep = rep, .arena = rep->arena, .file = file, .text = text, .env = env, .hash = hash };
+    struct source s = {
+        .rep = rep, .arena = rep->arena, .file = file, .text = text, .env = env, .hash = hash
+    };
     if (text.len > YAML_BYTES_MAX) {
-        report_error(rep, (struct mark){ file, 0, 0 }, "larger than %zu bytes: this is not a configuration", YAML_BYTES_MAX);
+        report_error(rep, (struct mark){ file, 0, 0 }, "larger than %zu bytes: this is not a configuration",
+                     YAML_BYTES_MAX);
         return -EINVAL;
     }
     struct node *root = arena_alloc(s.arena, sizeof(*root));

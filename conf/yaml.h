@@ -1,11 +1,13 @@
 /*
- * yaml.h - one YAML document -> a tree of nodes that know their line and column. The only file that knows libyaml.
+ * yaml.h - one YAML document -> a tree of nodes that know their line and column. The only file that knows
+ * libyaml.
  *
- * ${VAR}, ${VAR:-default} and $$ are expanded in scalar values, after parsing, so a variable cannot change the shape
- * of the document. Aliases share the node they name; merge keys (<<) are resolved here. Everything is bounded: bytes,
- * depth, nodes with aliases counted as often as they stand, keys of one map.
+ * ${VAR}, ${VAR:-default} and $$ are expanded in scalar values, after parsing, so a variable cannot change
+ * the shape of the document. Aliases share the node they name; merge keys (<<) are resolved here. Everything
+ * is bounded: bytes, depth, nodes with aliases counted as often as they stand, keys of one map.
  *
- * Errors: reported with their place; duplicate keys, undefined variables and odd keys do not stop the reading.
+ * Errors: reported with their place; duplicate keys, undefined variables and odd keys do not stop the
+ * reading.
  */
 #ifndef TAILRACE_CONF_YAML_H
 #define TAILRACE_CONF_YAML_H
@@ -38,18 +40,18 @@ struct node {
     struct member *members; /* NODE_MAP, in the order of the file */
     struct node **items;    /* NODE_LIST */
     size_t n;
-    size_t weight;          /* nodes below and itself, aliases counted each time */
+    size_t weight; /* nodes below and itself, aliases counted each time */
     unsigned height;
 };
 
 /* Where the variables come from: getenv-like. */
 typedef const char *yaml_env_fn(const char *name);
 
-/* 0 with the root (an empty document is an empty map); -EINVAL when something was reported that stops the reading;
- * -ENOMEM. file must live as long as the arena. hash is folded with the values of all variables that were expanded.
- * env NULL: nothing is expanded. */
-NODISCARD int yaml_parse(struct report *rep, const char *file, struct slice text, yaml_env_fn *env, uint64_t *hash,
-                         struct node **ret_root);
+/* 0 with the root (an empty document is an empty map); -EINVAL when something was reported that stops the
+ * reading; -ENOMEM. file must live as long as the arena. hash is folded with the values of all variables that
+ * were expanded. env NULL: nothing is expanded. */
+NODISCARD int yaml_parse(struct report *rep, const char *file, struct slice text, yaml_env_fn *env,
+                         uint64_t *hash, struct node **ret_root);
 
 /* The member's value, or NULL. */
 struct node *node_get(const struct node *map, struct slice key);

@@ -6,7 +6,7 @@ set -eu
 build="gcc make pkg-config libc6-dev libyajl-dev zlib1g-dev libdeflate-dev libsnappy-dev libcurl4-openssl-dev libssl-dev
 libyaml-dev libmicrohttpd-dev"
 tests="libcmocka-dev python3 python3-pytest curl jq openssl logrotate strace valgrind prometheus rsyslog
-rsyslog-elasticsearch clang clang-format clang-tidy systemd maven openjdk-17-jdk-headless golang-go python3-venv git
+rsyslog-elasticsearch clang clang-format clang-tidy systemd maven openjdk-17-jdk-headless golang-go cargo python3-venv git
 ca-certificates faketime"
 
 case "${1:-test}" in
@@ -18,6 +18,7 @@ esac
 have_tool() { # packages whose work another installation on PATH already does
     case "$1" in
     golang-go) command -v go ;;
+    cargo) command -v cargo ;;
     maven) command -v mvn ;;
     openjdk-17-jdk-headless) command -v javac ;;
     git) command -v git ;;

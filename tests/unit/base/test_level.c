@@ -1,8 +1,7 @@
 /*
- * Goal: loggers' level words and numbers, and level directives that decide as tracing-subscriber's EnvFilter does
- * wherever one of them covers the module.
- * Method: tables; and, when TAILRACE_LEVELS_CRATE names the program of tests/levels-crate, random specs whose every
- * decision is compared with the crate's own.
+ * Goal: loggers' level words and numbers, and level directives that decide as tracing-subscriber's EnvFilter
+ * does wherever one of them covers the module. Method: tables; and, when TAILRACE_LEVELS_CRATE names the
+ * program of tests/levels-crate, random specs whose every decision is compared with the crate's own.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -23,21 +22,51 @@ static void names(void **state)
         const char *name;
         enum level want;
     } cases[] = {
-        { "trace", LEVEL_TRACE },      { "TRACE", LEVEL_TRACE },     { "Verbose", LEVEL_TRACE },
-        { "fine", LEVEL_TRACE },       { "FINEST", LEVEL_TRACE },    { "debug", LEVEL_DEBUG },
-        { "DEBUG-4", LEVEL_TRACE },    { "DEBUG+2", LEVEL_DEBUG },   { "Info", LEVEL_INFO },
-        { "INFO+2", LEVEL_INFO },      { "INFO-1", LEVEL_DEBUG },    { "Information", LEVEL_INFO },
-        { "notice", LEVEL_INFO },      { "DEFAULT", LEVEL_INFO },    { "WARN", LEVEL_WARN },
-        { "warning", LEVEL_WARN },     { "WARN+3", LEVEL_WARN },     { "ERROR", LEVEL_ERROR },
-        { "err", LEVEL_ERROR },        { "SEVERE", LEVEL_ERROR },    { "ERROR+4", LEVEL_FATAL },
-        { "fatal", LEVEL_FATAL },      { "CRITICAL", LEVEL_FATAL },  { "crit", LEVEL_FATAL },
-        { "panic", LEVEL_FATAL },      { "dpanic", LEVEL_FATAL },    { "alert", LEVEL_FATAL },
-        { "emerg", LEVEL_FATAL },      { "emergency", LEVEL_FATAL }, { "I", LEVEL_INFO },
-        { "W", LEVEL_WARN },           { "E", LEVEL_ERROR },         { "F", LEVEL_FATAL },
-        { "D", LEVEL_DEBUG },          { " info ", LEVEL_INFO },     { "", LEVEL_UNKNOWN },
-        { "inf", LEVEL_UNKNOWN },      { "infos", LEVEL_UNKNOWN },   { "INFO+", LEVEL_UNKNOWN },
-        { "INFO+x", LEVEL_UNKNOWN },   { "+2", LEVEL_UNKNOWN },      { "off", LEVEL_UNKNOWN },
-        { "unknown", LEVEL_UNKNOWN },  { "notset", LEVEL_UNKNOWN },  { "INFO+99999999999999999", LEVEL_UNKNOWN },
+        { "trace", LEVEL_TRACE },
+        { "TRACE", LEVEL_TRACE },
+        { "Verbose", LEVEL_TRACE },
+        { "fine", LEVEL_TRACE },
+        { "FINEST", LEVEL_TRACE },
+        { "debug", LEVEL_DEBUG },
+        { "DEBUG-4", LEVEL_TRACE },
+        { "DEBUG+2", LEVEL_DEBUG },
+        { "Info", LEVEL_INFO },
+        { "INFO+2", LEVEL_INFO },
+        { "INFO-1", LEVEL_DEBUG },
+        { "Information", LEVEL_INFO },
+        { "notice", LEVEL_INFO },
+        { "DEFAULT", LEVEL_INFO },
+        { "WARN", LEVEL_WARN },
+        { "warning", LEVEL_WARN },
+        { "WARN+3", LEVEL_WARN },
+        { "ERROR", LEVEL_ERROR },
+        { "err", LEVEL_ERROR },
+        { "SEVERE", LEVEL_ERROR },
+        { "ERROR+4", LEVEL_FATAL },
+        { "fatal", LEVEL_FATAL },
+        { "CRITICAL", LEVEL_FATAL },
+        { "crit", LEVEL_FATAL },
+        { "panic", LEVEL_FATAL },
+        { "dpanic", LEVEL_FATAL },
+        { "alert", LEVEL_FATAL },
+        { "emerg", LEVEL_FATAL },
+        { "emergency", LEVEL_FATAL },
+        { "I", LEVEL_INFO },
+        { "W", LEVEL_WARN },
+        { "E", LEVEL_ERROR },
+        { "F", LEVEL_FATAL },
+        { "D", LEVEL_DEBUG },
+        { " info ", LEVEL_INFO },
+        { "", LEVEL_UNKNOWN },
+        { "inf", LEVEL_UNKNOWN },
+        { "infos", LEVEL_UNKNOWN },
+        { "INFO+", LEVEL_UNKNOWN },
+        { "INFO+x", LEVEL_UNKNOWN },
+        { "+2", LEVEL_UNKNOWN },
+        { "off", LEVEL_UNKNOWN },
+        { "unknown", LEVEL_UNKNOWN },
+        { "notset", LEVEL_UNKNOWN },
+        { "INFO+99999999999999999", LEVEL_UNKNOWN },
         { "informationinformationinformation", LEVEL_UNKNOWN },
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -55,12 +84,14 @@ static void numbers(void **state)
         int64_t n;
         enum level want;
     } cases[] = {
-        { 10, LEVEL_TRACE },     { 20, LEVEL_DEBUG },    { 30, LEVEL_INFO },      { 35, LEVEL_INFO },
-        { 40, LEVEL_WARN },      { 50, LEVEL_ERROR },    { 60, LEVEL_FATAL },     { 70, LEVEL_FATAL },
-        { 9, LEVEL_UNKNOWN },    { 0, LEVEL_UNKNOWN },   { -30, LEVEL_UNKNOWN },  { 100, LEVEL_UNKNOWN },
-        { 4999, LEVEL_UNKNOWN }, { 5000, LEVEL_TRACE },  { 10000, LEVEL_DEBUG },  { 20000, LEVEL_INFO },
-        { 30000, LEVEL_WARN },   { 40000, LEVEL_ERROR }, { 50000, LEVEL_FATAL },  { 50001, LEVEL_UNKNOWN },
-        { INT64_MAX, LEVEL_UNKNOWN }, { INT64_MIN, LEVEL_UNKNOWN },
+        { 10, LEVEL_TRACE },          { 20, LEVEL_DEBUG },      { 30, LEVEL_INFO },
+        { 35, LEVEL_INFO },           { 40, LEVEL_WARN },       { 50, LEVEL_ERROR },
+        { 60, LEVEL_FATAL },          { 70, LEVEL_FATAL },      { 9, LEVEL_UNKNOWN },
+        { 0, LEVEL_UNKNOWN },         { -30, LEVEL_UNKNOWN },   { 100, LEVEL_UNKNOWN },
+        { 4999, LEVEL_UNKNOWN },      { 5000, LEVEL_TRACE },    { 10000, LEVEL_DEBUG },
+        { 20000, LEVEL_INFO },        { 30000, LEVEL_WARN },    { 40000, LEVEL_ERROR },
+        { 50000, LEVEL_FATAL },       { 50001, LEVEL_UNKNOWN }, { INT64_MAX, LEVEL_UNKNOWN },
+        { INT64_MIN, LEVEL_UNKNOWN },
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
         assert_int_equal(level_from_number(cases[i].n), cases[i].want);
@@ -222,7 +253,8 @@ static void directives_are_quoted(void **state)
     levels_free(l);
 }
 
-/* ---- against the crate ------------------------------------------------------------------------------------------- */
+/* ---- against the crate
+ * ------------------------------------------------------------------------------------------- */
 
 static uint64_t seed = 88172645463325252u;
 static unsigned below(unsigned n)
@@ -233,12 +265,19 @@ static unsigned below(unsigned n)
     return (unsigned)(seed >> 33) % n;
 }
 
-static const char *const words[] = { "app", "app::db", "app::db::pool", "appl", "hyper", "hyper::proto", "h", "a-b",
-                                     "registry.api", "registry", "_x", ":y", "X", "App", "6", "-", "7seven" };
-static const char *const level_words[] = { "off", "error", "warn", "info", "debug", "trace", "OFF", "Error", "WARN",
-                                           "Info", "dEbUg", "TRACE", "0", "1", "2", "3", "4", "5", "03" };
-static const char *const odd_words[] = { "", " ", "  ", "6", "99999999999999999999", "lots", "info ", " info", "\xc3\xa9",
-                                         "*", "=", "==", "a b", "+3", "-1", "(", "/", "info=", "." };
+static const char *const words[] = { "app",      "app::db", "app::db::pool",
+                                     "appl",     "hyper",   "hyper::proto",
+                                     "h",        "a-b",     "registry.api",
+                                     "registry", "_x",      ":y",
+                                     "X",        "App",     "6",
+                                     "-",        "7seven" };
+static const char *const level_words[] = { "off",   "error", "warn", "info",  "debug", "trace", "OFF",
+                                           "Error", "WARN",  "Info", "dEbUg", "TRACE", "0",     "1",
+                                           "2",     "3",     "4",    "5",     "03" };
+static const char *const odd_words[] = { "",     " ",     "  ",    "6",        "99999999999999999999",
+                                         "lots", "info ", " info", "\xc3\xa9", "*",
+                                         "=",    "==",    "a b",   "+3",       "-1",
+                                         "(",    "/",     "info=", "." };
 
 static const char *pick(const char *const *from, size_t n)
 {
@@ -279,16 +318,40 @@ static void random_spec(char *to, size_t cap)
 }
 
 #define SPECS 1000
-static const char *const modules[] = { "app", "app::db", "app::db::pool::x", "apple", "hyper::proto::h1", "hyper",
-                                       "registry.api.v1", "registry", "x", "X", "App", "a-b", "_xy", ":y", "6six",
-                                       "6", "-", "", " info", "info", "a b", "\xc3\xa9t\xc3\xa9", "7seven" };
+static const char *const modules[] = { "app",
+                                       "app::db",
+                                       "app::db::pool::x",
+                                       "apple",
+                                       "hyper::proto::h1",
+                                       "hyper",
+                                       "registry.api.v1",
+                                       "registry",
+                                       "x",
+                                       "X",
+                                       "App",
+                                       "a-b",
+                                       "_xy",
+                                       ":y",
+                                       "6six",
+                                       "6",
+                                       "-",
+                                       "",
+                                       " info",
+                                       "info",
+                                       "a b",
+                                       "\xc3\xa9t\xc3\xa9",
+                                       "7seven" };
 static const struct {
     const char *name;
     enum level level;
-} record_levels[] = { { "trace", LEVEL_TRACE }, { "debug", LEVEL_DEBUG }, { "info", LEVEL_INFO },
-                      { "warn", LEVEL_WARN },   { "error", LEVEL_ERROR } };
+} record_levels[] = { { "trace", LEVEL_TRACE },
+                      { "debug", LEVEL_DEBUG },
+                      { "info", LEVEL_INFO },
+                      { "warn", LEVEL_WARN },
+                      { "error", LEVEL_ERROR } };
 
-/* The crate's word on one line: it has no rule for uncovered modules but silence, which is where we differ. */
+/* The crate's word on one line: it has no rule for uncovered modules but silence, which is where we differ.
+ */
 static void compare(const char *spec, const char *module, enum level level, char crate)
 {
     struct levels *l = NULL;
@@ -301,8 +364,8 @@ static void compare(const char *spec, const char *module, enum level level, char
     bool kept = levels_keep(l, level, slice_cstr(module));
     bool agree = is_covered ? kept == (crate == '1') : kept && crate == '0';
     if (!agree)
-        fail_msg("\"%s\" for \"%s\" at %s: kept %d, covered %d, the crate %c", spec, module, level_name(level).ptr, kept,
-                 is_covered, crate);
+        fail_msg("\"%s\" for \"%s\" at %s: kept %d, covered %d, the crate %c", spec, module,
+                 level_name(level).ptr, kept, is_covered, crate);
     levels_free(l);
 }
 

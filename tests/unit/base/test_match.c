@@ -1,7 +1,6 @@
 /*
- * Goal: matches hold when all their keys do, any glob of a list suffices, `not` excludes, and what is missing is only
- * matched by the empty glob.
- * Method: one record, a table of conditions.
+ * Goal: matches hold when all their keys do, any glob of a list suffices, `not` excludes, and what is missing
+ * is only matched by the empty glob. Method: one record, a table of conditions.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -52,7 +51,10 @@ static void conditions(void **state)
         { { { "tenant", { "acme" }, false }, { "namespace", { "test-*" }, true } }, false },
         { { { "tenant", { "acme" }, false }, { "namespace", { "prod" }, true } }, true },
         { { { "pod", { "x" }, true }, { "container", { "web" }, true } }, false }, /* one of them suffices */
-        { { { "pod", { "web-?" }, false }, { "container", { "w[a-f]b" }, false }, { "service", { "shop" }, false } }, true },
+        { { { "pod", { "web-?" }, false },
+            { "container", { "w[a-f]b" }, false },
+            { "service", { "shop" }, false } },
+          true },
         { { { "input", { "pods" }, false } }, true },
         { { { "level", { "warn" }, false } }, true },
         { { { "level", { "WARNING" }, false } }, true },
@@ -77,7 +79,8 @@ static void conditions(void **state)
             size_t n = 0;
             for (; n < 3 && cases[i].c[c].globs[n] != NULL; n++)
                 globs[n] = slice_cstr(cases[i].c[c].globs[n]);
-            assert_int_equal(match_add(m, slice_cstr(cases[i].c[c].name), globs, n, cases[i].c[c].is_not, &w, NULL), 0);
+            assert_int_equal(
+                match_add(m, slice_cstr(cases[i].c[c].name), globs, n, cases[i].c[c].is_not, &w, NULL), 0);
         }
         if (match_eval(m, &rec) != cases[i].want)
             fail_msg("case %zu: expected %d", i, cases[i].want);
@@ -146,8 +149,9 @@ static void is_static(void **state)
     static const struct {
         const char *name;
         bool want;
-    } cases[] = { { "namespace", true }, { "pod", true },     { "container", true }, { "service", true }, { "input", true },
-                  { "tenant", false },   { "level", false },  { "module", false },   { "message", false } };
+    } cases[] = { { "namespace", true }, { "pod", true },     { "container", true },
+                  { "service", true },   { "input", true },   { "tenant", false },
+                  { "level", false },    { "module", false }, { "message", false } };
     const struct slice glob = SLICE("x");
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct wanted_keys w = { 0 };

@@ -1,6 +1,6 @@
 /*
- * Goal: templates compile once, say what is wrong with them, and evaluate within their bound; names and wanted keys.
- * Method: tables of template, record and result; a buffer that is full at every size.
+ * Goal: templates compile once, say what is wrong with them, and evaluate within their bound; names and
+ * wanted keys. Method: tables of template, record and result; a buffer that is full at every size.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -15,15 +15,26 @@
 #include "agent/base/suggest.h"
 #include "agent/base/template.h"
 
-static const struct pair captures[] = { { SLICE_INIT("tenant"), SLICE_INIT("acme") }, { SLICE_INIT("none"), { "", 0 } } };
+static const struct pair captures[] = { { SLICE_INIT("tenant"), SLICE_INIT("acme") },
+                                        { SLICE_INIT("none"), { "", 0 } } };
 static const struct pair fields[] = { { SLICE_INIT("zone"), SLICE_INIT("b") } };
 static const struct pair labels[] = { { SLICE_INIT("app.kubernetes.io/name"), SLICE_INIT("shop") } };
 static const struct origin origin = {
-    .input = SLICE_INIT("in"),      .file = SLICE_INIT("/var/log/a.log"), .file_stem = SLICE_INIT("a"),
-    .host = SLICE_INIT("h1"),       .node = SLICE_INIT("n1"),             .cluster = SLICE_INIT("eu"),
-    .pod = SLICE_INIT("web-0"),     .uid = SLICE_INIT("u-1"),             .namespace_ = SLICE_INIT("prod"),
-    .container = SLICE_INIT("web"), .workload = SLICE_INIT("web"),        .service = SLICE_INIT("shop"),
-    .path = { captures, 2 },        .fields = { fields, 1 },              .labels = { labels, 1 },
+    .input = SLICE_INIT("in"),
+    .file = SLICE_INIT("/var/log/a.log"),
+    .file_stem = SLICE_INIT("a"),
+    .host = SLICE_INIT("h1"),
+    .node = SLICE_INIT("n1"),
+    .cluster = SLICE_INIT("eu"),
+    .pod = SLICE_INIT("web-0"),
+    .uid = SLICE_INIT("u-1"),
+    .namespace_ = SLICE_INIT("prod"),
+    .container = SLICE_INIT("web"),
+    .workload = SLICE_INIT("web"),
+    .service = SLICE_INIT("shop"),
+    .path = { captures, 2 },
+    .fields = { fields, 1 },
+    .labels = { labels, 1 },
 };
 
 /* 2026-03-01T04:05:06Z: day 60 of the year */
@@ -135,7 +146,8 @@ static void mistakes(void **state)
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct template *t = NULL;
         struct err err = { 0 };
-        assert_int_equal(template_parse(slice_cstr(cases[i].text), cases[i].has_time, &wanted, &t, &err), -EINVAL);
+        assert_int_equal(template_parse(slice_cstr(cases[i].text), cases[i].has_time, &wanted, &t, &err),
+                         -EINVAL);
         assert_null(t);
         if (strstr(err.text, cases[i].words) == NULL)
             fail_msg("\"%s\" says: %s", cases[i].text, err.text);
@@ -180,10 +192,17 @@ static void properties(void **state)
         const char *text;
         bool has_time, is_static, is_constant;
     } cases[] = {
-        { "x", false, true, true },         { "{'x'}", false, true, true },        { "", false, true, true },
-        { "{pod}", false, true, false },    { "{pod|tenant}", false, false, false }, { "{stream}", false, false, false },
-        { "%Y", true, false, false },       { "%Y", false, true, true },           { "%%", true, true, true },
-        { "{field.z}", false, true, false }, { "{record.tenant}", false, false, false },
+        { "x", false, true, true },
+        { "{'x'}", false, true, true },
+        { "", false, true, true },
+        { "{pod}", false, true, false },
+        { "{pod|tenant}", false, false, false },
+        { "{stream}", false, false, false },
+        { "%Y", true, false, false },
+        { "%Y", false, true, true },
+        { "%%", true, true, true },
+        { "{field.z}", false, true, false },
+        { "{record.tenant}", false, false, false },
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct template *t = NULL;
@@ -245,7 +264,9 @@ static void unknown_origin(void **state)
     (void)state;
     const struct record rec = { 0 };
     struct template *t = NULL;
-    assert_int_equal(template_parse(SLICE("[{pod|label.x|tenant|stream|record.tenant}{level}]"), false, &wanted, &t, NULL), 0);
+    assert_int_equal(
+        template_parse(SLICE("[{pod|label.x|tenant|stream|record.tenant}{level}]"), false, &wanted, &t, NULL),
+        0);
     struct buf out;
     buf_init(&out, 100);
     assert_int_equal(template_eval(t, &rec, &out), 0);
@@ -301,8 +322,14 @@ static void suggestions(void **state)
     static const struct {
         const char *a, *b;
         size_t want;
-    } cases[] = { { "", "", 0 },          { "a", "", 1 },         { "tenant", "tenant", 0 }, { "tennant", "tenant", 1 },
-                  { "teannt", "tenant", 1 }, { "TENANT", "tenant", 0 }, { "kitten", "sitting", 3 }, { "abc", "xyz", 3 } };
+    } cases[] = { { "", "", 0 },
+                  { "a", "", 1 },
+                  { "tenant", "tenant", 0 },
+                  { "tennant", "tenant", 1 },
+                  { "teannt", "tenant", 1 },
+                  { "TENANT", "tenant", 0 },
+                  { "kitten", "sitting", 3 },
+                  { "abc", "xyz", 3 } };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         assert_int_equal(suggest_distance(slice_cstr(cases[i].a), slice_cstr(cases[i].b)), cases[i].want);
         assert_int_equal(suggest_distance(slice_cstr(cases[i].b), slice_cstr(cases[i].a)), cases[i].want);

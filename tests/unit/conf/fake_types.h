@@ -27,7 +27,11 @@ struct fake_settings {
 static const char *const fake_choices[] = { "original", "enriched", NULL };
 
 static const struct setting fake_nested[] = {
-    { .key = "inner", .type = SETTING_TEMPLATE, .offset = F(nested.inner), .is_required = true, .help = "a template" },
+    { .key = "inner",
+      .type = SETTING_TEMPLATE,
+      .offset = F(nested.inner),
+      .is_required = true,
+      .help = "a template" },
     { .key = "depth", .type = SETTING_INT, .offset = F(nested.depth), .def = "3", .min = -5, .max = 5 },
     SETTING_END,
 };
@@ -38,20 +42,33 @@ static const struct setting fake_settings_table[] = {
     { .key = "flag", .type = SETTING_BOOL, .offset = F(flag), .def = "true" },
     { .key = "number", .type = SETTING_INT, .offset = F(number), .def = "7", .min = 1 },
     { .key = "size", .type = SETTING_SIZE, .offset = F(size), .def = "256KiB", .min = 1024, .max = 1 << 20 },
-    { .key = "duration", .type = SETTING_DURATION, .offset = F(duration), .def = "168h", .max = 365 * 86400 * NS_PER_SEC },
-    { .key = "choice", .type = SETTING_ENUM, .offset = F(choice), .def = "enriched", .choices = fake_choices },
+    { .key = "duration",
+      .type = SETTING_DURATION,
+      .offset = F(duration),
+      .def = "168h",
+      .max = 365 * 86400 * NS_PER_SEC },
+    { .key = "choice",
+      .type = SETTING_ENUM,
+      .offset = F(choice),
+      .def = "enriched",
+      .choices = fake_choices },
     { .key = "template", .type = SETTING_TEMPLATE, .offset = F(template), .def = "\"{tenant}-%Y\"" },
-    { .key = "labels", .type = SETTING_TEMPLATES, .offset = F(labels), .def = "{ a: \"{pod}\", b: \"{record.b}\" }" },
+    { .key = "labels",
+      .type = SETTING_TEMPLATES,
+      .offset = F(labels),
+      .def = "{ a: \"{pod}\", b: \"{record.b}\" }" },
     { .key = "list", .type = SETTING_STRINGS, .offset = F(list), .def = "[x, y]" },
     { .key = "map", .type = SETTING_STRING_MAP, .offset = F(map) },
     { .key = "nested", .type = SETTING_SECTION, .section = fake_nested },
     SETTING_END,
 };
 
-static inline int fake_validate(struct output_conf *conf, void (*warn)(void *ctx, const char *text), void *ctx,
-                                struct err *err)
+static inline int fake_validate(struct output_conf *conf, void (*warn)(void *ctx, const char *text),
+                                void *ctx, struct err *err)
 {
     const struct fake_settings *set = conf->settings;
+    if (template_is_constant(set->template)) /* real types look at their templates: there must be one */
+        warn(ctx, "template: is the same for every record");
     if (slice_eq(set->text, SLICE("refuse me")))
         return err_say(err, -EINVAL, "text: expected something else");
     if (slice_eq(set->text, SLICE("warn me")))
@@ -60,7 +77,10 @@ static inline int fake_validate(struct output_conf *conf, void (*warn)(void *ctx
 }
 
 static const struct output_type fake_types[] = {
-    { .name = "web", .is_http = true, .settings = fake_settings_table, .settings_size = sizeof(struct fake_settings),
+    { .name = "web",
+      .is_http = true,
+      .settings = fake_settings_table,
+      .settings_size = sizeof(struct fake_settings),
       .validate = fake_validate },
     { .name = "local" },
     { .name = NULL },

@@ -1,7 +1,7 @@
 /*
- * Goal: every key reaches its field, absent ones get their default, and every mistake is told once, with its place, its
- * path and what was expected - all of them in one run.
- * Method: documents in memory against the fields and against the words of errors and warnings.
+ * Goal: every key reaches its field, absent ones get their default, and every mistake is told once, with its
+ * place, its path and what was expected - all of them in one run. Method: documents in memory against the
+ * fields and against the words of errors and warnings.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -340,13 +340,17 @@ static void mistakes(void **state)
         { "", "routes: [ { to: [] } ]", "routes[0].to: the list is empty" },
         { "", "routes: [ { to: o, drop: true } ]", "routes[0]: says both drop and to" },
         { "", "routes: [ { drop: true, continue: true } ]", "routes[0]: says both drop and continue" },
-        { "", "routes: [ { to: o, drop: maybe } ]", "routes[0].drop: expected true or false, found \"maybe\"" },
-        { "", "routes: [ { to: o, match: { pods: x } } ]", "routes[0].match.pods: \"pods\" cannot be matched; did you mean \"pod\"" },
+        { "", "routes: [ { to: o, drop: maybe } ]",
+          "routes[0].drop: expected true or false, found \"maybe\"" },
+        { "", "routes: [ { to: o, match: { pods: x } } ]",
+          "routes[0].match.pods: \"pods\" cannot be matched; did you mean \"pod\"" },
         { "", "routes: [ { to: o, match: { pod: [] } } ]", "routes[0].match.pod: the list is empty" },
         { "", "routes: [ { to: o, match: { not: x } } ]", "routes[0].match.not: expected a map" },
         { "", "routes: [ { to: o, match: { not: { x: y } } } ]", "routes[0].match.not.x: " },
-        { "", "routes: [ { to: o, levels: \"a=b\" } ]", "f.yaml:1:29: routes[0].levels: \"a=b\": \"b\" is not a level" },
-        { "", "routes: [ { to: o, levels: \"info,[x]=info\" } ]", "f.yaml:1:34: routes[0].levels: \"[x]=info\": spans" },
+        { "", "routes: [ { to: o, levels: \"a=b\" } ]",
+          "f.yaml:1:29: routes[0].levels: \"a=b\": \"b\" is not a level" },
+        { "", "routes: [ { to: o, levels: \"info,[x]=info\" } ]",
+          "f.yaml:1:34: routes[0].levels: \"[x]=info\": spans" },
         { "i", "type: fiel", "inputs.i.type: \"fiel\" is no type of input; did you mean \"file\"?" },
         { "i", "include: log", "inputs.i.include: \"log\": expected an absolute path" },
         { "i", "include: [/a, /b/]", "inputs.i.include[1]: \"/b/\": names a folder" },
@@ -359,27 +363,36 @@ static void mistakes(void **state)
         { "i", "exclude: [x]", "inputs.i.exclude[0]" },
         { "i", "read_from: start", "inputs.i.read_from: \"start\" is none of beginning, end, an age" },
         { "i", "ignore_older: 7", "inputs.i.ignore_older: \"7\" is not a duration" },
-        { "i", "format: jsno", "inputs.i.format: \"jsno\" is none of auto, json, cri, docker, text; did you mean \"json\"?" },
+        { "i", "format: jsno",
+          "inputs.i.format: \"jsno\" is none of auto, json, cri, docker, text; did you mean \"json\"?" },
         { "i", "timezone: Mars/Olympus", "inputs.i.timezone: \"Mars/Olympus\" is not a time zone" },
         { "i", "timezone: ../../etc/passwd", "inputs.i.timezone" },
         { "i", "timezone: \"+25:00\"", "inputs.i.timezone" },
         { "i", "multiline: yes", "inputs.i.multiline: \"yes\" is none of auto, off" },
-        { "i", "multiline: { start: \"(\" }", "inputs.i.multiline.start: \"(\" is not an extended regular expression" },
+        { "i", "multiline: { start: \"(\" }",
+          "inputs.i.multiline.start: \"(\" is not an extended regular expression" },
         { "i", "multiline: {}", "inputs.i.multiline.start: missing" },
-        { "i", "multiline: { start: x, strat: y }", "inputs.i.multiline.strat: unknown key; did you mean \"start\"?" },
+        { "i", "multiline: { start: x, strat: y }",
+          "inputs.i.multiline.strat: unknown key; did you mean \"start\"?" },
         { "i", "keys: { lvl: x }", "inputs.i.keys.lvl: unknown key" },
-        { "i", "tenant: {record.tenant|'x'}", "inputs.i.tenant: expected text, found a map; put it in quotes: \"{record.tenant|'x'}\"" },
+        { "i", "tenant: {record.tenant|'x'}",
+          "inputs.i.tenant: expected text, found a map; put it in quotes: \"{record.tenant|'x'}\"" },
         { "i", "tenant: \"{tenant}\"", "inputs.i.tenant: a tenant cannot be made of {tenant}" },
-        { "i", "tenant: \"{tennant}\"", "inputs.i.tenant: unknown name \"tennant\"; did you mean \"tenant\"?" },
+        { "i", "tenant: \"{tennant}\"",
+          "inputs.i.tenant: unknown name \"tennant\"; did you mean \"tenant\"?" },
         { "i", "fields: { level: x }", "inputs.i.fields.level: is not a field" },
-        { "i", "fields: { a: \"{record.x}\" }", "inputs.i.fields.a: {record.…} changes from record to record" },
-        { "i", "fields: { a: {b} }", "inputs.i.fields.a: expected text, found a map; put it in quotes: \"{b}\"" },
-        { "i", "levels: \"info,db=lots\"", "f.yaml:1:55: inputs.i.levels: \"db=lots\": \"lots\" is not a level" },
+        { "i", "fields: { a: \"{record.x}\" }",
+          "inputs.i.fields.a: {record.…} changes from record to record" },
+        { "i", "fields: { a: {b} }",
+          "inputs.i.fields.a: expected text, found a map; put it in quotes: \"{b}\"" },
+        { "i", "levels: \"info,db=lots\"",
+          "f.yaml:1:55: inputs.i.levels: \"db=lots\": \"lots\" is not a level" },
         { "i", "levels: [info]", "inputs.i.levels: expected text, found a list" },
         { "i", "overrides: { a: b }", "inputs.i.overrides: expected a list" },
         { "i", "overrides: [ { levels: info } ]", "inputs.i.overrides[0]: match is missing" },
         { "i", "overrides: [ { match: { pod: x } } ]", "inputs.i.overrides[0]: overrides nothing" },
-        { "i", "overrides: [ { match: { level: info }, tenant: x } ]", "inputs.i.overrides[0].tenant: can be set only" },
+        { "i", "overrides: [ { match: { level: info }, tenant: x } ]",
+          "inputs.i.overrides[0].tenant: can be set only" },
         { "i", "overides: []", "inputs.i.overides: unknown key; did you mean \"overrides\"?" },
         { "o", "type: wbe", "outputs.o.type: \"wbe\" is no type of output; did you mean \"web\"?" },
         { "o", "type: kafka", "expected one of web, local" },
@@ -397,24 +410,31 @@ static void mistakes(void **state)
         { "o", "number: 1.5", "outputs.o.number: expected a whole number" },
         { "o", "size: 2MiB", "outputs.o.size: 2MiB is out of range; expected from 1KiB to 1MiB" },
         { "o", "duration: 400d", "outputs.o.duration: 400d is out of range; expected from 0s to 365d" },
-        { "o", "choice: enrichd", "outputs.o.choice: \"enrichd\" is none of original, enriched; did you mean \"enriched\"?" },
+        { "o", "choice: enrichd",
+          "outputs.o.choice: \"enrichd\" is none of original, enriched; did you mean \"enriched\"?" },
         { "o", "template: \"%q\"", "outputs.o.template: the % at byte 0" },
-        { "o", "labels: [a]", "outputs.o.labels: expected a map of names and templates, or off; found a list" },
-        { "o", "labels: { a: \"{pdo}\" }", "outputs.o.labels.a: unknown name \"pdo\"; did you mean \"pod\"?" },
+        { "o", "labels: [a]",
+          "outputs.o.labels: expected a map of names and templates, or off; found a list" },
+        { "o", "labels: { a: \"{pdo}\" }",
+          "outputs.o.labels.a: unknown name \"pdo\"; did you mean \"pod\"?" },
         { "o", "list: [a, [b]]", "outputs.o.list[1]: expected text, found a list" },
         { "o", "map: { a: {} }", "outputs.o.map.a: expected text, found a map" },
-        { "o", "nested: { depth: 1 }", "outputs.o.nested.inner: missing; a template" },
+        { "o", "nested: { depth: 1 }", "outputs.o.nested.inner: missing. a template" },
         { "o", "nested: { inner: x, deep: 1 }", "outputs.o.nested.deep: unknown key" },
-        { "o", "queue: { max_bytes: 1MiB }", "outputs.o.queue.max_bytes: 1MiB is out of range; expected from 64MiB up" },
-        { "o", "queue: { max_bytes: 64MiB, batch_bytes: 2MiB }", "outputs.o.queue: batch_bytes: too large" },
-        { "o", "queue: { sync: 1h }", "outputs.o.queue: sync: \"1h\" is none of each, never" },
-        { "o", "queue: { key_share: 0% }", "outputs.o.queue: key_share: \"0%\"" },
+        { "o", "queue: { max_bytes: 1MiB }",
+          "outputs.o.queue.max_bytes: 1MiB is out of range; expected from 64MiB up" },
+        { "o", "queue: { max_bytes: 64MiB, batch_bytes: 2MiB }", "outputs.o.queue.batch_bytes: too large" },
+        { "o", "queue: { sync: 1h }", "outputs.o.queue.sync: \"1h\" is none of each, never" },
+        { "o", "queue: { key_share: 0% }", "outputs.o.queue.key_share: \"0%\"" },
         { "o", "queue: { on_full: drop }", "outputs.o.queue.on_full" },
-        { "o", "queue: { max_byte: 1GiB }", "outputs.o.queue.max_byte: unknown key; did you mean \"max_bytes\"?" },
+        { "o", "queue: { max_byte: 1GiB }",
+          "outputs.o.queue.max_byte: unknown key; did you mean \"max_bytes\"?" },
         { "o", "auth: { basic: { username: u } }", "auth.basic: a password is missing" },
         { "o", "auth: { basic: { password: u } }", "auth.basic: username is missing" },
-        { "o", "auth: { bearer: a, bearer_file: /dev/null }", "auth: bearer and bearer_file both stand here" },
-        { "o", "auth: { bearer: a, api_key: b }", "auth: expected one of basic, bearer and api_key, found 2" },
+        { "o", "auth: { bearer: a, bearer_file: /dev/null }",
+          "auth: bearer and bearer_file both stand here" },
+        { "o", "auth: { bearer: a, api_key: b }",
+          "auth: expected one of basic, bearer and api_key, found 2" },
         { "o", "auth: { token: a }", "outputs.o.auth.token: unknown key" },
         { "o", "tls: { min_version: \"1.1\" }", "tls.min_version: \"1.1\" is none of 1.2, 1.3" },
         { "o", "tls: { cert_file: /a }", "tls: cert_file and key_file go together; key_file is missing" },
@@ -429,7 +449,9 @@ static void mistakes(void **state)
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         char yaml[1024];
         const char *where = cases[i].before, *key = cases[i].key;
-        const char *type = strncmp(key, "type:", 5) == 0 ? "" : where[0] == 'i' ? "type: file, " : "type: web, ";
+        const char *type = strncmp(key, "type:", 5) == 0 ? ""
+                           : where[0] == 'i'             ? "type: file, "
+                                                         : "type: web, ";
         const char *include = strncmp(key, "include:", 8) == 0 ? "" : "include: /a, ";
         const char *url = strncmp(key, "url:", 4) == 0 ? "" : "url: \"http://x\", ";
         if (where[0] == 'i')
@@ -445,19 +467,24 @@ static void mistakes(void **state)
 static void what_is_missing(void **state)
 {
     (void)state;
-    refused("", 2, (const char *const[]){ "f.yaml:1:1: inputs: none; expected at least one input",
-                                          "f.yaml:1:1: outputs: none; expected at least one output" });
-    refused("inputs: {}\noutputs:\n", 2, (const char *const[]){ "f.yaml:1:9: inputs: none", "f.yaml:2:9: outputs: none" });
-    refused("- a\n", 3, (const char *const[]){ "f.yaml:1:1: expected keys such as inputs: and outputs:, found a list",
-                                              "inputs: none", "outputs: none" });
+    refused("", 2,
+            (const char *const[]){ "f.yaml:1:1: inputs: none; expected at least one input",
+                                   "f.yaml:1:1: outputs: none; expected at least one output" });
+    refused("inputs: {}\noutputs:\n", 2,
+            (const char *const[]){ "f.yaml:1:9: inputs: none", "f.yaml:2:9: outputs: none" });
+    refused("- a\n", 3,
+            (const char *const[]){ "f.yaml:1:1: expected keys such as inputs: and outputs:, found a list",
+                                   "inputs: none", "outputs: none" });
     refused("text\n", 3, (const char *const[]){ "found text", "inputs: none", "outputs: none" });
     refused("inputs: { i: {} }\noutputs: { o: {} }\n", 3,
-            (const char *const[]){ "inputs.i.type: missing; expected file or kubernetes", "inputs.i: include is missing",
-                                   "outputs.o: type is missing" });
+            (const char *const[]){ "inputs.i.type: missing; expected file or kubernetes",
+                                   "inputs.i: include is missing", "outputs.o: type is missing" });
     refused("inputs: { i: x, \"a b\": { type: file } }\noutputs: { o: [] }\n", 3,
-            (const char *const[]){ "inputs.i: expected a map with type and include, found text", "\"a b\" is not a name",
+            (const char *const[]){ "inputs.i: expected a map with type and include, found text",
+                                   "\"a b\" is not a name",
                                    "outputs.o: expected a map with type, found a list" });
-    refused("outputs: { o: { type: web } }\n" FAKE_INPUT, 1, (const char *const[]){ "outputs.o: url is missing" });
+    refused("outputs: { o: { type: web } }\n" FAKE_INPUT, 1,
+            (const char *const[]){ "outputs.o: url is missing" });
 }
 
 static void undefined_variables_do_not_cascade(void **state)
@@ -465,10 +492,34 @@ static void undefined_variables_do_not_cascade(void **state)
     (void)state;
     (void)unsetenv("TAILRACE_TEST_UNSET");
     refused("state_dir: ${TAILRACE_TEST_UNSET}\nlimits: { memory: \"${TAILRACE_TEST_UNSET}\" }\n"
-            "inputs: { i: { type: file, include: /a, levels: \"${TAILRACE_TEST_UNSET}\", tenant: \"${TAILRACE_TEST_UNSET}\" } }\n"
+            "inputs: { i: { type: file, include: /a, levels: \"${TAILRACE_TEST_UNSET}\", tenant: "
+            "\"${TAILRACE_TEST_UNSET}\" } }\n"
             "outputs: { o: { type: web, url: \"${TAILRACE_TEST_UNSET}\" } }\n",
-            5, (const char *const[]){ "f.yaml:1:12: the variable TAILRACE_TEST_UNSET is not set", "f.yaml:2:19",
-                                      "f.yaml:3:49", "f.yaml:3:83", "f.yaml:4:33" });
+            5,
+            (const char *const[]){ "f.yaml:1:12: the variable TAILRACE_TEST_UNSET is not set", "f.yaml:2:19",
+                                   "f.yaml:3:49", "f.yaml:3:83", "f.yaml:4:33" });
+}
+
+/* A section whose values were refused - when the file was read, or beyond the errors that are kept - is not
+ * shown to its type. */
+static void types_see_whole_sections_only(void **state)
+{
+    (void)state;
+    (void)unsetenv("TAILRACE_TEST_UNSET");
+    refused(FAKE_INPUT
+            "outputs: { o: { type: web, url: \"http://x\", template: \"${TAILRACE_TEST_UNSET}\" } }\n",
+            1, (const char *const[]){ "TAILRACE_TEST_UNSET is not set" });
+    struct buf b;
+    struct conf *c = NULL;
+    buf_init(&b, 1 * MIB);
+    for (int i = 0; i < 300; i++)
+        assert_int_equal(buf_printf(&b, "unknown_%d: x\n", i), 0);
+    assert_int_equal(
+        buf_append_lit(&b, FAKE_INPUT
+                       "outputs: { o: { type: web, url: \"http://x\", template: \"{nothing}\" } }\n"),
+        0);
+    assert_int_equal(conf_load_text("f.yaml", buf_slice(&b), fake_types, &c, &errors), -EINVAL);
+    buf_deinit(&b);
 }
 
 static void variables(void **state)
@@ -476,14 +527,16 @@ static void variables(void **state)
     (void)state;
     (void)setenv("TAILRACE_TEST_URL", "http://from-env:1", 1);
     (void)setenv("NODE_NAME", "node-7", 1);
-    struct conf *c = load(FAKE_INPUT "outputs: { o: { type: web, url: \"${TAILRACE_TEST_URL}\", text: \"a$$b${TAILRACE_TEST_NOT:-c}\" } }\n");
+    struct conf *c = load(FAKE_INPUT "outputs: { o: { type: web, url: \"${TAILRACE_TEST_URL}\", text: "
+                                     "\"a$$b${TAILRACE_TEST_NOT:-c}\" } }\n");
     assert_slice(c->outputs[0].http.urls.items[0], "http://from-env:1");
     assert_slice(((struct fake_settings *)c->outputs[0].settings)->text, "a$bc");
     assert_slice(c->node, "node-7");
     uint64_t before = c->fingerprint;
     conf_free(c);
     (void)setenv("TAILRACE_TEST_URL", "http://from-env:2", 1);
-    c = load(FAKE_INPUT "outputs: { o: { type: web, url: \"${TAILRACE_TEST_URL}\", text: \"a$$b${TAILRACE_TEST_NOT:-c}\" } }\n");
+    c = load(FAKE_INPUT "outputs: { o: { type: web, url: \"${TAILRACE_TEST_URL}\", text: "
+                        "\"a$$b${TAILRACE_TEST_NOT:-c}\" } }\n");
     assert_true(c->fingerprint != before);
     conf_free(c);
     (void)unsetenv("NODE_NAME");
@@ -502,17 +555,23 @@ static void warnings(void **state)
           "f.yaml:1:55: inputs.i.levels: \" warn\" names a module with a blank" },
         { "inputs: { i: { type: file, include: /a, tenant: \"{path.tenant}\" } }\n" FAKE_OUTPUT,
           "inputs.i.tenant: {path.tenant} is empty: no include pattern has <tenant>" },
-        { "inputs: { i: { type: file, include: \"/<tenant>/a\", fields: { a: \"{path.tennant}\" } } }\n" FAKE_OUTPUT,
+        { "inputs: { i: { type: file, include: \"/<tenant>/a\", fields: { a: \"{path.tennant}\" } } "
+          "}\n" FAKE_OUTPUT,
           "did you mean {path.tenant}?" },
-        { "inputs: { i: { type: file, include: /a, keys: { tenant: org } } }\n" FAKE_OUTPUT, "keys.tenant has no effect" },
+        { "inputs: { i: { type: file, include: /a, keys: { tenant: org } } }\n" FAKE_OUTPUT,
+          "keys.tenant has no effect" },
         { "routes: [ { match: { pod: x }, to: o } ]\n" FAKE_INPUT FAKE_OUTPUT,
           "f.yaml:1:11: routes: records that match none of the 1 routes are discarded" },
-        { "routes: [ { to: o }, { match: { pod: x }, drop: true } ]\n" FAKE_INPUT FAKE_OUTPUT, "routes[1]: is never reached" },
+        { "routes: [ { to: o }, { match: { pod: x }, drop: true } ]\n" FAKE_INPUT FAKE_OUTPUT,
+          "routes[1]: is never reached" },
         { "routes: [ { drop: true } ]\n" FAKE_INPUT FAKE_OUTPUT, "no route leads to the output \"o\"" },
-        { FAKE_INPUT "outputs: { o: { type: web, url: \"http://x\", auth: { bearer: y } } }\n", "travels unencrypted" },
-        { FAKE_INPUT "outputs: { o: { type: web, url: \"https://x\", tls: { insecure_skip_verify: true } } }\n",
+        { FAKE_INPUT "outputs: { o: { type: web, url: \"http://x\", auth: { bearer: y } } }\n",
+          "travels unencrypted" },
+        { FAKE_INPUT
+          "outputs: { o: { type: web, url: \"https://x\", tls: { insecure_skip_verify: true } } }\n",
           "anyone may answer" },
-        { FAKE_INPUT "outputs: { o: { type: web, url: \"https://x\", auth: { bearer_file: /nowhere/at/all } } }\n",
+        { FAKE_INPUT
+          "outputs: { o: { type: web, url: \"https://x\", auth: { bearer_file: /nowhere/at/all } } }\n",
           "cannot open /nowhere/at/all" },
         { FAKE_INPUT "outputs: { o: { type: web, url: \"https://x\", text: warn me } }\n",
           "f.yaml:2:12: outputs.o: text: asks for a warning" },
@@ -521,12 +580,15 @@ static void warnings(void **state)
         struct conf *c = load(cases[i].yaml);
         if (!warns(c, cases[i].words))
             fail_msg("expected \"%s\", got %zu: %.*s", cases[i].words, c->warnings.n,
-                     c->warnings.n > 0 ? (int)c->warnings.items[0].len : 0, c->warnings.n > 0 ? c->warnings.items[0].ptr : "");
+                     c->warnings.n > 0 ? (int)c->warnings.items[0].len : 0,
+                     c->warnings.n > 0 ? c->warnings.items[0].ptr : "");
         conf_free(c);
     }
-    struct conf *c = load("routes: [ { match: { pod: x }, drop: true }, { match: { tenant: y }, to: o, continue: true }, { to: o } ]\n"
-                          "inputs: { i: { type: file, include: \"/<tenant>/a\", tenant: \"{path.tenant|record.tenant}\", "
-                          "keys: { tenant: org }, levels: off } }\n" FAKE_OUTPUT);
+    struct conf *c =
+        load("routes: [ { match: { pod: x }, drop: true }, { match: { tenant: y }, to: o, continue: true }, "
+             "{ to: o } ]\n"
+             "inputs: { i: { type: file, include: \"/<tenant>/a\", tenant: \"{path.tenant|record.tenant}\", "
+             "keys: { tenant: org }, levels: off } }\n" FAKE_OUTPUT);
     assert_int_equal(c->warnings.n, 0);
     conf_free(c);
 }
@@ -534,10 +596,11 @@ static void warnings(void **state)
 static void anchors_and_extensions(void **state)
 {
     (void)state;
-    struct conf *c = load("x-base: &base { type: file, format: json, levels: info }\n"
-                          "inputs:\n"
-                          "  a: { <<: *base, include: /a }\n"
-                          "  b: { <<: *base, include: /b, format: text, x-note: { anything: goes } }\n" FAKE_OUTPUT);
+    struct conf *c =
+        load("x-base: &base { type: file, format: json, levels: info }\n"
+             "inputs:\n"
+             "  a: { <<: *base, include: /a }\n"
+             "  b: { <<: *base, include: /b, format: text, x-note: { anything: goes } }\n" FAKE_OUTPUT);
     assert_int_equal(c->n_inputs, 2);
     assert_int_equal(c->inputs[0].format, FORMAT_JSON);
     assert_int_equal(c->inputs[1].format, FORMAT_TEXT);
@@ -560,14 +623,18 @@ static void limits_of_number(void **state)
     for (int i = 0; i < ROUTES_MAX + 1; i++)
         assert_int_equal(buf_append_lit(&b, "  - { to: o1, match: { pod: x } }\n"), 0);
     assert_int_equal(buf_terminate(&b), 0);
-    refused(b.ptr, 4, (const char *const[]){ "f.yaml:66:3: inputs.i64: one input too many", "f.yaml:67:3: inputs.i65",
-                                             "outputs.o16: one output too many", "routes: 257 routes; expected at most 256" });
+    refused(b.ptr, 4,
+            (const char *const[]){ "f.yaml:66:3: inputs.i64: one input too many", "f.yaml:67:3: inputs.i65",
+                                   "outputs.o16: one output too many",
+                                   "routes: 257 routes; expected at most 256" });
     buf_reset(&b);
     assert_int_equal(buf_append_lit(&b, FAKE_INPUT FAKE_OUTPUT "routes:\n"), 0);
     for (int i = 0; i < WANTED_KEYS_MAX + 1; i++)
         assert_int_equal(buf_printf(&b, "  - { to: o, match: { record.k%d: x } }\n", i), 0);
     assert_int_equal(buf_terminate(&b), 0);
-    refused(b.ptr, 1, (const char *const[]){ "routes[64].match.record.k64: \"record.k64\" is one key too many: at most 64" });
+    refused(b.ptr, 1,
+            (const char *const[]){
+                "routes[64].match.record.k64: \"record.k64\" is one key too many: at most 64" });
     buf_deinit(&b);
 }
 
@@ -606,7 +673,9 @@ static void cut_anywhere(void **state)
 static void wrong_shapes(void **state)
 {
     (void)state;
-    static const char *const shapes[] = { "[]", "{}", "~", "\"\"", "[[x]]", "{a: {b: c}}", "-1", "\"\\u00e9\\n\"", "[~, {}]" };
+    static const char *const shapes[] = { "[]",     "{}",          "~",  "\"\"",
+                                          "[[x]]",  "{a: {b: c}}", "-1", "\"\\u00e9\\n\"",
+                                          "[~, {}]" };
     static const char *const keys[] = {
         "state_dir: %s\n" FAKE_INPUT FAKE_OUTPUT,
         "admin: %s\n" FAKE_INPUT FAKE_OUTPUT,
@@ -631,7 +700,8 @@ static void wrong_shapes(void **state)
         "inputs: { i: { type: file, include: /a, fields: %s } }\n" FAKE_OUTPUT,
         "inputs: { i: { type: file, include: /a, overrides: %s } }\n" FAKE_OUTPUT,
         "inputs: { i: { type: file, include: /a, overrides: [ %s ] } }\n" FAKE_OUTPUT,
-        "inputs: { i: { type: file, include: /a, overrides: [ { match: %s, levels: info } ] } }\n" FAKE_OUTPUT,
+        "inputs: { i: { type: file, include: /a, overrides: [ { match: %s, levels: info } ] } "
+        "}\n" FAKE_OUTPUT,
         "outputs: %s\n" FAKE_INPUT,
         "outputs: { o: %s }\n" FAKE_INPUT,
         "outputs: { o: { type: web, url: %s } }\n" FAKE_INPUT,
@@ -639,7 +709,8 @@ static void wrong_shapes(void **state)
         "outputs: { o: { type: local, queue: %s } }\n" FAKE_INPUT,
         "outputs: { o: { type: web, url: \"http://x\", auth: %s } }\n" FAKE_INPUT,
         "outputs: { o: { type: web, url: \"http://x\", auth: { basic: %s } } }\n" FAKE_INPUT,
-        "outputs: { o: { type: web, url: \"http://x\", labels: %s, map: %s, list: %s, nested: %s } }\n" FAKE_INPUT,
+        "outputs: { o: { type: web, url: \"http://x\", labels: %s, map: %s, list: %s, nested: %s } "
+        "}\n" FAKE_INPUT,
     };
     for (size_t k = 0; k < ARRAY_LEN(keys); k++) {
         for (size_t s = 0; s < ARRAY_LEN(shapes); s++) {
@@ -668,7 +739,9 @@ static void reload(void **state)
         const char *other, *words; /* NULL: fine */
     } cases[] = {
         { FAKE_INPUT FAKE_OUTPUT, NULL },
-        { "inputs: { j: { type: kubernetes } }\noutputs: { o: { type: local }, p: { type: web, url: \"http://x\" } }\n", NULL },
+        { "inputs: { j: { type: kubernetes } }\noutputs: { o: { type: local }, p: { type: web, url: "
+          "\"http://x\" } }\n",
+          NULL },
         { "inputs: { j: { type: kubernetes } }\noutputs: { p: { type: web, url: \"http://x\" } }\n", NULL },
         { "state_dir: /else\n" FAKE_INPUT FAKE_OUTPUT, "state_dir" },
         { "admin: { listen: \":1\" }\n" FAKE_INPUT FAKE_OUTPUT, "admin.listen" },
@@ -695,6 +768,7 @@ int main(void)
         TEST(mistakes),
         TEST(what_is_missing),
         TEST(undefined_variables_do_not_cascade),
+        TEST(types_see_whole_sections_only),
         TEST(variables),
         TEST(warnings),
         TEST(anchors_and_extensions),

@@ -1,7 +1,6 @@
 /*
- * Goal: one file with conf.d/ beside it, or a folder; what merges, what clashes, what is watched; files that cannot be
- * read; the sample configurations load with the real outputs.
- * Method: folders made for each test.
+ * Goal: one file with conf.d/ beside it, or a folder; what merges, what clashes, what is watched; files that
+ * cannot be read; the sample configurations load with the real outputs. Method: folders made for each test.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -105,8 +104,9 @@ static void one_file(void **state)
     put("t.yaml", FAKE_INPUT FAKE_OUTPUT);
     struct conf *c = load("t.yaml");
     assert_int_equal(c->n_inputs, 1);
-    assert_int_equal(c->watched_files.n, 1);
+    assert_int_equal(c->watched_files.n, 2);
     assert_true(watches(c, "t.yaml"));
+    assert_true(watches(c, "conf.d")); /* it may come */
     uint64_t before = c->fingerprint;
     conf_free(c);
     c = load("t.yaml");
@@ -121,7 +121,8 @@ static void one_file(void **state)
 static void conf_d_merges(void **state)
 {
     (void)state;
-    put("t.yaml", "limits: { memory: 64MiB }\nfields: { a: x }\n" FAKE_INPUT FAKE_OUTPUT "routes: [ { match: { pod: a }, to: o } ]\n");
+    put("t.yaml", "limits: { memory: 64MiB }\nfields: { a: x }\n" FAKE_INPUT FAKE_OUTPUT
+                  "routes: [ { match: { pod: a }, to: o } ]\n");
     put("conf.d/20.yaml", "routes:\n  - { to: [o, p] }\n");
     put("conf.d/10.yaml", "limits: { min_free: 5% }\nfields: { b: y }\ninputs: { j: { type: kubernetes } }\n"
                           "outputs: { p: { type: local } }\nroutes:\n  - { match: { pod: b }, to: p }\n");
@@ -168,7 +169,8 @@ static void errors_of_all_files(void **state)
     refused("t.yaml", -EINVAL, "t.yaml:1:");
     struct slice all = buf_slice(&errors);
     assert_true(slice_find(all, SLICE("conf.d/a.yaml:")) > slice_find(all, SLICE("t.yaml:1:")));
-    assert_true(slice_find(all, SLICE("conf.d/b.yaml:1:12: the variable")) > slice_find(all, SLICE("conf.d/a.yaml:")));
+    assert_true(slice_find(all, SLICE("conf.d/b.yaml:1:12: the variable")) >
+                slice_find(all, SLICE("conf.d/a.yaml:")));
     assert_true(slice_find(all, SLICE("inputs: none")) < 0); /* half a tree is accused of nothing else */
 }
 
@@ -226,7 +228,9 @@ static void secrets_are_watched(void **state)
     (void)state;
     char yaml[512];
     put("key", "first");
-    (void)snprintf(yaml, sizeof(yaml), FAKE_INPUT "outputs: { o: { type: web, url: \"https://x\", auth: { bearer_file: %s } } }\n",
+    (void)snprintf(yaml, sizeof(yaml),
+                   FAKE_INPUT
+                   "outputs: { o: { type: web, url: \"https://x\", auth: { bearer_file: %s } } }\n",
                    path_of("key"));
     put("t.yaml", yaml);
     struct conf *c = load("t.yaml");
@@ -271,7 +275,8 @@ static void samples(void **state)
     }
 }
 
-/* What the samples show commented out must load as well: the comment signs are taken away from every such block. */
+/* What the samples show commented out must load as well: the comment signs are taken away from every such
+ * block. */
 static void commented_samples(void **state)
 {
     (void)state;
@@ -291,8 +296,10 @@ static void commented_samples(void **state)
             bool is_example = hash > 0 && slice_trim(slice_first(line, (size_t)hash)).len == 0 &&
                               (slice_find(line, SLICE(": ")) > 0 || slice_find(line, SLICE(":\n")) > 0 ||
                                slice_find(line, SLICE("# - {")) > 0) &&
-                              line.ptr[(size_t)hash + 2] != '\n' && !(line.ptr[(size_t)hash + 2] >= 'A' && line.ptr[(size_t)hash + 2] <= 'Z') &&
-                              slice_find(line, SLICE("|'default'}\".")) < 0 && slice_find(line, SLICE("# \"{")) < 0;
+                              line.ptr[(size_t)hash + 2] != '\n' &&
+                              !(line.ptr[(size_t)hash + 2] >= 'A' && line.ptr[(size_t)hash + 2] <= 'Z') &&
+                              slice_find(line, SLICE("|'default'}\".")) < 0 &&
+                              slice_find(line, SLICE("# \"{")) < 0;
             if (is_example) {
                 assert_int_equal(buf_append(&out, line.ptr, (size_t)hash), 0);
                 line = slice_from(line, (size_t)hash + 2);
@@ -301,7 +308,9 @@ static void commented_samples(void **state)
         }
         int r = conf_load_text(names[i], buf_slice(&out), registry_types(), &c, &errors);
         if (r < 0)
-            fail_msg("%s: %d: %.*s\n%.*s", names[i], r, (int)errors.len, errors.len > 0 ? errors.ptr : "", (int)out.len, out.ptr);
+            fail_msg("%s: %d: %.*s\n%.*s", names[i], r, (int)errors.len, errors.len > 0 ? errors.ptr : "",
+                     (int)out.len, out.ptr);
+        assert_int_equal(c->n_outputs, i == 0 ? 4 : 1);
         conf_free(c);
         buf_deinit(&in);
         buf_deinit(&out);
@@ -312,8 +321,9 @@ static void commented_samples(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(one_file),   TEST(conf_d_merges), TEST(the_same_name_twice), TEST(errors_of_all_files), TEST(a_folder),
-        TEST(unreadable), TEST(large_files),   TEST(secrets_are_watched), TEST(samples),             TEST(commented_samples),
+        TEST(one_file), TEST(conf_d_merges),     TEST(the_same_name_twice), TEST(errors_of_all_files),
+        TEST(a_folder), TEST(unreadable),        TEST(large_files),         TEST(secrets_are_watched),
+        TEST(samples),  TEST(commented_samples),
     };
     return cmocka_run_group_tests_name("conf/files", tests, NULL, NULL);
 }

@@ -1,7 +1,6 @@
 /*
- * Goal: sizes, durations, percentages and points in time are read as people write them, refused when they are not, and
- * printed so that reading gives the same.
- * Method: tables, and a round trip over awkward numbers.
+ * Goal: sizes, durations, percentages and points in time are read as people write them, refused when they are
+ * not, and printed so that reading gives the same. Method: tables, and a round trip over awkward numbers.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,14 +18,36 @@ static void sizes(void **state)
         const char *text;
         int64_t want; /* -1: refused */
     } cases[] = {
-        { "0", 0 },           { "4096", 4096 },          { "4096B", 4096 },     { "1KiB", 1024 },
-        { "1Ki", 1024 },      { "1kB", 1000 },           { "1KB", 1000 },       { "64MiB", 64 << 20 },
-        { "10MB", 10000000 }, { "2GiB", INT64_C(2) << 30 }, { "1GB", 1000000000 }, { "1TiB", INT64_C(1) << 40 },
-        { "1.5GiB", INT64_C(3) << 29 }, { "0.5KiB", 512 }, { "1 MiB", 1 << 20 }, { "", -1 },
-        { "MiB", -1 },        { "-1", -1 },              { "+1", -1 },          { "1M", -1 },
-        { "1mib", -1 },       { "1MiBx", -1 },           { "1.MiB", -1 },       { "1.2.3MiB", -1 },
-        { "1e3", -1 },        { "0x10", -1 },            { "99999999999999999999", -1 },
-        { "9223372036854775807", INT64_MAX },            { "9223372036854775808", -1 }, { "9000000TiB", -1 },
+        { "0", 0 },
+        { "4096", 4096 },
+        { "4096B", 4096 },
+        { "1KiB", 1024 },
+        { "1Ki", 1024 },
+        { "1kB", 1000 },
+        { "1KB", 1000 },
+        { "64MiB", 64 << 20 },
+        { "10MB", 10000000 },
+        { "2GiB", INT64_C(2) << 30 },
+        { "1GB", 1000000000 },
+        { "1TiB", INT64_C(1) << 40 },
+        { "1.5GiB", INT64_C(3) << 29 },
+        { "0.5KiB", 512 },
+        { "1 MiB", 1 << 20 },
+        { "", -1 },
+        { "MiB", -1 },
+        { "-1", -1 },
+        { "+1", -1 },
+        { "1M", -1 },
+        { "1mib", -1 },
+        { "1MiBx", -1 },
+        { "1.MiB", -1 },
+        { "1.2.3MiB", -1 },
+        { "1e3", -1 },
+        { "0x10", -1 },
+        { "99999999999999999999", -1 },
+        { "9223372036854775807", INT64_MAX },
+        { "9223372036854775808", -1 },
+        { "9000000TiB", -1 },
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         uint64_t got = 0;
@@ -124,7 +145,8 @@ static void times(void **state)
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         int64_t got = -1;
         bool good = wall_time_parse(slice_cstr(cases[i].text), &got);
-        if (good != (cases[i].want_s >= 0) || (good && got != cases[i].want_s * NS_PER_SEC + cases[i].want_ns))
+        if (good != (cases[i].want_s >= 0) ||
+            (good && got != cases[i].want_s * NS_PER_SEC + cases[i].want_ns))
             fail_msg("\"%s\" is %d %lld", cases[i].text, good, (long long)got);
     }
 }
@@ -132,9 +154,21 @@ static void times(void **state)
 static void printed_reads_the_same(void **state)
 {
     (void)state;
-    static const uint64_t numbers[] = { 0, 1, 1023, 1024, 1025, 1000000, 1 << 20, 3 << 20, UINT64_C(5) << 30,
-                                        UINT64_C(7) << 40, INT64_MAX, 60 * NS_PER_SEC, 86400 * NS_PER_SEC,
-                                        90 * NS_PER_SEC, 200 * NS_PER_MS };
+    static const uint64_t numbers[] = { 0,
+                                        1,
+                                        1023,
+                                        1024,
+                                        1025,
+                                        1000000,
+                                        1 << 20,
+                                        3 << 20,
+                                        UINT64_C(5) << 30,
+                                        UINT64_C(7) << 40,
+                                        INT64_MAX,
+                                        60 * NS_PER_SEC,
+                                        86400 * NS_PER_SEC,
+                                        90 * NS_PER_SEC,
+                                        200 * NS_PER_MS };
     for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
         struct buf b;
         uint64_t size = 1;

@@ -1,7 +1,7 @@
 /*
- * Goal: a document becomes a tree with places, variables are expanded after parsing, aliases and merges are resolved,
- * and nothing in a file - depth, size, cycles, bombs, odd bytes - costs more than an error.
- * Method: small documents, generated large ones, every prefix of a document with everything.
+ * Goal: a document becomes a tree with places, variables are expanded after parsing, aliases and merges are
+ * resolved, and nothing in a file - depth, size, cycles, bombs, odd bytes - costs more than an error. Method:
+ * small documents, generated large ones, every prefix of a document with everything.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -36,11 +36,11 @@ static int tear_down(void **state)
 
 static const char *env(const char *name)
 {
-    return strcmp(name, "SET") == 0      ? "value"
-           : strcmp(name, "EMPTY") == 0  ? ""
-           : strcmp(name, "SHAPE") == 0  ? "}: [\n- x"
-           : strcmp(name, "LATIN") == 0  ? "caf\xe9"
-                                         : NULL;
+    return strcmp(name, "SET") == 0     ? "value"
+           : strcmp(name, "EMPTY") == 0 ? ""
+           : strcmp(name, "SHAPE") == 0 ? "}: [\n- x"
+           : strcmp(name, "LATIN") == 0 ? "caf\xe9"
+                                        : NULL;
 }
 
 static int parse(struct slice text, struct node **ret_root)
@@ -52,7 +52,8 @@ static struct node *good(const char *text)
 {
     struct node *root = NULL;
     if (parse(slice_cstr(text), &root) < 0 || rep.n_errors > 0)
-        fail_msg("%s\n%.*s", text, rep.n_errors > 0 ? (int)rep.errors[0].text.len : 0, rep.errors[0].text.ptr);
+        fail_msg("%s\n%.*s", text, rep.n_errors > 0 ? (int)rep.errors[0].text.len : 0,
+                 rep.errors[0].text.ptr);
     return root;
 }
 
@@ -131,7 +132,9 @@ static void wrong_variables(void **state)
 {
     (void)state;
     struct node *root = NULL;
-    assert_int_equal(parse(SLICE("a: ${NOT_SET}\nb: ${SET\nc: ${1X}\nd: ${}\ne: ${LATIN}\nf: ${SET:x}\ng: fine\n"), &root), 0);
+    assert_int_equal(
+        parse(SLICE("a: ${NOT_SET}\nb: ${SET\nc: ${1X}\nd: ${}\ne: ${LATIN}\nf: ${SET:x}\ng: fine\n"), &root),
+        0);
     assert_int_equal(rep.n_errors, 6);
     says("f.yaml:1:4: the variable NOT_SET is not set");
     says("f.yaml:2:4: \"${SET\" is not closed");
@@ -158,8 +161,9 @@ static void expansion_is_bounded(void **state)
 static void aliases_and_merges(void **state)
 {
     (void)state;
-    struct node *root = good("x-a: &a {k: 1, l: 2}\nx-b: &b {l: 3, m: 4}\nc: *a\n"
-                             "d: {<<: *a, k: own}\ne: {<<: [*a, *b]}\nf: {\"<<\": plain}\ns: &s text\nt: *s\n");
+    struct node *root =
+        good("x-a: &a {k: 1, l: 2}\nx-b: &b {l: 3, m: 4}\nc: *a\n"
+             "d: {<<: *a, k: own}\ne: {<<: [*a, *b]}\nf: {\"<<\": plain}\ns: &s text\nt: *s\n");
     assert_ptr_equal(node_get(root, SLICE("x-a")), node_get(root, SLICE("c")));
     struct node *d = node_get(root, SLICE("d")), *e = node_get(root, SLICE("e"));
     assert_true(slice_eq(node_get(d, SLICE("k"))->text, SLICE("own")));
@@ -204,8 +208,9 @@ static void odd_bytes(void **state)
 {
     (void)state;
     static const struct slice cases[] = {
-        SLICE_INIT("a: b\0c\n"),    SLICE_INIT("a: \xff\xfe\n"), SLICE_INIT("a: \x01\n"), SLICE_INIT("a: caf\xe9\n"),
-        SLICE_INIT("a: \xed\xa0\x80\n"), SLICE_INIT("\0\0\0\0"), SLICE_INIT("a: \x7f\n"),
+        SLICE_INIT("a: b\0c\n"),    SLICE_INIT("a: \xff\xfe\n"),     SLICE_INIT("a: \x01\n"),
+        SLICE_INIT("a: caf\xe9\n"), SLICE_INIT("a: \xed\xa0\x80\n"), SLICE_INIT("\0\0\0\0"),
+        SLICE_INIT("a: \x7f\n"),
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct node *root = NULL;
@@ -287,8 +292,9 @@ static void alias_bomb(void **state)
 static void cut_anywhere(void **state)
 {
     (void)state;
-    const struct slice whole = SLICE("a: &a {b: \"${SET:-x}\", 'c': [1, *a2 ]}\nd: &d |\n  text $$\n<<: *a\ne: >-\n  caf\xc3\xa9\n"
-                                     "? f\n: !!str g\n...\n");
+    const struct slice whole =
+        SLICE("a: &a {b: \"${SET:-x}\", 'c': [1, *a2 ]}\nd: &d |\n  text $$\n<<: *a\ne: >-\n  caf\xc3\xa9\n"
+              "? f\n: !!str g\n...\n");
     for (size_t len = 0; len <= whole.len; len++) {
         char *copy = malloc(MAX(len, 1));
         assert_non_null(copy);
@@ -310,7 +316,8 @@ static void no_memory(void **state)
     struct buf b;
     arena_init(&small, 64 * KIB);
     assert_int_equal(report_init(&r, &small), 0);
-    assert_int_equal(yaml_parse(&r, "f", repeated(&b, "a: [", "x,", 50000, "]"), NULL, &hash, &root), -ENOMEM);
+    assert_int_equal(yaml_parse(&r, "f", repeated(&b, "a: [", "x,", 50000, "]"), NULL, &hash, &root),
+                     -ENOMEM);
     buf_deinit(&b);
     arena_deinit(&small);
 }
@@ -319,9 +326,18 @@ static void no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(tree),        TEST(empty_documents), TEST(variables),  TEST(wrong_variables), TEST(expansion_is_bounded),
-        TEST(aliases_and_merges), TEST(wrong_structure), TEST(odd_bytes), TEST(bounds),   TEST(alias_bomb),
-        TEST(cut_anywhere), TEST(no_memory),
+        TEST(tree),
+        TEST(empty_documents),
+        TEST(variables),
+        TEST(wrong_variables),
+        TEST(expansion_is_bounded),
+        TEST(aliases_and_merges),
+        TEST(wrong_structure),
+        TEST(odd_bytes),
+        TEST(bounds),
+        TEST(alias_bomb),
+        TEST(cut_anywhere),
+        TEST(no_memory),
     };
     return cmocka_run_group_tests_name("conf/yaml", tests, NULL, NULL);
 }
