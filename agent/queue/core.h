@@ -159,6 +159,7 @@ struct queue {
     _Atomic uint64_t quarantined_bytes;
 
     /* ---- open ---- */
+    bool is_opening; /* what is lost now is in the report, from which the caller fills the metrics */
     struct ledger_row *rec_ledger;
     struct recovered_row *rec_rows;
 };

@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "agent/base/clock.h"
 #include "agent/base/log.h"
 #include "agent/base/stats.h"
-#include "agent/base/clock.h"
 #include "agent/base/tenants.h"
 #include "agent/queue/core.h"
 #include "agent/queue/scan.h"
@@ -46,7 +46,7 @@ void spans_add_locked(struct queue *q, uint64_t first, uint64_t last)
 static void count_row(struct queue *q, enum lost_reason reason, struct slice tenant, uint64_t lines, uint64_t bytes,
                       bool was_parked)
 {
-    struct output_row *row = stats_output_row(q->output_index, tenant_intern(tenant));
+    struct output_row *row = q->is_opening ? NULL : stats_output_row(q->output_index, tenant_intern(tenant));
     if (row != NULL) {
         counter_add(&row->lost_lines[reason], lines);
         counter_add(&row->lost_bytes[reason], bytes);

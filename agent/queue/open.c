@@ -59,8 +59,8 @@ static int refuse_network(const struct queue *q, const char *path, struct err *e
     for (size_t i = 0; i < ARRAY_LEN(network_fs); i++)
         if ((uint32_t)st.f_type == network_fs[i].magic)
             return err_say(err, -ENOTSUP,
-                           "queue of output '%s': %s is on a network filesystem (%s), which cannot promise what a queue "
-                           "needs; use a local disk",
+                           "queue of output '%s': %s is on a network filesystem (%s), which cannot promise what "
+                           "a queue needs; use a local disk",
                            q->name, path, network_fs[i].name);
     return 0;
 }
@@ -192,9 +192,11 @@ int queue_open(const struct queue_open_conf *conf, struct queue **ret_queue, str
         return err_set(err, -ENOMEM, "cannot open a queue");
     }
     struct queue_recovery rec;
+    q->is_opening = true;
     int r = open_dirs(q, conf, err);
     if (r == 0)
         r = recover(q, &rec, err);
+    q->is_opening = false;
     if (r < 0) {
         queue_free(q);
         return r;

@@ -253,6 +253,9 @@ static void settle_rows(struct queue *q, bool is_closed)
 {
     for (size_t i = 0; i < q->totals.n; i++) {
         struct totals_row *row = &q->totals.rows[i];
+        if (row->prepared == 0)
+            continue;
+        totals_touch(&q->totals, row);
         if (is_closed)
             row->lines += row->prepared;
         row->prepared = 0;
@@ -271,6 +274,7 @@ static void close_group(struct queue *q, const struct group_end *end, bool has_d
     for (size_t i = 0; i < end->n_ledger; i++) {
         struct totals_row *row = totals_find(&q->totals, end->ledger[i].input, end->ledger[i].tenant);
         assert(row != NULL); /* prepare_tables() */
+        totals_touch(&q->totals, row);
         row->ledger = end->ledger[i];
         row->ledger.input = row->ledger.tenant = SLICE("");
         row->has_ledger = true;

@@ -151,7 +151,9 @@ struct frame_orig {
     int32_t status;         /* HTTP status, 0 = none */
     struct slice reason, text;
 };
-/* Bounded by dead_max_bytes: the oldest files go, counted lost{dead_full}. */
+/* Bounded by dead_max_bytes: the oldest files go. Their lines move from dead to lost{dead_full}, in recovered_row and in
+ * stats (output_row.dead_lines falls by them, so the metric that must not fall is dead_lines + lost{dead_full}). A letter
+ * that was written for this (seq, item) before a crash is not written again: 0 all the same. */
 NODISCARD int queue_dead_append(struct queue *q, const struct frame_in *frame, const struct frame_orig *orig);
 /* One file per parked frame. *ret_id names it. -ENOSPC when max_bytes or the key's share would be passed. */
 NODISCARD int queue_park(struct queue *q, const struct frame_in *frame, const struct frame_orig *orig, uint64_t *ret_id);
@@ -169,8 +171,9 @@ struct frame_head {
     bool is_parked;
 };
 
-/* The next DATA frame that is durable and above the cursor, in order: 1, 0 when there is none yet. Others pass by and are
- * acknowledged by themselves. Damage is set aside, counted lost{damage}, and passed over. */
+/* The next DATA frame that is durable and above the cursor, in order: 1, 0 when there is none yet (or when it lies more
+ * than 2048 frames beyond the cursor), or an error of the disk. Others pass by and are acknowledged by themselves. Damage is
+ * set aside, counted lost{damage}, and passed over; the cursor follows at the next queue_cursor_sync(). */
 NODISCARD int queue_next(struct queue *q, struct frame_head *ret_head);
 /* Goes back to the first frame that is not acknowledged. */
 void queue_rewind(struct queue *q);
@@ -180,10 +183,12 @@ NODISCARD int queue_load(struct queue *q, const struct frame_head *head, struct 
  * it was acknowledged before, by hand or because the frame was dropped meanwhile; then its lines are not to be counted. */
 bool queue_ack(struct queue *q, uint64_t seq);
 bool queue_has_cursor_news(const struct queue *q); /* written and not synced, or segments to unlink */
-/* Parked frames as found at open and added since, oldest first: 1, 0 = end. *iter starts at 0. */
+/* Parked frames as found at open and added since, oldest first: 1, 0 = end. *iter starts at 0. One whose load says
+ * -EBADMSG is for the caller to give up: queue_park_drop(id, LOST_DAMAGE). */
 NODISCARD int queue_parked_next(struct queue *q, uint64_t *iter, struct frame_head *ret_head);
 
-/* What a frame's meta says; slices point into meta. rows is caller's array; n_rows in: its size, out: their number. */
+/* What a frame's meta says; slices point into meta. rows is the caller's array of rows_max. -EBADMSG, -EPROTO (a newer
+ * version's); -ENOBUFS: there are more rows than that, ret->n_rows of them, the rest of *ret is filled. */
 struct frame_meta {
     struct slice route, runs;
     struct frame_orig orig;   /* seq 0: none */

@@ -89,7 +89,8 @@ static int read_head(struct recovery *rc, struct found *f)
     }
     (void)q->fs->close(fd);
     if (r == -EPROTO)
-        return err_say(rc->err, r, "queue of output '%s': segment %016llx was written by a newer version; it is left as it is",
+        return err_say(rc->err, r,
+                       "queue of output '%s': segment %016llx was written by a newer version; it is left as it is",
                        q->name, (unsigned long long)f->id);
     return 0;
 }
@@ -584,7 +585,7 @@ static void balance(struct recovered_row *row)
     row->accepted = MAX(row->accepted, rest);
 }
 
-/* The names live in the queue's own tables, which only grow. */
+/* The names live in the queue's own totals, which only grow. */
 static int report_rows(struct recovery *rc)
 {
     struct queue *q = rc->q;
@@ -615,7 +616,10 @@ static int report_rows(struct recovery *rc)
     for (size_t t = 0; t < 2; t++) {
         for (size_t i = 0; i < tallies[t]->n; i++) {
             const struct tally_row *from = &tallies[t]->rows[i];
-            struct recovered_row *row = row_of(rows, &n, from->tenant);
+            const struct totals_row *name = totals_get(&q->totals, SLICE(""), from->tenant);
+            if (name == NULL)
+                return -ENOMEM;
+            struct recovered_row *row = row_of(rows, &n, name->tenant);
             row->dead += from->dead;
             for (size_t k = 0; k < LOST_REASONS; k++) {
                 row->lost[k] += from->lost[k];
@@ -624,7 +628,10 @@ static int report_rows(struct recovery *rc)
         }
     }
     for (size_t i = 0; i < q->dead.unsettled.n; i++) {
-        struct recovered_row *row = row_of(rows, &n, q->dead.unsettled.rows[i].tenant);
+        const struct totals_row *name = totals_get(&q->totals, SLICE(""), q->dead.unsettled.rows[i].tenant);
+        if (name == NULL)
+            return -ENOMEM;
+        struct recovered_row *row = row_of(rows, &n, name->tenant);
         row->dead -= MIN(row->dead, q->dead.unsettled.rows[i].lines);
     }
     for (size_t i = 0; i < n; i++)

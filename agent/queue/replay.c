@@ -78,8 +78,7 @@ static int take(struct replay *rp, const struct frame_hdr *h)
         positions_clear(&q->positions);
         totals_clear(&q->totals);
     } else if (h->type == FRAME_SEAL) {
-        for (size_t i = 0; i < q->totals.n; i++)
-            q->totals.rows[i].lines = 0;
+        totals_clear_lines(&q->totals);
     }
     int r = take_items(rp, h, buf_slice(&rp->meta));
     return r == -EBADMSG ? 0 : r;

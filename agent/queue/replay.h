@@ -12,7 +12,6 @@ struct replay {
     uint64_t top_seq;        /* the highest that was seen */
     uint64_t good_end, good_seq; /* of the last segment: its last whole group */
     uint64_t damaged_bytes, damaged_frames;
-    uint64_t group_lines, group_frames; /* of the group that is being read */
     struct buf meta;
 };
 

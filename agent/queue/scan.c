@@ -26,14 +26,15 @@ void scan_deinit(struct scan *s)
 /* len bytes at off, in the window. NULL: beyond the size, or unreadable. */
 static const uint8_t *view(struct scan *s, uint64_t off, size_t len)
 {
-    assert(len <= WINDOW_STEP);
+    assert(len <= WINDOW_BYTES);
     if (off > s->size || len > s->size - off)
         return NULL;
     if (off >= s->window_off && off - s->window_off + len <= s->window_len)
         return s->window + (off - s->window_off);
 
     bool is_next = off >= s->window_off && off <= s->window_off + s->window_len + WINDOW_STEP;
-    size_t want = (size_t)MIN((uint64_t)(is_next ? WINDOW_BYTES : WINDOW_STEP), s->size - off);
+    size_t step = is_next ? WINDOW_BYTES : MAX(WINDOW_STEP, len);
+    size_t want = (size_t)MIN((uint64_t)step, s->size - off);
     ssize_t n = fs_pread_full(s->fd, s->window, want, off);
     /* One bad sector must not hide its neighbours: the least that is needed. */
     if (n < 0 && want > len)
@@ -77,22 +78,39 @@ bool scan_find(struct scan *s, uint64_t off, uint64_t min_seq, uint64_t max_seq,
     return false;
 }
 
-int scan_meta(struct scan *s, uint64_t off, const struct frame_hdr *h, struct buf *meta)
+static int read_into(struct scan *s, uint64_t off, size_t len, struct buf *b)
 {
-    struct buf raw;
-    buf_init(&raw, FRAME_META_MAX);
-    buf_reset(meta);
-    struct buf *into = h->type == FRAME_SNAP ? &raw : meta;
-    int r = buf_reserve(into, h->meta_len);
+    int r = buf_reserve(b, len);
     if (r < 0)
         return r;
-    ssize_t n = fs_pread_full(s->fd, into->ptr, h->meta_len, off + FRAME_HEAD_BYTES);
-    into->len = n < 0 ? 0 : (size_t)n;
-    if (into->len != h->meta_len || frame_crc(buf_slice(into)) != h->meta_crc)
+    ssize_t n = fs_pread_full(s->fd, b->ptr, len, off);
+    if (n < 0 || (size_t)n != len)
+        return -EBADMSG;
+    b->len = len;
+    return 0;
+}
+
+/* Nearly all metas lie in the window already; a SNAP's may be larger than it. */
+int scan_meta(struct scan *s, uint64_t off, const struct frame_hdr *h, struct buf *meta)
+{
+    struct buf own;
+    struct slice bytes;
+    int r = 0;
+    buf_init(&own, FRAME_META_MAX);
+    buf_reset(meta);
+    if (h->meta_len <= WINDOW_BYTES) {
+        const uint8_t *p = view(s, off + FRAME_HEAD_BYTES, h->meta_len);
+        bytes = slice_of(p, h->meta_len);
+        r = p == NULL ? -EBADMSG : 0;
+    } else {
+        r = read_into(s, off + FRAME_HEAD_BYTES, h->meta_len, &own);
+        bytes = buf_slice(&own);
+    }
+    if (r == 0 && frame_crc(bytes) != h->meta_crc)
         r = -EBADMSG;
-    if (r == 0 && h->type == FRAME_SNAP)
-        r = meta_unpack(buf_slice(&raw), meta);
-    buf_deinit(&raw);
+    if (r == 0)
+        r = h->type == FRAME_SNAP ? meta_unpack(bytes, meta) : buf_append_slice(meta, bytes);
+    buf_deinit(&own);
     return r;
 }
 
@@ -102,14 +120,10 @@ bool scan_body_is_good(struct scan *s, uint64_t off, const struct frame_hdr *h)
     uint32_t crc = 0;
     while (at < end) {
         size_t want = (size_t)MIN((uint64_t)WINDOW_BYTES, end - at);
-        ssize_t n = fs_pread_full(s->fd, s->window, want, at);
-        if (n < 0 || (size_t)n != want) {
-            s->window_len = 0;
+        const uint8_t *p = view(s, at, want);
+        if (p == NULL)
             return false;
-        }
-        crc = frame_crc_more(crc, s->window, want);
-        s->window_off = at;
-        s->window_len = want;
+        crc = frame_crc_more(crc, p, want);
         at += want;
     }
     return crc == h->body_crc;

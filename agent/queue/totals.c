@@ -93,10 +93,28 @@ struct totals_row *totals_get(struct totals *t, struct slice input, struct slice
     return row;
 }
 
+void totals_touch(struct totals *t, struct totals_row *row)
+{
+    if (row->is_dirty)
+        return;
+    row->is_dirty = true;
+    row->next_dirty = t->dirty;
+    t->dirty = (uint32_t)(row - t->rows) + 1;
+}
+
+static struct totals_row *take_dirty(struct totals *t)
+{
+    if (t->dirty == 0)
+        return NULL;
+    struct totals_row *row = &t->rows[t->dirty - 1];
+    t->dirty = row->next_dirty;
+    row->is_dirty = false;
+    return row;
+}
+
 void totals_commit(struct totals *t)
 {
-    for (size_t i = 0; i < t->n; i++) {
-        struct totals_row *r = &t->rows[i];
+    for (struct totals_row *r; (r = take_dirty(t)) != NULL;) {
         r->durable_lines = r->lines;
         r->durable_ledger = r->ledger;
         r->has_durable_ledger = r->has_ledger;
@@ -107,8 +125,7 @@ void totals_commit(struct totals *t)
 
 void totals_rollback(struct totals *t)
 {
-    for (size_t i = 0; i < t->n; i++) {
-        struct totals_row *r = &t->rows[i];
+    for (struct totals_row *r; (r = take_dirty(t)) != NULL;) {
         r->lines = r->durable_lines;
         r->ledger = r->durable_ledger;
         r->has_ledger = r->has_durable_ledger;
@@ -117,14 +134,22 @@ void totals_rollback(struct totals *t)
     t->frames = t->durable_frames;
 }
 
-void totals_clear(struct totals *t)
+void totals_clear_lines(struct totals *t)
 {
     for (size_t i = 0; i < t->n; i++) {
+        totals_touch(t, &t->rows[i]);
         t->rows[i].lines = 0;
+    }
+    t->lines = 0;
+}
+
+void totals_clear(struct totals *t)
+{
+    totals_clear_lines(t);
+    for (size_t i = 0; i < t->n; i++) {
         t->rows[i].has_ledger = false;
         t->rows[i].ledger = (struct ledger_row){ 0 };
     }
-    t->lines = 0;
     t->frames = 0;
 }
 
@@ -133,6 +158,7 @@ int totals_add(struct totals *t, struct slice input, struct slice tenant, uint64
     struct totals_row *row = totals_get(t, input, tenant);
     if (row == NULL)
         return -ENOMEM;
+    totals_touch(t, row);
     row->lines += lines;
     t->lines += lines;
     return 0;
@@ -144,6 +170,7 @@ void totals_subtract(struct totals *t, const struct totals *other)
         struct totals_row *row = totals_find(t, other->rows[i].input, other->rows[i].tenant);
         if (row == NULL)
             continue;
+        totals_touch(t, row);
         uint64_t less = MIN(row->lines, other->rows[i].lines);
         row->lines -= less;
         t->lines = minus(t->lines, less);
@@ -180,6 +207,7 @@ static int take_count(struct totals *t, struct slice bytes)
     struct totals_row *row = totals_get(t, input, tenant);
     if (row == NULL)
         return -ENOMEM;
+    totals_touch(t, row);
     row->lines = lines;
     return 0;
 }
@@ -194,6 +222,7 @@ static int take_ledger(struct totals *t, struct slice bytes)
     if (row == NULL)
         return -ENOMEM;
     l.input = l.tenant = SLICE(""); /* the row has the names */
+    totals_touch(t, row);
     row->ledger = l;
     row->has_ledger = true;
     return 0;

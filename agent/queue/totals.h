@@ -20,7 +20,8 @@ struct totals_row {
     uint64_t lines, durable_lines;
     uint64_t prepared;            /* scratch of one append */
     struct ledger_row ledger, durable_ledger;
-    bool has_ledger, has_durable_ledger;
+    bool has_ledger, has_durable_ledger, is_dirty;
+    uint32_t next_dirty; /* row number + 1 */
 };
 
 struct totals {
@@ -28,6 +29,7 @@ struct totals {
     size_t n, cap;
     uint32_t *index; /* hash table of row number + 1 */
     size_t n_index;  /* a power of two, 0 = none */
+    uint32_t dirty;  /* rows that differ from their durable values: number + 1 of the first */
     uint64_t lines, durable_lines;   /* sums */
     uint64_t frames, durable_frames; /* DATA frames */
 };
@@ -36,8 +38,11 @@ void totals_deinit(struct totals *t); /* zeroed is fine */
 /* NULL when out of memory. */
 struct totals_row *totals_get(struct totals *t, struct slice input, struct slice tenant);
 struct totals_row *totals_find(const struct totals *t, struct slice input, struct slice tenant); /* NULL: none */
+/* Says that a row's values are about to change. */
+void totals_touch(struct totals *t, struct totals_row *row);
 void totals_commit(struct totals *t);
 void totals_rollback(struct totals *t);
+void totals_clear_lines(struct totals *t);
 void totals_clear(struct totals *t); /* all zero as written; durable values stay */
 NODISCARD int totals_add(struct totals *t, struct slice input, struct slice tenant, uint64_t lines);
 /* t -= other, row by row, not below zero. */

@@ -25,7 +25,7 @@ inputs:
   bench:
     type: file
     include: ["{logs}/*.log"]
-    tenant: "'bench'"
+    tenant: bench
     fields: {{ namespace: bench, pod: "{{host}}" }}
 outputs:
   out: {{ type: {kind}, url: "{url}"{more} }}
