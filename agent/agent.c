@@ -25,6 +25,9 @@
 /* How long a reload waits for requests in flight and for the disk. */
 #define RELOAD_GRACE_NS (5 * NS_PER_SEC)
 
+/* Fragments of a burst are given back this often; it costs a look at the heap's top and its free pages. */
+#define TRIM_NS (10 * NS_PER_SEC)
+
 struct engine {
     struct conf *conf;
     size_t n;
@@ -399,6 +402,17 @@ static int64_t resident_bytes(void)
     return pages == NULL ? 0 : strtoll(pages, NULL, 10) * sysconf(_SC_PAGESIZE);
 }
 
+/* What a burst needed goes back to the system. */
+static void trim_memory(void)
+{
+    static int64_t next_ns;
+    int64_t now = clock_mono_ns();
+    if (now < next_ns)
+        return;
+    next_ns = now + TRIM_NS;
+    (void)malloc_trim(0);
+}
+
 void agent_tick(struct agent *a)
 {
     const struct conf *c = a->engine->conf;
@@ -409,5 +423,6 @@ void agent_tick(struct agent *a)
     if (statvfs(path, &fs) == 0)
         gauge_set(&stats.state_free_bytes, (int64_t)(fs.f_bavail * fs.f_frsize));
     gauge_set(&stats.state_writable, access(path, W_OK) == 0 && (fs.f_flag & ST_RDONLY) == 0);
+    trim_memory();
     gauge_set(&stats.memory_bytes, resident_bytes());
 }
