@@ -372,12 +372,10 @@ static void compare(const char *spec, const char *module, enum level level, char
 static void agrees_with_the_crate(void **state)
 {
     (void)state;
-    const char *crate = getenv("TAILRACE_LEVELS_CRATE");
-    if (crate == NULL) {
-        print_message("TAILRACE_LEVELS_CRATE is not set: not compared with the crate\n");
-        skip();
-    }
-    const char *given = getenv("TAILRACE_SEED");
+    /* Without the crate its answers of another day, for the specs of the first seed:
+     * TAILRACE_LEVELS_KEEP=FILE keeps those of a run, gzip -9 makes them the golden file. */
+    const char *crate = getenv("TAILRACE_LEVELS_CRATE"), *keep = getenv("TAILRACE_LEVELS_KEEP");
+    const char *given = crate == NULL || *crate == '\0' ? NULL : getenv("TAILRACE_SEED");
     if (given != NULL)
         seed = strtoull(given, NULL, 10) * 2 + 1;
 
@@ -395,7 +393,11 @@ static void agrees_with_the_crate(void **state)
     assert_int_equal(fclose(in), 0);
 
     char command[4096];
-    (void)snprintf(command, sizeof(command), "'%s' < %s", crate, in_path);
+    if (crate == NULL || *crate == '\0')
+        (void)snprintf(command, sizeof(command), "gzip -dc tests/golden/levels.answers.gz");
+    else
+        (void)snprintf(command, sizeof(command), "'%s' < %s | tee %s", crate, in_path,
+                       keep != NULL ? keep : "/dev/null");
     FILE *out = popen(command, "r");
     assert_non_null(out);
     size_t refused_specs = 0;
