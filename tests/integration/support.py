@@ -49,7 +49,8 @@ def documents(path):
         return []
     data = path.read_bytes()
     assert not data or data.endswith(b"\n"), f"{path} ends within a line"
-    return [json.loads(line) for line in data.split(b"\n")[:-1]]
+    # Numbers as floats: Python itself refuses integers of thousands of digits.
+    return [json.loads(line, parse_int=lambda n: int(n) if len(n) < 100 else float(n)) for line in data.split(b"\n")[:-1]]
 
 
 def ledger(agent):
@@ -96,6 +97,18 @@ def wait_rest(agent, read=None, timeout=30, parked=0):
         assert total(last[0][0], "read_lines") == read, last[0][0]
     assert agent.metric("ledger_imbalance_lines") == 0
     return last[0]
+
+
+def wait_files(agent, files=None, timeout=30):
+    """Waits until every output has durably passed the end of every followed file, of as many as said."""
+    last = [None]
+
+    def done():
+        last[0] = agent.status()["files"]
+        return (files is None or len(last[0]) >= files) and all(
+            o["committed"] >= f["size"] for f in last[0] for o in f["outputs"].values())
+
+    wait_until(done, timeout, lambda: f"all files are read to their ends; {last[0]}\n{agent.describe()}", interval=0.05)
 
 
 def instant(text):

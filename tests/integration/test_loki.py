@@ -83,7 +83,7 @@ def test_equal_times_and_repeated_lines(agent, loki, tenant, tmp_path):
     repeated = [stamped(base, message="the same")] * 4
     later = [stamped(base + 5 * SECOND, message="later")]
     write(tmp_path / "app.log", different + repeated + later + repeated[:1])
-    a = agent(config({"app": file_input(tmp_path / "app.log", tenant=f"'{tenant}'")},
+    a = agent(config({"app": file_input(tmp_path / "app.log", tenant=tenant)},
                      {"loki": loki_output(loki.url)}))
     wait_rest(a, read=11)
     found = [(ts - base, line) for _, ts, line in entries(loki, tenant)]
@@ -98,7 +98,7 @@ def test_times_of_text_and_of_lines_without_one(agent, loki, tenant, tmp_path):
     own = now // 1_000_000 * 1_000_000 - 60 * SECOND
     lines = [f"{rfc3339(own, 3)} WARN disk is slow", "no time at all", '{"msg":"neither"}']
     write(tmp_path / "app.log", lines)
-    a = agent(config({"app": file_input(tmp_path / "app.log", tenant=f"'{tenant}'", multiline="off")},
+    a = agent(config({"app": file_input(tmp_path / "app.log", tenant=tenant, multiline="off")},
                      {"loki": loki_output(loki.url)}))
     wait_rest(a, read=3)
     found = {line: (labels, ts) for labels, ts, line in entries(loki, tenant)}
@@ -124,7 +124,7 @@ def _kept(line, directives, bare):
 def test_levels(agent, loki, tenant, tmp_path, spec, directives, bare):
     lines = spread(Loggen(seed=11), 400)
     write(tmp_path / "app.log", lines)
-    a = agent(config({"app": file_input(tmp_path / "app.log", tenant=f"'{tenant}'", levels=spec)},
+    a = agent(config({"app": file_input(tmp_path / "app.log", tenant=tenant, levels=spec)},
                      {"loki": loki_output(loki.url)}))
     inputs, _ = wait_rest(a, read=400)
     kept = [line for line in lines if _kept(line, directives, bare)]
@@ -140,7 +140,7 @@ def test_old_future_and_late(agent, loki, tenant, tmp_path):
     newest = [stamped(now - i * SECOND, message=f"new {i}") for i in range(20)]
     write(tmp_path / "one.log", reversed(newest))
     a = agent(config(
-        {"app": file_input(tmp_path / "*.log", tenant=f"'{tenant}'", fields={"service": "orders"})},
+        {"app": file_input(tmp_path / "*.log", tenant=tenant, fields={"service": "orders"})},
         {"loki": loki_output(loki.url)}))
     wait_rest(a, read=20)
     late = [stamped(now - 3 * HOUR + i * SECOND, message=f"late {i}") for i in range(20)]
@@ -182,7 +182,7 @@ def test_late_lines_of_another_agent_are_another_stream(agent, loki, tenant, tmp
     now = time.time_ns()
     for name, ts in (("n-1", now), ("n-2", now - 3 * HOUR)):
         write(tmp_path / f"{name}.log", [stamped(ts, message=name)])
-        a = agent(config({"app": file_input(tmp_path / f"{name}.log", tenant=f"'{tenant}'", fields={"service": "orders"})},
+        a = agent(config({"app": file_input(tmp_path / f"{name}.log", tenant=tenant, fields={"service": "orders"})},
                          {"loki": loki_output(loki.url)}), env={"NODE_NAME": name})
         wait_rest(a, read=1)
     loki.flush()
@@ -194,7 +194,7 @@ def test_enriched_lines(agent, loki, tenant, tmp_path):
     lines = spread(Loggen(seed=3), 20)
     write(tmp_path / "app.log", lines + ["plain words"])
     a = agent(config(
-        {"app": file_input(tmp_path / "app.log", tenant=f"'{tenant}'", multiline="off",
+        {"app": file_input(tmp_path / "app.log", tenant=tenant, multiline="off",
                            fields={"pod": "p-1", "namespace": "vm", "service": "orders", "zone": "b"})},
         {"loki": loki_output(loki.url, line="enriched", metadata="off")}))
     wait_rest(a, read=21)
@@ -223,7 +223,7 @@ def test_a_long_line_is_cut(agent, loki, tenant, tmp_path):
     long = stamped(now + SECOND, message="ä" * limit)
     long = json.dumps({**json.loads(long)}, ensure_ascii=False)
     write(tmp_path / "app.log", [fits, long, stamped(now + 2 * SECOND, message="behind")])
-    a = agent(config({"app": file_input(tmp_path / "app.log", tenant=f"'{tenant}'")},
+    a = agent(config({"app": file_input(tmp_path / "app.log", tenant=tenant)},
                      {"loki": loki_output(loki.url)}))
     wait_rest(a, read=3)
     found = entries(loki, tenant)
@@ -256,7 +256,7 @@ def test_values_that_are_hard_for_labels(agent, loki, tenant, tmp_path):
     }
     write(tmp_path / "app.log", [json.dumps({"thing": v, "n": i}) for i, v in enumerate(values)])
     a = agent(config(
-        {"app": file_input(tmp_path / "app.log", tenant=f"'{tenant}'")},
+        {"app": file_input(tmp_path / "app.log", tenant=tenant)},
         {"loki": loki_output(loki.url, labels={"host": "{host}", "thing": "{record.thing}"}, metadata={"same": "{record.thing}"})}))
     wait_rest(a, read=len(values))
     found = {json.loads(line)["n"]: labels for labels, _, line in entries(loki, tenant, '{thing=~"(?s).+"}')}

@@ -178,7 +178,7 @@ static void reopen_if_renamed(struct file *f)
 static void flush_file(struct file *f, bool whole)
 {
     size_t len = f->len;
-    if (opt.torn && !whole && len > 100)
+    if (opt.torn && !whole && !f->reopen && len > 100) /* never torn between two files */
         len -= draw(100);
     if (len > 0)
         write_all(f, len);

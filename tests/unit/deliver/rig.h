@@ -428,6 +428,15 @@ static inline struct output_row *rig_row(const struct rig *g, const char *tenant
     return stats_output_row(g->conf.index, tenant_intern(slice_cstr(tenant)));
 }
 
+/* Returns when the sender has ended the turn it is in: what it acknowledged is in the ledger then. */
+static inline void rig_settle(struct rig *g)
+{
+    struct buf text;
+    buf_init(&text, 4 * MIB);
+    assert_int_equal(sender_status(g->s, &text, RIG_PATIENCE_NS), 0);
+    buf_deinit(&text);
+}
+
 struct rig_ledger {
     uint64_t accepted, delivered, dead, lost;
     int64_t queued, parked;

@@ -26,6 +26,7 @@ static void run_to_end(struct rig *g)
     if (g->s == NULL)
         rig_start(g);
     rig_until(rig_all_acked(g));
+    rig_settle(g);
 }
 
 static void test_in_order(void **state)
@@ -137,10 +138,10 @@ static void test_refused_then_up(void **state)
     }
     rig_start(&g);
     struct output_stats *st = &stats.outputs[g.conf.index];
-    rig_until(rig_code(st->requests, "refused") >= 5);
+    rig_until(rig_code(st->requests, "refused") >= 30);
     assert_true(gauge_get(&st->failing_since_wall_ns) > 0);
     assert_int_equal(gauge_get(&st->up), 0);
-    assert_int_equal(queue_acked_seq(g.q), g.recovered_acked);
+    assert_true(queue_acked_seq(g.q) + 50 <= g.last_seq);
     /* One at a time asks whether it is back, not one for each key. */
     assert_true(gauge_get(&st->inflight) <= 1);
     assert_int_equal(server_start(&srv, port, play, &sc), 0);
@@ -172,6 +173,7 @@ static void test_hanging_key(void **state)
     unsigned hung = 0;
     assert_int_equal(server_start(&srv, 0, hang_one, &hung), 0);
     rig_init(&g, &toy_ops, srv.port);
+    deliver_timing.park_after_ns = NS_PER_SEC * 60; /* nothing is parked here */
     g.conf.http.timeout_ns = 300 * NS_PER_MS;
     rig_lines(&g, "slow", "slow", 0, 1);
     rig_lines(&g, "slow", "slow", 1, 1);
@@ -331,7 +333,7 @@ static void test_all_refused_holds(void **state)
         rig_lines(&g, "all", "all", 0, sizes[i]);
         rig_start(&g);
         rig_until(rig_code(stats.outputs[g.conf.index].keys_held, "status_400") == 1);
-        assert_int_equal(queue_acked_seq(g.q), g.recovered_acked);
+        assert_true(queue_acked_seq(g.q) < g.last_seq);
         assert_int_equal(rig_ledger(&g, "all").dead, l0.dead);
         atomic_store(&is_mended, true);
         run_to_end(&g);
@@ -358,12 +360,17 @@ static void test_bad_frame_among_good(void **state)
     struct server srv;
     assert_int_equal(server_start(&srv, 0, refuse_key_bad, NULL), 0);
     rig_init(&g, &toy_ops, srv.port);
+    deliver_timing.park_after_ns = NS_PER_SEC * 60; /* nothing is parked here */
     rig_lines(&g, "lane", "bad", 0, 2);
-    for (unsigned i = 0; i < 5; i++)
+    rig_start(&g);
+    /* Until one is accepted after the bad ones were refused. */
+    for (unsigned i = 0; i < 2000 && (i < 5 || !rig_all_acked(&g)); i++) {
         rig_lines(&g, "lane", "good", i, 2);
+        rig_sleep(5 * NS_PER_MS);
+    }
     run_to_end(&g);
     assert_int_equal(rig_ledger(&g, "bad").dead, 2);
-    assert_int_equal(rig_ledger(&g, "good").delivered, 10);
+    assert_int_equal(rig_ledger(&g, "good").delivered, rig_ledger(&g, "good").accepted);
     rig_deinit(&g);
     server_stop(&srv);
 }
@@ -440,6 +447,7 @@ static void test_items(void **state)
     struct item_script sc = { 0 };
     assert_int_equal(server_start(&srv, 0, judge_lines, &sc), 0);
     rig_init(&g, &toy_ops, srv.port);
+    deliver_timing.park_after_ns = NS_PER_SEC * 60; /* nothing is parked here */
     const uint64_t altered = counter_get(&stats.inputs[0].altered[ALTER_REFUSED_MAPPING]);
     struct buf wire;
     buf_init(&wire, MIB);
@@ -482,7 +490,7 @@ static struct server_answer gated(void *ctx, const struct server_request *req)
     return (struct server_answer){ .status = 204 };
 }
 
-/* The order in which the lines of a key were accepted, by the requests after the first number. */
+/* The order of a key's lines in the requests after the first so many; with one request at a time it is exact. */
 static void assert_ascending(struct server *srv, const char *key, size_t from)
 {
     long last = -1;
@@ -492,7 +500,7 @@ static void assert_ascending(struct server *srv, const char *key, size_t from)
         if (strcmp(r->key, key) != 0)
             continue;
         const long id = strtol(strchr(r->body, ' '), NULL, 10);
-        assert_true(id > last - 8); /* four in flight, joined or not: nearly in order */
+        assert_true(id >= last);
         last = id > last ? id : last;
     }
     pthread_mutex_unlock(&srv->lock);
@@ -505,6 +513,7 @@ static void key_isolation(int status)
     struct gate gate = { .key = "B", .status = status };
     assert_int_equal(server_start(&srv, 0, gated, &gate), 0);
     rig_init(&g, &toy_ops, srv.port);
+    g.conf.http.concurrency = 1;
     const struct rig_ledger a0 = rig_ledger(&g, "A"), b0 = rig_ledger(&g, "B");
     rig_start(&g);
     unsigned id = 0;
@@ -572,6 +581,7 @@ static void test_parked_over_restart(void **state)
     struct gate gate = { .key = "P", .status = 403 };
     assert_int_equal(server_start(&srv, 0, gated, &gate), 0);
     rig_init(&g, &toy_ops, srv.port);
+    g.conf.http.concurrency = 1;
     rig_start(&g);
     for (unsigned i = 0; i < 5; i++)
         rig_lines(&g, "P", "P", i, 1);
@@ -837,6 +847,7 @@ static void test_join_items(void **state)
     struct item_script sc = { 0 };
     assert_int_equal(server_start(&srv, 0, judge_lines, &sc), 0);
     rig_init(&g, &toy_join_ops, srv.port);
+    deliver_timing.park_after_ns = NS_PER_SEC * 60; /* nothing is parked here */
     for (unsigned i = 0; i < 12; i++)
         rig_lines(&g, "ji", "ji", i, 1);
     run_to_end(&g);

@@ -1120,8 +1120,9 @@ static void words_are_kept(void **state)
 /*
  * A body of three streams for the replies to complain of:
  *   0 1 2   {app="a", n="n1"}  T0, T0 + 0.5 s, T0 + 1 s
- *   3 4 5   {app="b", n="n1"}  T0, T0 + 1 s, T0 + 2 s; lines of 1, 2, 3 bytes; metadata m=5 bytes for the
- * last 6       {app="q\"}\n'", n="n1"}
+ *   3 4 5   {app="b", n="n1"}  T0, T0 + 1 s, T0 + 2 s; lines of 1, 2, 3 bytes; the last with metadata
+ *
+ *   6       {app="q\"}\n'", n="n1"}
  */
 static struct items complaint_items(struct fixture *f)
 {

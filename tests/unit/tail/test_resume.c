@@ -1,0 +1,645 @@
+/*
+ * Goal: what happened while we were down, or while an output was blocked, loses and doubles nothing.
+ * Method: world.h. "Down" is between world_stop and world_start; the queues' positions are what is carried
+ * over.
+ */
+#include "world.h"
+
+#include <sys/resource.h>
+
+/* Lines long enough to be told apart by content: "line N …". */
+static const char *line(int n)
+{
+    static char text[8][128];
+    char *p = text[n % 8];
+    (void)snprintf(p, 128, "line %d of a file whose lines are long enough to be told apart by a checksum\n",
+                   n);
+    return p;
+}
+
+static void expect_numbers(struct world *w, uint32_t o, int from, int to)
+{
+    struct buf want;
+    buf_init(&want, MIB);
+    for (int i = from; i <= to; i++) {
+        assert_int_equal(0, buf_append_cstr(&want, line(i)));
+        want.ptr[want.len - 1] = i == to ? '\0' : '|';
+    }
+    expect_lines(w, o, want.ptr);
+    buf_deinit(&want);
+}
+
+/* Lines 1 and 2 are read and durable, 3 is not; then we are down. */
+static struct world *down_after_two(void)
+{
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", line(1));
+    w_append(w, "a.log", line(2));
+    world_start(w);
+    world_run(w);
+    world_commit_all(w);
+    world_stop(w);
+    w_append(w, "a.log", line(3));
+    return w;
+}
+
+static void up_and_expect(struct world *w, int to)
+{
+    world_start(w);
+    world_run(w);
+    world_pass(w, 12);
+    expect_numbers(w, 0, 1, to);
+    world_commit_all(w);
+    world_crash(w);
+    world_pass(w, 12);
+    expect_numbers(w, 0, 1, to);
+    world_free(w);
+}
+
+static void test_rotated_once(void **state)
+{
+    (void)state;
+    struct world *w = down_after_two();
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", line(4));
+    up_and_expect(w, 4);
+}
+
+static void test_rotated_thrice(void **state)
+{
+    (void)state;
+    struct world *w = down_after_two();
+    w_rename(w, "a.log", "a.log.3");
+    w_append(w, "a.log.2", line(4));
+    w_append(w, "a.log.1", line(5));
+    w_append(w, "a.log", line(6));
+    up_and_expect(w, 6);
+}
+
+static void test_rotated_and_no_live_file_yet(void **state)
+{
+    (void)state;
+    struct world *w = down_after_two();
+    w_rename(w, "a.log", "a.log.2");
+    w_append(w, "a.log.1", line(4));
+    world_start(w);
+    world_run(w);
+    w_append(w, "a.log", line(5));
+    world_run(w);
+    world_pass(w, 12);
+    expect_numbers(w, 0, 1, 5);
+    world_free(w);
+}
+
+static void test_compressed(void **state)
+{
+    (void)state;
+    struct world *w = down_after_two();
+    w_rename(w, "a.log", "a.log.1");
+    w_gzip(w, "a.log.1");
+    w_append(w, "a.log", line(4));
+    up_and_expect(w, 4);
+}
+
+static void test_delaycompress(void **state)
+{
+    (void)state;
+    struct world *w = down_after_two();
+    w_rename(w, "a.log", "a.log.2");
+    w_gzip(w, "a.log.2");
+    w_append(w, "a.log.1", line(4));
+    w_append(w, "a.log", line(5));
+    up_and_expect(w, 5);
+}
+
+static void test_twice_compressed(void **state)
+{
+    (void)state;
+    struct world *w = down_after_two();
+    w_rename(w, "a.log", "a.log.2");
+    w_gzip(w, "a.log.2");
+    w_append(w, "a.log.1", line(4));
+    w_gzip(w, "a.log.1");
+    w_append(w, "a.log", line(5));
+    up_and_expect(w, 5);
+}
+
+static void test_dateext(void **state)
+{
+    (void)state;
+    struct world *w = down_after_two();
+    w_rename(w, "a.log", "a.log-20260102");
+    w_gzip(w, "a.log-20260102");
+    w_append(w, "a.log-20260103", line(4));
+    w_append(w, "a.log", line(5));
+    up_and_expect(w, 5);
+}
+
+static void test_date_before_extension(void **state)
+{
+    (void)state;
+    struct world *w = down_after_two();
+    w_rename(w, "a.log", "a-2026-01-02.old"); /* not a name that rotation makes: not read whole */
+    w_rename(w, "a-2026-01-02.old", "a-2026-01-02.log");
+    w_append(w, "a.log", line(4));
+    up_and_expect(w, 4);
+}
+
+static void test_lost_own_file_reads_newer_siblings(void **state)
+{
+    (void)state;
+    struct world *w = down_after_two();
+    w_unlink(w, "a.log"); /* line 3 went with it */
+    w_append(w, "a.log.2", line(4));
+    w_append(w, "a.log.1", line(5));
+    w_append(w, "a.log", line(6));
+    struct timespec past[2] = { { 1000, 0 }, { 1000, 0 } };
+    w_append(w, "a.log.9", line(7));
+    assert_int_equal(
+        0, utimensat(AT_FDCWD, w_path(w, "a.log.9"), past, 0)); /* older than all we saw: not ours */
+    world_start(w);
+    world_pass(w, 12);
+    assert_int_equal(5, w->q[0].durable.n + w->q[0].open.n);
+    for (size_t i = 0; i < 3; i++)
+        assert_memory_equal(line((int)i + 4), w->q[0].open.item[i], 6);
+    world_free(w);
+}
+
+static void test_first_start_reads_no_siblings(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log.1", line(1));
+    w_append(w, "a.log", line(2));
+    world_start(w);
+    world_pass(w, 12);
+    expect_numbers(w, 0, 2, 2);
+    world_free(w);
+}
+
+static void test_copytruncate_while_down(void **state)
+{
+    (void)state;
+    struct world *w = down_after_two();
+    w_copy(w, "a.log", "a.log.1");
+    assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
+    w_append(w, "a.log", line(4));
+    up_and_expect(w, 4);
+}
+
+static void test_copytruncate_twice_with_compress(void **state)
+{
+    (void)state;
+    struct world *w = down_after_two();
+    w_copy(w, "a.log", "a.log.2");
+    w_gzip(w, "a.log.2");
+    assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
+    w_append(w, "a.log", line(4));
+    w_append(w, "a.log", line(5));
+    w_append(w, "a.log", line(6));
+    w_append(w, "a.log", line(7));
+    w_copy(w, "a.log", "a.log.1");
+    assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
+    w_append(w, "a.log", line(8));
+    up_and_expect(w, 8);
+}
+
+static void test_restored_under_another_inode(void **state)
+{
+    (void)state;
+    struct world *w = down_after_two();
+    w_copy(w, "a.log", "b.tmp");
+    w_unlink(w, "a.log");
+    w_append(w, "placeholder", "x"); /* takes the inode that became free */
+    w_rename(w, "b.tmp", "a.log");
+    up_and_expect(w, 3);
+}
+
+static void test_finished_is_not_read_again(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "a.log*");
+    w_append(w, "a.log", line(1));
+    world_start(w);
+    world_run(w);
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", line(2));
+    world_run(w);
+    world_pass(w, 7);
+    world_commit_all(w);
+    world_stop(w);
+    w_rename(w, "a.log.1", "a.log.2");
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", line(3));
+    up_and_expect(w, 3);
+}
+
+/* ---- blocked outputs ---- */
+
+static void test_blocked_output_resumes(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", line(1));
+    world_start(w);
+    world_run(w);
+    w->q[1].refuses = true;
+    w_append(w, "a.log", line(2));
+    w_append(w, "a.log", line(3));
+    world_run(w);
+    assert_true(tail_is_blocked(w->t, 1));
+    assert_false(tail_is_blocked(w->t, 0));
+    expect_numbers(w, 0, 1, 3);
+    expect_numbers(w, 1, 1, 1);
+    world_commit_all(w);
+    w->q[1].refuses = false;
+    tail_unblock(w->t, 1);
+    w_append(w, "a.log", line(4));
+    world_run(w);
+    expect_numbers(w, 0, 1, 4);
+    expect_numbers(w, 1, 1, 4);
+    struct tail_file *f = file_by_path(w->t, w_path(w, "a.log"));
+    assert_ptr_equal(NULL, f->passes->next); /* one pass again */
+    assert_int_equal(3, f->passes->mask);
+    world_commit_all(w);
+    world_free(w);
+}
+
+static void test_blocked_through_rotation_and_restart(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", line(1));
+    world_start(w);
+    world_run(w);
+    w->q[1].refuses = true;
+    w_append(w, "a.log", line(2));
+    world_run(w);
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", line(3));
+    world_run(w);
+    world_pass(w, 10);
+    expect_numbers(w, 0, 1, 3);
+    expect_numbers(w, 1, 1, 1);
+    world_commit_all(w);
+    world_commit_all(w);
+    world_stop(w);
+    w_rename(w, "a.log.1", "a.log.2");
+    w_gzip(w, "a.log.2");
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", line(4));
+    world_start(w);
+    world_run(w);
+    world_pass(w, 12);
+    expect_numbers(w, 0, 1, 4);
+    expect_numbers(w, 1, 1, 4);
+    world_free(w);
+}
+
+static void test_blocked_and_deleted(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", line(1));
+    world_start(w);
+    world_run(w);
+    w->q[1].refuses = true;
+    w_append(w, "a.log", line(2));
+    world_run(w);
+    w_unlink(w, "a.log");
+    world_run(w);
+    world_pass(w, 10);
+    for (int i = 0; i < 4; i++)
+        world_commit(w, 0);
+    w->q[1].refuses = false;
+    tail_unblock(w->t, 1);
+    world_pass(w, 10);
+    expect_numbers(w, 1, 1, 2);
+    for (int i = 0; i < 6; i++)
+        world_commit_all(w);
+    assert_int_equal(0, w->q[0].n);
+    assert_int_equal(0, w->q[1].n);
+    world_free(w);
+}
+
+static void test_crash_before_one_output_knew_the_file(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", line(1));
+    world_start(w);
+    world_run(w);
+    world_commit_all(w);
+    w_append(w, "b.log", line(2));
+    world_run(w);
+    world_commit(w, 0);
+    world_crash(w); /* output 1 never heard of b.log: it begins at its start, not where output 0 stands */
+    world_run(w);
+    expect_numbers(w, 0, 1, 2);
+    expect_numbers(w, 1, 1, 2);
+    world_free(w);
+}
+
+static void test_new_output_begins_where_the_others_stand(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", line(1));
+    world_start(w);
+    world_run(w);
+    world_commit_all(w);
+    world_stop(w);
+    w->n_outputs = w->conf.n_outputs = 2;
+    world_start(w);
+    w_append(w, "a.log", line(2));
+    world_run(w);
+    expect_numbers(w, 0, 1, 2);
+    expect_numbers(w, 1, 2, 2);
+    world_free(w);
+}
+
+static void test_one_output_forgot_what_all_had_finished(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", line(1));
+    w_append(w, "keep.log", "k\n");
+    world_start(w);
+    world_run(w);
+    w_unlink(w, "a.log");
+    world_run(w);
+    world_pass(w, 7);
+    world_commit_all(w); /* finished */
+    world_commit_all(w); /* passed */
+    world_commit(w, 0);  /* gone, for the first only */
+    assert_int_equal(1, w->q[0].n);
+    assert_int_equal(2, w->q[1].n);
+    world_crash(w);
+    world_run(w);
+    for (int i = 0; i < 4; i++)
+        world_commit_all(w);
+    assert_int_equal(1, w->q[0].n);
+    assert_int_equal(1, w->q[1].n);
+    assert_int_equal(0, w->q[0].lost_bytes);
+    world_free(w);
+}
+
+/* ---- parts ---- */
+
+static void test_parts_are_read_again(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "x\n1Pone-\ny\n2Ptwo-\nz\n");
+    world_start(w);
+    world_run(w);
+    world_commit_all(w);
+    assert_int_equal(2, w->q[0].files[0].position.n_parts);
+    world_crash(w);
+    w_append(w, "a.log", "1Fone\n");
+    world_run(w);
+    expect_lines(w, 0, "x|y|z|one-one");
+    world_commit_all(w);
+    assert_int_equal(1, w->q[0].files[0].position.n_parts);
+    world_crash(w);
+    world_commit_all(w); /* before anything was read again: the place is the same */
+    assert_int_equal(1, w->q[0].files[0].position.n_parts);
+    world_run(w);
+    w_append(w, "a.log", "2Ftwo\nend\n");
+    world_run(w);
+    expect_lines(w, 0, "x|y|z|one-one|two-two|end");
+    world_commit_all(w);
+    assert_int_equal(0, w->q[0].files[0].position.n_parts);
+    world_free(w);
+}
+
+static void test_blocked_inside_parts(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "x\n1Pa-\ny\n");
+    world_start(w);
+    world_run(w);
+    w->q[1].refuses = true;
+    w_append(w, "a.log", "1Pb-\n1Fc\nz\n");
+    world_run(w);
+    expect_lines(w, 0, "x|y|a-b-c|z");
+    expect_lines(w, 1, "x|y");
+    world_commit_all(w);
+    assert_int_equal(1, w->q[1].files[0].position.n_parts);
+    w->q[1].refuses = false;
+    tail_unblock(w->t, 1);
+    world_run(w);
+    expect_lines(w, 1, "x|y|a-b-c|z");
+    world_commit_all(w);
+    assert_int_equal(0, w->q[1].files[0].position.n_parts);
+    world_free(w);
+}
+
+static void test_unfinished_record_is_flushed_at_the_end(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "x\n1Pnever finished\n");
+    world_start(w);
+    world_run(w);
+    w_unlink(w, "a.log");
+    world_run(w);
+    world_pass(w, 7);
+    expect_lines(w, 0, "x|never finished");
+    for (int i = 0; i < 4; i++)
+        world_commit_all(w);
+    assert_int_equal(0, w->q[0].n);
+    world_free(w);
+}
+
+/* ---- a failed sync ---- */
+
+static void test_fence(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", line(1));
+    world_start(w);
+    world_run(w);
+    world_commit_all(w);
+    w_append(w, "a.log", line(2));
+    w_append(w, "b.log", "b\n");
+    world_run(w);
+    struct group_end end = { 0 };
+    assert_true(tail_collect(w->t, 1, &end)); /* written, never synced */
+    w_lines_clear(&w->q[1].open);
+    w->q[1].n_groups++;
+    tail_fence(w->t, 1, w->q[1].files, w->q[1].n);
+    world_run(w);
+    world_commit_all(w);
+    assert_int_equal(3, w->q[0].durable.n);
+    assert_int_equal(3, w->q[1].durable.n);
+    struct tail_file *f = file_by_path(w->t, w_path(w, "a.log"));
+    assert_ptr_equal(NULL, f->passes->next);
+    world_free(w);
+}
+
+static void test_fence_of_a_blocked_output(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", line(1));
+    world_start(w);
+    world_run(w);
+    world_commit_all(w);
+    w_append(w, "a.log", line(2));
+    world_run(w);
+    w->q[1].refuses = true;
+    w_append(w, "a.log", line(3));
+    world_run(w);
+    w_lines_clear(&w->q[1].open);
+    tail_fence(w->t, 1, w->q[1].files, w->q[1].n);
+    world_run(w);
+    expect_numbers(w, 0, 1, 3);
+    expect_numbers(w, 1, 1, 1);
+    w->q[1].refuses = false;
+    tail_unblock(w->t, 1);
+    world_run(w);
+    expect_numbers(w, 1, 1, 3);
+    world_commit_all(w);
+    world_free(w);
+}
+
+/* ---- many files, few descriptors ---- */
+
+static void test_more_files_than_descriptors(void **state)
+{
+    (void)state;
+    enum { FILES = 2000 };
+    struct rlimit old, few;
+    assert_int_equal(0, getrlimit(RLIMIT_NOFILE, &old));
+    few = old;
+    few.rlim_cur = 64;
+    struct world *w = world_new(2);
+    world_include(w, 0, "*.log");
+    char name[32], text[64];
+    for (int i = 0; i < FILES; i++) {
+        (void)snprintf(name, sizeof(name), "%d.log", i);
+        (void)snprintf(text, sizeof(text), "%d first\n", i);
+        w_append(w, name, text);
+    }
+    assert_int_equal(0, setrlimit(RLIMIT_NOFILE, &few));
+    world_start(w);
+    world_run(w);
+    assert_true(w->t->n_open <= 32);
+    assert_int_equal(FILES, w->q[1].open.n);
+    w->q[1].refuses = true;
+    for (int i = 0; i < FILES; i++) {
+        (void)snprintf(name, sizeof(name), "%d.log", i);
+        (void)snprintf(text, sizeof(text), "%d second\n", i);
+        w_append(w, name, text);
+    }
+    world_run(w);
+    assert_int_equal(2 * FILES, w->q[0].open.n);
+    assert_int_equal(FILES, w->q[1].open.n);
+    /* A few are rotated meanwhile, with bytes that output 1 has not read. */
+    for (int i = 0; i < 100; i++) {
+        char to[32];
+        (void)snprintf(name, sizeof(name), "%d.log", i);
+        (void)snprintf(to, sizeof(to), "%d.log.1", i);
+        w_rename(w, name, to);
+        w_append(w, name, "third\n");
+    }
+    world_run(w);
+    world_commit_all(w);
+    w->q[1].refuses = false;
+    tail_unblock(w->t, 1);
+    world_run(w);
+    world_pass(w, 12);
+    world_commit_all(w);
+    assert_int_equal(2 * FILES + 100, w->q[0].durable.n);
+    assert_int_equal(2 * FILES + 100, w->q[1].durable.n);
+    assert_int_equal(0, w->q[1].lost_bytes);
+    assert_true(w->t->n_open <= 32);
+    world_stop(w);
+    assert_int_equal(0, setrlimit(RLIMIT_NOFILE, &old));
+    world_free(w);
+}
+
+/* ---- reload ---- */
+
+static void test_adopt(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", line(1));
+    w_append(w, "held.log", "h1\n");
+    world_start(w);
+    world_run(w);
+    w->q[1].refuses = true;
+    w_append(w, "held.log", "h2\n");
+    world_run(w);
+    w_unlink(w, "held.log");
+    world_run(w);
+    world_commit_all(w);
+    struct tail *old = w->t;
+    world_start(w);
+    tail_adopt(w->t, old);
+    tail_close(old);
+    w_append(w, "a.log", line(2));
+    world_run(w);
+    world_pass(w, 8);
+    world_commit_all(w);
+    assert_int_equal(4, w->q[0].durable.n);
+    assert_int_equal(4, w->q[1].durable.n);
+    for (int i = 0; i < 4; i++)
+        world_commit_all(w);
+    assert_int_equal(1, w->q[0].n);
+    assert_int_equal(1, w->q[1].n);
+    world_free(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rotated_once),
+        cmocka_unit_test(test_rotated_thrice),
+        cmocka_unit_test(test_rotated_and_no_live_file_yet),
+        cmocka_unit_test(test_compressed),
+        cmocka_unit_test(test_delaycompress),
+        cmocka_unit_test(test_twice_compressed),
+        cmocka_unit_test(test_dateext),
+        cmocka_unit_test(test_date_before_extension),
+        cmocka_unit_test(test_lost_own_file_reads_newer_siblings),
+        cmocka_unit_test(test_first_start_reads_no_siblings),
+        cmocka_unit_test(test_copytruncate_while_down),
+        cmocka_unit_test(test_copytruncate_twice_with_compress),
+        cmocka_unit_test(test_restored_under_another_inode),
+        cmocka_unit_test(test_finished_is_not_read_again),
+        cmocka_unit_test(test_blocked_output_resumes),
+        cmocka_unit_test(test_blocked_through_rotation_and_restart),
+        cmocka_unit_test(test_blocked_and_deleted),
+        cmocka_unit_test(test_crash_before_one_output_knew_the_file),
+        cmocka_unit_test(test_new_output_begins_where_the_others_stand),
+        cmocka_unit_test(test_one_output_forgot_what_all_had_finished),
+        cmocka_unit_test(test_parts_are_read_again),
+        cmocka_unit_test(test_blocked_inside_parts),
+        cmocka_unit_test(test_unfinished_record_is_flushed_at_the_end),
+        cmocka_unit_test(test_fence),
+        cmocka_unit_test(test_fence_of_a_blocked_output),
+        cmocka_unit_test(test_more_files_than_descriptors),
+        cmocka_unit_test(test_adopt),
+    };
+    return cmocka_run_group_tests_name("tail/resume", tests, NULL, NULL);
+}
