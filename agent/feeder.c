@@ -193,7 +193,8 @@ static void close_group(struct feeder *f, struct tail *t, int64_t mono_ns)
     }
     end.ledger = ledger;
     end.n_ledger = n_ledger;
-    g->number = ++f->collected;
+    f->collected += has_progress; /* the tail counts those with positions */
+    g->number = f->collected;
     if (group_set_end(g, &end) < 0) {
         /* Positions that were collected and cannot be kept: like a lost process, only for this output. */
         log_error("pipeline", "memory.exhausted", "out of memory while closing a group: stopping",

@@ -77,8 +77,8 @@ static bool is_excluded(const struct input_side *in, struct slice path)
     return false;
 }
 
-int inputs_match(const struct conf *conf, const struct input_side *inputs, struct slice path, struct pair *caps,
-                 size_t *n_caps)
+int inputs_match(const struct conf *conf, const struct input_side *inputs, struct slice path,
+                 struct pair *caps, size_t *n_caps)
 {
     for (size_t i = 0; i < conf->n_inputs; i++)
         for (size_t k = 0; k < inputs[i].n_include; k++)
@@ -97,8 +97,8 @@ int input_of_path(const struct tail *t, struct slice path, struct pair *caps, si
 
 bool is_compressed_name(struct slice path)
 {
-    static const struct slice ENDS[] = { SLICE_INIT(".gz"), SLICE_INIT(".bz2"), SLICE_INIT(".xz"), SLICE_INIT(".zst"),
-                                         SLICE_INIT(".zip") };
+    static const struct slice ENDS[] = { SLICE_INIT(".gz"), SLICE_INIT(".bz2"), SLICE_INIT(".xz"),
+                                         SLICE_INIT(".zst"), SLICE_INIT(".zip") };
     for (size_t i = 0; i < ARRAY_LEN(ENDS); i++)
         if (slice_ends(path, ENDS[i]))
             return true;
@@ -291,7 +291,8 @@ static size_t depth_of(const char *path)
     return n;
 }
 
-static void enter(struct tail *t, const struct dir *parent, const char *path, struct slice name, const struct stat *st)
+static void enter(struct tail *t, const struct dir *parent, const char *path, struct slice name,
+                  const struct stat *st)
 {
     struct stat link;
     bool is_link = fs_current()->stat(AT_FDCWD, path, &link, false) == 0 && S_ISLNK(link.st_mode);
@@ -375,8 +376,8 @@ static void dir_scan(struct tail *t, struct dir *d)
         return; /* only watched */
     int fd = fs_current()->open(AT_FDCWD, dir_name_for_calls(d), O_RDONLY | O_DIRECTORY, 0);
     if (fd < 0) {
-        log_warn("tail", "file.unreadable", "a directory cannot be listed", LOG_CSTR("path", dir_name_for_calls(d)),
-                 LOG_CSTR("error", strerror(-fd)));
+        log_warn("tail", "file.unreadable", "a directory cannot be listed",
+                 LOG_CSTR("path", dir_name_for_calls(d)), LOG_CSTR("error", strerror(-fd)));
         return;
     }
     buf_init(&l.names, SIZE_MAX / 2);
@@ -492,7 +493,8 @@ static void event_in(struct tail *t, struct dir *d, const struct watch_event *ev
     if (d->len + ev->name.len + 2 > sizeof(path))
         return;
     (void)snprintf(path, sizeof(path), "%s/%.*s", d->path, SLICE_ARGS(ev->name));
-    struct dir *child = ev->mask & (IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE) ? dir_find(t, path) : NULL;
+    struct dir *child =
+        ev->mask & (IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE) ? dir_find(t, path) : NULL;
     struct stat st;
     bool is_new = ev->mask & (IN_CREATE | IN_MOVED_TO);
     const char *from = NULL;

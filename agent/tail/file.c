@@ -50,8 +50,8 @@ struct tail_file *file_by_name(const struct tail *t, struct slice dir, struct sl
     struct link *l = table_first(&t->names, hash_mix(slice_hash(dir), slice_hash(name)));
     for (; l != NULL; l = table_next(l)) {
         struct name *n = CONTAINER_OF(l, struct name, link);
-        if (n->len == dir.len + 1 + name.len && memcmp(n->path, dir.ptr, dir.len) == 0 && n->path[dir.len] == '/' &&
-            memcmp(n->path + dir.len + 1, name.ptr, name.len) == 0)
+        if (n->len == dir.len + 1 + name.len && memcmp(n->path, dir.ptr, dir.len) == 0 &&
+            n->path[dir.len] == '/' && memcmp(n->path + dir.len + 1, name.ptr, name.len) == 0)
             return n->file;
     }
     return NULL;

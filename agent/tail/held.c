@@ -1,4 +1,5 @@
-/* Files that no longer have a name and are kept by our descriptor alone: how much of the disk they may take. */
+/* Files that no longer have a name and are kept by our descriptor alone: how much of the disk they may take.
+ */
 #include "agent/base/log.h"
 #include "agent/queue/fs.h"
 #include "agent/tail/internal.h"

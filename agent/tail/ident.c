@@ -46,8 +46,8 @@ void ident_of_fd(int fd, const struct stat *st, struct file_ident *id)
     id->ino = st->st_ino;
     id->generation = 0;
     id->btime_ns = 0;
-    /* Not through fs.h: filesystems without them, and a model disk, simply have neither. The kernel writes 32 bits,
-     * whatever its header says. */
+    /* Not through fs.h: filesystems without them, and a model disk, simply have neither. The kernel writes 32
+     * bits, whatever its header says. */
     unsigned long generation = 0;
     if (ioctl(fd, FS_IOC_GETVERSION, &generation) == 0)
         id->generation = (uint32_t)generation;

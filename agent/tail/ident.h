@@ -23,7 +23,8 @@ NODISCARD int source_crc(const struct source *s, uint64_t len, uint32_t *ret_crc
 
 /* dev, ino, generation and btime of an open file; the rest of *id is left alone. */
 void ident_of_fd(int fd, const struct stat *st, struct file_ident *id);
-/* Are they the same inode in the same life? The device number is a hint that changes over a reboot: not compared. */
+/* Are they the same inode in the same life? The device number is a hint that changes over a reboot: not
+ * compared. */
 bool ident_same_inode(const struct file_ident *a, const struct file_ident *b);
 /* Random, never 0. */
 uint64_t ident_incarnation(uint64_t salt);

@@ -3,13 +3,16 @@
  *
  * A file's way:
  *
- *   recovered ──▶ MISSING ──found──▶ LIVE ◀── new name         WAITING: a copy in the making, looked at again soon
- *                    │                │  │                     SKIPPED: binary, too old, not a file
- *                 given up   renamed, │  │ truncated           UNREADABLE: opened again at each rescan
+ *   recovered ──▶ MISSING ──found──▶ LIVE ◀── new name
+ *                    │                │  │
+ *                 given up   renamed, │  │ truncated
  *                    │        deleted ▼  ▼
- *                    │          ROTATED  ORPHAN (its bytes are in a copy, if one is found: then ROTATED)
+ *                    │          ROTATED  ORPHAN (its bytes are in a copy; once that is found: ROTATED)
  *                    ▼                │  │
  *                 stage GONE      read to the end, quiet for 5 s
+ *
+ *   Not read: WAITING (a copy in the making, looked at again soon), SKIPPED (binary, too old, not a file),
+ *   UNREADABLE (opened again at each rescan).
  *
  * Stages of what the queues are told, each begun when the one before is durable for every output:
  *   READING ─all passes ended▶ FINISHED ─the file is off the disk▶ PASSED ─▶ GONE ─▶ freed
@@ -24,17 +27,25 @@
 #include "agent/tail/watch.h"
 
 #define RESCAN_NS (10 * NS_PER_SEC)
-#define POLL_NS (2 * NS_PER_SEC)            /* between rescans when directories have no watch */
-#define GRACE_NS (5 * NS_PER_SEC)           /* late writers of a renamed file */
-#define COPY_WAIT_NS (10 * NS_PER_SEC)      /* for a copytruncate copy to come into being, or to become a file of its own */
-#define HELD_POLL_NS NS_PER_SEC             /* unlinked files have no events */
+#define POLL_NS (2 * NS_PER_SEC)  /* between rescans when directories have no watch */
+#define GRACE_NS (5 * NS_PER_SEC) /* late writers of a renamed file */
+#define COPY_WAIT_NS (10 * NS_PER_SEC) /* for a copy to be made, or to become a file of its own */
+#define HELD_POLL_NS NS_PER_SEC /* unlinked files have no events */
 #define IDLE_CLOSE_NS (600 * NS_PER_SEC)
-#define MISSING_NS (600 * NS_PER_SEC)       /* recovered, not found: a mount may be late */
+#define MISSING_NS (600 * NS_PER_SEC) /* recovered, not found: a mount may be late */
 #define FD_RESERVE 128
 #define FD_BUDGET_MAX 4096
 #define DEPTH_MAX 40
 
-enum phase { PHASE_MISSING, PHASE_WAITING, PHASE_SKIPPED, PHASE_UNREADABLE, PHASE_LIVE, PHASE_ROTATED, PHASE_ORPHAN };
+enum phase {
+    PHASE_MISSING,
+    PHASE_WAITING,
+    PHASE_SKIPPED,
+    PHASE_UNREADABLE,
+    PHASE_LIVE,
+    PHASE_ROTATED,
+    PHASE_ORPHAN
+};
 enum stage { STAGE_READING, STAGE_FINISHED, STAGE_PASSED, STAGE_GONE };
 
 struct pass {
@@ -42,14 +53,14 @@ struct pass {
     struct tail_file *file;
     struct pass *prev_parked, *next_parked; /* t->parked[output] */
     uint32_t parked_output;
-    uint32_t want;      /* bytes of the next read, grows with a long line */
-    uint32_t tail_crc;  /* of a recovered place, until its bytes are seen */
+    uint32_t want;     /* bytes of the next read, grows with a long line */
+    uint32_t tail_crc; /* of a recovered place, until its bytes are seen */
     bool is_parked;
-    bool is_hungry;     /* there may be bytes at off */
-    bool is_ended;      /* has seen is_last */
-    bool resume_skip;   /* skip_to_newline at resume_until */
+    bool is_hungry;   /* there may be bytes at off */
+    bool is_ended;    /* has seen is_last */
+    bool resume_skip; /* skip_to_newline at resume_until */
     bool head_unknown;
-    bool wants_tail;    /* tail_bytes are to be read from the file and checked with tail_crc */
+    bool wants_tail; /* tail_bytes are to be read from the file and checked with tail_crc */
 };
 
 /* What one output knows of a file. */
@@ -66,7 +77,7 @@ struct slot {
 struct name {
     struct link link; /* t->names */
     struct tail_file *file;
-    char *path;       /* NULL = none */
+    char *path; /* NULL = none */
     size_t len;
 };
 
@@ -76,48 +87,47 @@ struct list {
 
 struct tail_file {
     struct tail *t;
-    struct list all;        /* t->files */
+    struct list all;                                /* t->files */
     struct list ready, lru, ending, stages, waking; /* self-linked when out */
     struct link by_ino, by_incarnation, by_base;
     struct name path, real; /* real: behind symlinks; NULL when path is the real one */
-    char *base;             /* the live name of its chain, when that is or may be another's now; in t->bases */
-    char *origin;           /* the name its lines are known by, when path is another (rotated) */
+    char *base;   /* the live name of its chain, when that is or may be another's now; in t->bases */
+    char *origin; /* the name its lines are known by, when path is another (rotated) */
 
     enum phase phase;
     enum stage stage;
     struct file_ident ident;
     uint32_t ident_version;
     uint32_t input;
-    struct pair *captures;  /* one block */
+    struct pair *captures; /* one block */
     size_t n_captures;
-    const char *reason;     /* of SKIPPED, UNREADABLE */
+    const char *reason; /* of SKIPPED, UNREADABLE */
 
     int fd;
     struct gz *gz;
     bool is_gz, gz_at_end;
-    bool is_tracked;        /* queues know it: slots and passes count */
-    bool is_deleted;        /* no name any more */
-    bool is_sniffed;        /* its first bytes were looked at */
-    bool is_displaced;      /* it lost its name: where is it? */
-    bool is_caught_up;      /* its siblings were looked through */
-    bool is_stalled;        /* could not be opened or read */
+    bool is_tracked;   /* queues know it: slots and passes count */
+    bool is_deleted;   /* no name any more */
+    bool is_sniffed;   /* its first bytes were looked at */
+    bool is_displaced; /* it lost its name: where is it? */
+    bool is_caught_up; /* its siblings were looked through */
+    bool is_stalled;   /* could not be opened or read */
     bool is_warned;
-    bool was_truncated;
-    uint64_t size;          /* last known */
-    uint64_t nul_end;       /* NULs at the start were seen up to here */
+    uint64_t size;    /* last known */
+    uint64_t nul_end; /* NULs at the start were seen up to here */
     int64_t mtime_ns;
-    int64_t read_ns;        /* monotonic, last bytes */
-    int64_t quiet_ns;       /* ROTATED: since then no news; WAITING, MISSING, ORPHAN: since it is that */
-    int64_t wake_ns;        /* 0 = no */
-    int64_t lost_ns;        /* ROTATED: when it lost its name; the oldest is let go first */
-    uint64_t start_off;     /* SKIPPED for its age: where to begin when it wakes up */
+    int64_t read_ns;    /* monotonic, last bytes */
+    int64_t quiet_ns;   /* ROTATED: since then no news; WAITING, MISSING, ORPHAN: since it is that */
+    int64_t wake_ns;    /* 0 = no */
+    int64_t lost_ns;    /* ROTATED: when it lost its name; the oldest is let go first */
+    uint64_t start_off; /* SKIPPED for its age: where to begin when it wakes up */
 
     struct tail_file *after, *successor; /* after is read to its end first */
     void *sink_file;
     struct tail_pass *passes, *parked;
-    struct slot *slots;     /* n_outputs */
+    struct slot *slots; /* n_outputs */
 
-    int gauge_state;        /* as counted in stats: -1 = not */
+    int gauge_state; /* as counted in stats: -1 = not */
     uint64_t gauge_unread, gauge_held;
 };
 
@@ -127,8 +137,8 @@ struct vec {
 };
 
 struct output_side {
-    struct vec dirty;       /* struct tail_file * */
-    struct vec gone;        /* uint64_t: incarnations without a file */
+    struct vec dirty; /* struct tail_file * */
+    struct vec gone;  /* uint64_t: incarnations without a file */
     struct pass *parked;
     uint64_t n_groups, n_durable;
 };
@@ -137,7 +147,7 @@ struct output_side {
 struct input_side {
     struct pattern **include, **exclude;
     size_t n_include, n_exclude;
-    bool is_first;          /* no queue knows any file of it */
+    bool is_first; /* no queue knows any file of it */
 };
 
 struct dir_state {
@@ -147,13 +157,13 @@ struct dir_state {
 struct dir {
     struct link by_path, by_wd;
     struct list all;
-    char *path;             /* without a slash at the end; "" is the root */
+    char *path; /* without a slash at the end; "" is the root */
     size_t len;
     uint64_t dev, ino;
     int64_t mtime_ns, listed_ns;
-    int wd;                 /* -1 = none */
-    bool has_watch_failed, follows_files, needs_scan, is_gone;
-    uint32_t refs;          /* aliases that point into it */
+    int wd; /* -1 = none */
+    bool follows_files, needs_scan, is_gone;
+    uint32_t refs; /* aliases that point into it */
     struct dir_state *states;
     size_t n_states;
 };
@@ -163,12 +173,12 @@ struct alias {
     struct link by_link, by_target;
     struct list all;
     char *link_path, *target;
-    struct dir *dir;        /* of the target; NULL = not watched */
+    struct dir *dir; /* of the target; NULL = not watched */
 };
 
 struct pending {
     char *path;
-    char *from;             /* was renamed from this name, which an include covers */
+    char *from; /* was renamed from this name, which an include covers */
 };
 
 struct tail {
@@ -177,33 +187,33 @@ struct tail {
     uint32_t outputs;
     size_t n_outputs;
     uint64_t salt;
-    int64_t now;            /* monotonic, of the last call that said it */
+    int64_t now; /* monotonic, of the last call that said it */
 
     struct input_side *inputs;
-    char *state_dir;        /* real path */
+    char *state_dir; /* real path */
     uint64_t own_log_dev, own_log_ino;
 
     struct watch watch;
     struct table dirs_by_path, dirs_by_wd, aliases_by_link, aliases_by_target;
     struct list dirs, aliases;
-    bool is_unwatched;      /* some directory has no watch */
+    bool is_unwatched; /* some directory has no watch */
     size_t n_unscanned;
-    bool wants_rescan;      /* events were dropped */
-    uint32_t from_cookie;   /* the last name that went away */
+    bool wants_rescan;    /* events were dropped */
+    uint32_t from_cookie; /* the last name that went away */
     char *from_path;
 
     struct table names, by_ino, by_incarnation, bases;
-    struct table missing;   /* by inode number, through by_ino: recovered files that were not found yet */
+    struct table missing; /* by inode number, through by_ino: recovered files that were not found yet */
     struct list files, ready, lru, ending, stages, waking;
     size_t n_files, n_open, fd_budget;
     struct vec touched, pending; /* struct pending */
-    size_t n_displaced;     /* files that lost their name since the last settling */
+    size_t n_displaced;          /* files that lost their name since the last settling */
     bool is_first_scan, is_scan_done;
 
     int64_t next_rescan_ns, next_ending_ns, next_wake_ns;
 
-    char *raw;              /* TAIL_CRC_BYTES + LINE_BYTES_MAX + TURN_BYTES */
-    struct pass *spares;    /* for tail_block, which cannot fail */
+    char *raw;           /* TAIL_CRC_BYTES + LINE_BYTES_MAX + TURN_BYTES */
+    struct pass *spares; /* for tail_block, which cannot fail */
     struct {
         struct pass *pass;
         const struct feed *feed;
@@ -247,7 +257,8 @@ void vec_deinit(struct vec *v);
 /* ---- file.c: files, their names, descriptors, gauges ---- */
 struct tail_file *file_new(struct tail *t, uint32_t input, const char *path);
 void file_free(struct tail_file *f);
-NODISCARD int file_set_path(struct tail_file *f, const char *path, const char *real); /* real may equal path or be NULL */
+/* real may equal path or be NULL. */
+NODISCARD int file_set_path(struct tail_file *f, const char *path, const char *real);
 void file_drop_names(struct tail_file *f);
 /* Before a rename: remembers the name that the chain and the lines go by. */
 NODISCARD int file_keep_base(struct tail_file *f);
@@ -284,7 +295,8 @@ void file_dirty(struct tail_file *f, uint32_t outputs);
 bool file_is_read(const struct tail_file *f); /* nothing unread for anyone */
 void file_skip(struct tail_file *f, enum phase phase, const char *event, const char *reason);
 
-/* Opens f->fd when it is not: 0, -EAGAIN when no descriptor can be spared now, -ENOENT when its bytes are gone. */
+/* Opens f->fd when it is not: 0, -EAGAIN when no descriptor can be spared now, -ENOENT when its bytes are
+ * gone. */
 NODISCARD int file_open(struct tail_file *f);
 NODISCARD int file_open_at(struct tail_file *f, const char *path); /* -ENOENT: another file is there */
 void file_clear_base(struct tail_file *f);
@@ -315,24 +327,24 @@ void position_of(const struct tail_file *f, uint32_t output, struct file_positio
 void file_see(struct tail_file *f, uint64_t off, const char *ptr, size_t len);
 void pass_consume(struct pass *p, const char *ptr, size_t len);
 void stage_advance(struct tail_file *f);
-void stage_check(struct tail_file *f); /* passes ended, or the file is off the disk: go on */
+void stage_check(struct tail_file *f);  /* passes ended, or the file is off the disk: go on */
 void file_untrack(struct tail_file *f); /* it was no file for us after all: queues that know it are told */
 void file_forget(struct tail_file *f);  /* MISSING for too long: PASSED, then GONE */
 
 /* ---- read.c ---- */
 /* Reads one pass. True: more is there. f may be gone afterwards when false. */
 bool file_turn(struct tail_file *f);
-void file_check_end(struct tail_file *f);  /* ROTATED: ends the passes when grace is over; may free f */
+void file_check_end(struct tail_file *f); /* ROTATED: ends the passes when grace is over; may free f */
 void file_wake(struct tail_file *f);
 void file_give_up(struct tail_file *f, enum lost_reason reason); /* all that is unread is lost */
-bool file_sniff(struct tail_file *f);      /* false: it is not read (yet); f may be gone */
+bool file_sniff(struct tail_file *f); /* false: it is not read (yet); f may be gone */
 NODISCARD int file_ensure_sink(struct tail_file *f);
 
 /* ---- discover.c ---- */
 NODISCARD int inputs_compile(const struct conf *conf, struct input_side **ret, struct err *err);
 void inputs_free(struct input_side *inputs, size_t n);
-int inputs_match(const struct conf *conf, const struct input_side *inputs, struct slice path, struct pair *caps,
-                 size_t *n_caps);
+int inputs_match(const struct conf *conf, const struct input_side *inputs, struct slice path,
+                 struct pair *caps, size_t *n_caps);
 NODISCARD int discover_init(struct tail *t, struct err *err);
 void discover_deinit(struct tail *t);
 void discover_event(struct tail *t, const struct watch_event *ev);
@@ -343,13 +355,15 @@ void name_touch(struct tail *t, const char *path, const char *from);
 /* The input that includes this path, or -1. caps may be NULL. */
 int input_of_path(const struct tail *t, struct slice path, struct pair *caps, size_t *n_caps);
 bool is_compressed_name(struct slice path);
-void alias_set(struct tail *t, const char *link_path, const char *target); /* a symlink: watch where it leads */
+void alias_set(struct tail *t, const char *link_path,
+               const char *target); /* a symlink: watch where it leads */
 bool path_is_own(const struct tail *t, const char *real);
 
 /* ---- names.c: what a changed name means ---- */
 void names_settle(struct tail *t);
 void file_lose_names(struct tail_file *f); /* frees what is not tracked */
-/* A file that is followed from now on. base, origin: of a rotated one; NULL = path. Takes fd. NULL: out of memory. */
+/* A file that is followed from now on. base, origin: of a rotated one; NULL = path. Takes fd. NULL: out of
+ * memory. */
 struct new_file {
     uint32_t input;
     const struct pair *caps;
@@ -363,8 +377,9 @@ struct new_file {
 struct tail_file *file_begin(struct tail *t, const struct new_file *nf);
 /* Found again under this name: LIVE when an input wants it there, else ROTATED. */
 void file_found_at(struct tail_file *f, const char *path, const char *real);
-void file_place(struct tail_file *f, const char *path, const char *real); /* the same, and the queues know it already */
-void file_poll(struct tail_file *f); /* no event came: has it changed? May free f */
+void file_place(struct tail_file *f, const char *path,
+                const char *real);                  /* the same, and the queues know it already */
+void file_poll(struct tail_file *f);                /* no event came: has it changed? May free f */
 void file_start(struct tail_file *f, uint64_t off); /* looks at it; tracks it when it is to be read */
 void file_revive(struct tail_file *f);              /* finished, but it grew */
 void file_retry(struct tail_file *f);               /* SKIPPED or UNREADABLE: try again; may free f */
@@ -378,13 +393,14 @@ int file_set_captures(struct tail_file *f, const struct pair *caps, size_t n);
 bool sibling_name(struct slice base, struct slice name);
 /* The live name that a rotated one was made of; the path itself when it is none. ret: PATH_MAX bytes. */
 void rotate_base(const char *path, char *ret);
-struct slice path_dir(const char *path);  /* without the slash */
+struct slice path_dir(const char *path); /* without the slash */
 struct slice path_name(const char *path);
-/* Same text as f's up to its furthest place, tails included? is_full: by the CRC of everything before, too. */
+/* Same text as f's up to its furthest place, tails included? is_full: by the CRC of everything before, too.
+ */
 bool source_holds(struct tail_file *f, const struct source *src, bool is_full);
 bool is_in_number_two(const struct tail_file *f); /* was rotated more than once */
 /* f has no file: looks for its inode, then its content, among the siblings. */
-bool rotate_find(struct tail_file *f);   /* true: f->fd is open there */
+bool rotate_find(struct tail_file *f); /* true: f->fd is open there */
 void rotate_truncated(struct tail_file *f);
 /* Siblings of its base that are newer than all that is known of it: begun, oldest first. */
 void rotate_catch_up(struct tail_file *known);
@@ -394,9 +410,10 @@ struct tail_file *live_of_sibling(struct tail *t, const char *path);
 
 /* ---- resume.c ---- */
 NODISCARD int resume_init(struct tail *t, const struct queue_recovery *const *recovered, size_t n);
-/* A MISSING file that is this open one, by inode and content, or (is_content) by content alone: placed there. */
-struct tail_file *resume_match(struct tail *t, int fd, const struct stat *st, const char *path, const char *real,
-                               uint32_t input, bool is_content);
+/* A MISSING file that is this open one, by inode and content, or (is_content) by content alone: placed there.
+ */
+struct tail_file *resume_match(struct tail *t, int fd, const struct stat *st, const char *path,
+                               const char *real, uint32_t input, bool is_content);
 void resume_found(struct tail_file *f); /* no longer MISSING */
 void place_at_furthest(struct tail_file *f, uint32_t output);
 void resume_siblings(struct tail *t); /* first scan: MISSING ones are looked for beside their names */

@@ -180,7 +180,8 @@ void file_start(struct tail_file *f, uint64_t off)
     f->reason = NULL;
     if (file_track(f, off) < 0 || (off > 0 && begin_inside(f) < 0)) {
         file_untrack(f);
-        file_skip(f, PHASE_UNREADABLE, "file.unreadable", "a file cannot be read; it is tried again every 10 s");
+        file_skip(f, PHASE_UNREADABLE, "file.unreadable",
+                  "a file cannot be read; it is tried again every 10 s");
         return;
     }
     file_set_phase(f, phase);
@@ -196,7 +197,8 @@ static void set_stat(struct tail_file *f, const struct stat *st)
 struct tail_file *file_begin(struct tail *t, const struct new_file *nf)
 {
     struct tail_file *f = file_new(t, nf->input, nf->path);
-    if (f == NULL || file_set_captures(f, nf->caps, nf->n_caps) < 0 || file_set_path(f, nf->path, nf->real) < 0 ||
+    if (f == NULL || file_set_captures(f, nf->caps, nf->n_caps) < 0 ||
+        file_set_path(f, nf->path, nf->real) < 0 ||
         (nf->base != NULL && file_set_base(f, nf->base, nf->origin) < 0)) {
         if (f != NULL)
             file_free(f);
@@ -222,8 +224,8 @@ struct tail_file *file_begin(struct tail *t, const struct new_file *nf)
 }
 
 /* A thing that an include names and that we cannot or must not read: known, so that it is said once. */
-static void begin_unread(struct tail *t, uint32_t input, const char *path, const struct stat *st, enum phase phase,
-                         const char *event, const char *reason)
+static void begin_unread(struct tail *t, uint32_t input, const char *path, const struct stat *st,
+                         enum phase phase, const char *event, const char *reason)
 {
     struct tail_file *f = file_new(t, input, path);
     if (f == NULL)
@@ -290,6 +292,11 @@ static void grew(struct tail_file *g, const struct stat *st)
     }
     bool is_changed = (uint64_t)st->st_size != g->size || timespec_ns(st->st_mtim) != g->mtime_ns;
     g->mtime_ns = timespec_ns(st->st_mtim);
+    if (!g->is_gz && (uint64_t)st->st_size > g->size && g->stage == STAGE_READING) {
+        g->size = (uint64_t)st->st_size; /* what is unread shows, also while nobody may read it */
+        g->quiet_ns = g->t->now;
+        file_account(g);
+    }
     if (g->stage == STAGE_READING && (is_changed || g->is_stalled)) {
         g->is_stalled = false;
         file_ready(g);
@@ -318,7 +325,8 @@ void file_poll(struct tail_file *f)
         name_touch(t, f->path.path, NULL);
 }
 
-/* An inode that we know, seen under this name. False: it is another file after all, the inode was used again. */
+/* An inode that we know, seen under this name. False: it is another file after all, the inode was used again.
+ */
 static bool known(struct tail_file *g, const char *path, const char *real, const struct stat *st)
 {
     struct tail *t = g->t;
@@ -329,7 +337,8 @@ static bool known(struct tail_file *g, const char *path, const char *real, const
         return true;
     }
     struct stat other;
-    if (g->path.link.is_in && fs_current()->stat(AT_FDCWD, file_real(g), &other, true) == 0 && same_inode(g, &other)) {
+    if (g->path.link.is_in && fs_current()->stat(AT_FDCWD, file_real(g), &other, true) == 0 &&
+        same_inode(g, &other)) {
         grew(g, st); /* one file, two names */
         return true;
     }
@@ -439,7 +448,8 @@ void follow_after(struct tail_file *f, struct tail_file *before)
     before->successor = f;
 }
 
-/* A name whose inode nobody has. by_inode_only: the first round, when recovered files claim what is theirs. */
+/* A name whose inode nobody has. by_inode_only: the first round, when recovered files claim what is theirs.
+ */
 static void begin(struct tail *t, const struct pending *p, bool by_inode_only)
 {
     struct stat st;
@@ -462,7 +472,8 @@ static void begin(struct tail *t, const struct pending *p, bool by_inode_only)
         return;
     if (!S_ISREG(st.st_mode)) {
         if (!by_inode_only && !S_ISDIR(st.st_mode))
-            begin_unread(t, (uint32_t)input, p->path, &st, PHASE_SKIPPED, "file.skipped", "not a regular file");
+            begin_unread(t, (uint32_t)input, p->path, &st, PHASE_SKIPPED, "file.skipped",
+                         "not a regular file");
         return;
     }
     int fd = open_regular(t, real, &st);
@@ -479,8 +490,15 @@ static void begin(struct tail *t, const struct pending *p, bool by_inode_only)
         return;
     }
     bool is_from = named != p->path;
-    struct new_file nf = { .input = (uint32_t)input, .caps = caps, .n_caps = n_caps, .path = p->path, .real = real,
-                           .base = is_from ? named : NULL, .origin = is_from ? named : NULL, .fd = fd, .st = &st,
+    struct new_file nf = { .input = (uint32_t)input,
+                           .caps = caps,
+                           .n_caps = n_caps,
+                           .path = p->path,
+                           .real = real,
+                           .base = is_from ? named : NULL,
+                           .origin = is_from ? named : NULL,
+                           .fd = fd,
+                           .st = &st,
                            .phase = is_from ? PHASE_ROTATED : PHASE_LIVE };
     struct tail_file *before = predecessor(t, is_from ? named : real);
     follow_after(file_begin(t, &nf), before);
@@ -494,9 +512,9 @@ static struct tail_file *known_by_base(const struct tail *t, const char *base)
     return l == NULL ? NULL : CONTAINER_OF(l, struct tail_file, by_base);
 }
 
-/* Rotated more than once since the last look: there is a name that came by a rename with an inode nobody knows and that
- * no input wants, or what had the live name before is the second rotated one already. Those between are begun before
- * the new live file is. */
+/* Rotated more than once since the last look: there is a name that came by a rename with an inode nobody
+ * knows and that no input wants, or what had the live name before is the second rotated one already. Those
+ * between are begun before the new live file is. */
 static void catch_up_renamed(struct tail *t)
 {
     for (size_t i = 0; i < t->pending.n; i++) {

@@ -87,8 +87,8 @@ static const struct position_part *part_of(const struct position_part *parts, ui
     return NULL;
 }
 
-/* What is unfinished at this place. Below resume_until each stream that is being read again counts from where its
- * record began, or, when none is open, from what is read of it so far. */
+/* What is unfinished at this place. Below resume_until each stream that is being read again counts from where
+ * its record began, or, when none is open, from what is read of it so far. */
 static uint8_t pass_parts(const struct pass *p, struct position_part *parts)
 {
     if (p->is_parked) {
@@ -113,9 +113,9 @@ static uint8_t pass_parts(const struct pass *p, struct position_part *parts)
 static bool can_merge(const struct pass *a, const struct pass *b)
 {
     struct position_part parts[STREAMS_MAX];
-    return a->pub.off == b->pub.off && a->pub.off >= a->pub.resume_until && b->pub.off >= b->pub.resume_until &&
-           a->pub.skip_to_newline == b->pub.skip_to_newline && a->is_ended == b->is_ended &&
-           sink_parts(a, parts) == 0 && sink_parts(b, parts) == 0;
+    return a->pub.off == b->pub.off && a->pub.off >= a->pub.resume_until &&
+           b->pub.off >= b->pub.resume_until && a->pub.skip_to_newline == b->pub.skip_to_newline &&
+           a->is_ended == b->is_ended && sink_parts(a, parts) == 0 && sink_parts(b, parts) == 0;
 }
 
 /* Passes that came to the same place, with nothing unfinished, go on as one. */
@@ -264,8 +264,8 @@ static void keep_resume(struct pass *p, const struct pass *from, uint64_t end)
 }
 
 /* The pass is not the one that is fed: it stands still, so its place is known. */
-void tail_block_before(struct tail_file *f, struct tail_pass *pub, uint32_t output, const struct position_part *parts,
-                       uint8_t n_parts)
+void tail_block_before(struct tail_file *f, struct tail_pass *pub, uint32_t output,
+                       const struct position_part *parts, uint8_t n_parts)
 {
     struct tail *t = f->t;
     struct pass *from = pass_of(pub), *p = t->spares;
@@ -485,11 +485,15 @@ void position_of(const struct tail_file *f, uint32_t output, struct file_positio
 {
     const struct slot *s = &f->slots[output];
     const struct pass *p = s->pass;
-    *ret = (struct file_position){ .incarnation = f->ident.incarnation, .start = s->collected, .end = pass_end(&p->pub),
-                                   .head_crc = p->head_unknown ? 0 : p->pub.head_crc, .tail_len = p->pub.tail_len };
+    *ret = (struct file_position){ .incarnation = f->ident.incarnation,
+                                   .start = s->collected,
+                                   .end = pass_end(&p->pub),
+                                   .head_crc = p->head_unknown ? 0 : p->pub.head_crc,
+                                   .tail_len = p->pub.tail_len };
     bool skip = p->pub.off >= p->pub.resume_until ? p->pub.skip_to_newline : p->resume_skip;
     ret->flags = (skip ? POSITION_SKIP_TO_NEWLINE : 0) | (p->is_ended ? POSITION_FINISHED : 0) |
-                 (p->head_unknown ? POSITION_HEAD_UNKNOWN : 0) | (f->stage >= STAGE_PASSED ? POSITION_PASSED : 0);
+                 (p->head_unknown ? POSITION_HEAD_UNKNOWN : 0) |
+                 (f->stage >= STAGE_PASSED ? POSITION_PASSED : 0);
     ret->tail_crc = p->wants_tail ? p->tail_crc : crc_update(0, p->pub.tail_bytes, p->pub.tail_len);
     ret->n_parts = pass_parts(p, ret->parts);
 }
@@ -569,7 +573,8 @@ static int by_incarnation(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static const struct recovered_file *find_recovered(const struct recovered_file **sorted, size_t n, uint64_t incarnation)
+static const struct recovered_file *find_recovered(const struct recovered_file **sorted, size_t n,
+                                                   uint64_t incarnation)
 {
     struct recovered_file key = { .ident.incarnation = incarnation };
     const struct recovered_file *k = &key, **hit;
@@ -595,15 +600,19 @@ static void fence_file(struct tail_file *f, uint32_t output, const struct recove
         pos = at->position;
     else if (s->first_off > 0)
         pos.flags = POSITION_HEAD_UNKNOWN;
-    bool was_told_more = f->stage >= STAGE_PASSED && f->phase == PHASE_MISSING;
+    if (at == NULL && s->told_stage == STAGE_GONE && s->told_group <= f->t->sides[output].n_durable)
+        return; /* the queue has done with it for good */
+    bool is_forgotten = f->stage >= STAGE_PASSED && f->phase == PHASE_MISSING;
     leave(f, output);
     if (pass_place(f, output, &pos) < 0)
         abort(); /* begin again from the queue rather than from a wrong place */
     s->collected = pos.end;
     s->ident_version = 0;
-    s->told_stage = pos.flags & POSITION_FINISHED ? STAGE_FINISHED : STAGE_READING;
+    s->told_stage = pos.flags & POSITION_PASSED     ? STAGE_PASSED
+                    : pos.flags & POSITION_FINISHED ? STAGE_FINISHED
+                                                    : STAGE_READING;
     s->told_group = 0;
-    if (!was_told_more && !s->pass->is_ended && f->stage != STAGE_READING) {
+    if (!is_forgotten && !s->pass->is_ended && f->stage != STAGE_READING) {
         f->stage = STAGE_READING;
         list_del(&f->stages);
         if (f->phase == PHASE_ROTATED || f->phase == PHASE_ORPHAN)
@@ -645,7 +654,8 @@ void tail_fence(struct tail *t, uint32_t output, const struct recovered_file *fi
     }
     for (size_t i = 0; i < n; i++) {
         struct vec *gone = &t->sides[output].gone;
-        if (file_by_incarnation(t, files[i].ident.incarnation) == NULL && vec_reserve(gone, sizeof(uint64_t)) == 0)
+        if (file_by_incarnation(t, files[i].ident.incarnation) == NULL &&
+            vec_reserve(gone, sizeof(uint64_t)) == 0)
             VEC(gone, uint64_t)[gone->n++] = files[i].ident.incarnation;
     }
     free(sorted);

@@ -84,7 +84,8 @@ static int parse_special(struct slice text, size_t *i, struct token *tok, struct
         ptrdiff_t len = slice_find_byte(slice_from(text, *i + 1), '>');
         struct slice name = slice_of(text.ptr + *i + 1, len < 0 ? 0 : (size_t)len);
         if (!is_capture_name(name))
-            return err_say(err, -EINVAL, "'<' begins a name such as <service>; write \\< for the character itself");
+            return err_say(err, -EINVAL,
+                           "'<' begins a name such as <service>; write \\< for the character itself");
         *tok = (struct token){ TOKEN_CAPTURE, name };
         *i += name.len + 2;
     }
@@ -107,7 +108,8 @@ static int parse_part(char *ptr, size_t len, struct token *toks, size_t *ret_n, 
             char *out = ptr + i;
             tok.text = slice_of(out, 0);
             bool is_first = true;
-            while (i < len && (is_first || (ptr[i] != '*' && ptr[i] != '?' && ptr[i] != '[' && ptr[i] != '<'))) {
+            while (i < len &&
+                   (is_first || (ptr[i] != '*' && ptr[i] != '?' && ptr[i] != '[' && ptr[i] != '<'))) {
                 if (ptr[i] == '\\' && i + 1 < len)
                     i++;
                 *out++ = ptr[i++];
@@ -240,10 +242,12 @@ struct slice pattern_part_text(const struct pattern *p, size_t part)
 
 /* ---- matching one part ---- */
 
-struct try {
+struct
+try {
     const struct part *part;
     struct slice text;
-    uint8_t failed[(TOKENS_MAX + 1) * (NAME_MAX + 1) / 8 + 1]; /* (token, place) that lead nowhere: no second visit */
+    uint8_t failed[(TOKENS_MAX + 1) * (NAME_MAX + 1) / 8 +
+                   1]; /* (token, place) that lead nowhere: no second visit */
     struct slice values[TOKENS_MAX];
 };
 
@@ -296,7 +300,8 @@ static bool try_from(struct try *m, size_t ti, size_t at)
         ok = at < m->text.len && try_from(m, ti + 1, at + 1);
         break;
     case TOKEN_CLASS:
-        ok = at < m->text.len && class_holds(tok->text, (unsigned char)m->text.ptr[at]) && try_from(m, ti + 1, at + 1);
+        ok = at < m->text.len && class_holds(tok->text, (unsigned char)m->text.ptr[at]) &&
+             try_from(m, ti + 1, at + 1);
         break;
     case TOKEN_STAR:
         ok = try_run(m, ti, at, 0);
@@ -379,7 +384,8 @@ static bool walk_from(struct walk *w, size_t part, size_t name, size_t n_caps, s
             ok = walk_from(w, part + 1, skip, n_caps, ret_n_caps);
     } else if (name < w->n_names) {
         size_t n = n_caps;
-        ok = match_part(&w->p->parts[part], w->names[name], w->caps, &n) && walk_from(w, part + 1, name + 1, n, ret_n_caps);
+        ok = match_part(&w->p->parts[part], w->names[name], w->caps, &n) &&
+             walk_from(w, part + 1, name + 1, n, ret_n_caps);
     }
     *failed = !ok;
     return ok;

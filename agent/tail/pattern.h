@@ -1,8 +1,10 @@
 /*
- * pattern.h - the globs of include and exclude: path parts with `*`, `?`, `[a-z]`, `[!x]`, `\x`; `**` for any folders;
+ * pattern.h - the globs of include and exclude: path parts with `*`, `?`, `[a-z]`, `[!x]`, `\x`; `**` for any
+ * folders;
  * `<name>` for one part or a piece of it, never empty, kept as {path.name}.
  *
- * Wildcards never cross a '/'. Where a text can be split in more than one way, earlier ones take as much as they can:
+ * Wildcards never cross a '/'. Where a text can be split in more than one way, earlier ones take as much as
+ * they can:
  * "<container>-<id>.log" splits at the last '-'.
  */
 #ifndef TAILRACE_TAIL_PATTERN_H

@@ -17,7 +17,9 @@ int file_ensure_sink(struct tail_file *f)
         return 0;
     struct file_ident id = f->ident;
     id.path = slice_cstr(file_origin(f)); /* its lines go by the name that the input knows */
-    struct tail_file_info info = { .input_index = f->input, .ident = &id, .captures = { f->captures, f->n_captures } };
+    struct tail_file_info info = { .input_index = f->input,
+                                   .ident = &id,
+                                   .captures = { f->captures, f->n_captures } };
     f->sink_file = t->sink.file_new(t->sink.ctx, f, &info);
     return f->sink_file == NULL ? -ENOMEM : 0;
 }
@@ -48,8 +50,9 @@ static bool feed(struct pass *p, const char *ptr, size_t len, bool is_last, size
 {
     struct tail_file *f = p->file;
     struct tail *t = f->t;
-    struct feed fd = { .bytes = slice_of(ptr, len), .off = p->pub.off, .is_last = is_last,
-                       .is_full = len > LINE_BYTES_MAX };
+    struct feed fd = {
+        .bytes = slice_of(ptr, len), .off = p->pub.off, .is_last = is_last, .is_full = len > LINE_BYTES_MAX
+    };
     t->feeding.pass = p;
     t->feeding.feed = &fd;
     t->feeding.skip_before = p->pub.skip_to_newline;
@@ -101,8 +104,8 @@ bool file_sniff(struct tail_file *f)
     return true;
 }
 
-/* A writer that does not append goes on at its old place after a truncation: what is before it reads as NULs. They are
- * passed over once something follows. False: nothing follows yet. */
+/* A writer that does not append goes on at its old place after a truncation: what is before it reads as NULs.
+ * They are passed over once something follows. False: nothing follows yet. */
 static bool skip_nuls(struct tail_file *f, struct pass *p, const struct source *src)
 {
     char *raw = f->t->raw;
@@ -127,8 +130,8 @@ static bool skip_nuls(struct tail_file *f, struct pass *p, const struct source *
         return false;
     }
     f->is_sniffed = true;
-    log_info("tail", "file.truncated", "NUL bytes at the start of a file are skipped", LOG_CSTR("path", f->path.path),
-             LOG_NUM("bytes", f->nul_end));
+    log_info("tail", "file.truncated", "NUL bytes at the start of a file are skipped",
+             LOG_CSTR("path", f->path.path), LOG_NUM("bytes", f->nul_end));
     memset(raw, 0, TURN_BYTES);
     while (p->pub.off < f->nul_end)
         pass_consume(p, raw, (size_t)MIN(f->nul_end - p->pub.off, TURN_BYTES));
@@ -165,7 +168,8 @@ static bool is_head_right(const struct pass *p, const char *ptr, size_t len)
 static size_t land(const struct pass *p, size_t len)
 {
     for (const struct tail_pass *o = p->file->passes; o != NULL; o = o->next)
-        if (o->off > p->pub.off && o->off - p->pub.off < len && !o->skip_to_newline && o->off >= o->resume_until)
+        if (o->off > p->pub.off && o->off - p->pub.off < len && !o->skip_to_newline &&
+            o->off >= o->resume_until)
             len = (size_t)(o->off - p->pub.off);
     return len;
 }
@@ -180,6 +184,8 @@ static void note_size(struct tail_file *f, uint64_t end, bool is_end)
     }
     f->size = is_end ? end : MAX(end, f->size);
     f->gz_at_end = is_end && f->is_gz && gz_is_whole(f->gz);
+    if (f->gz_at_end)
+        t->next_ending_ns = MIN(t->next_ending_ns, t->now); /* nobody will add to it */
 }
 
 /* What a pass wants next, after `used` of len bytes; the read was short: the file ends there. */
@@ -233,7 +239,8 @@ static void read_pass(struct tail_file *f, struct pass *p)
         stall(f, (int)n);
         return;
     }
-    if ((size_t)n < lead || !is_tail_right(p, t->raw, lead) || !is_head_right(p, t->raw, (size_t)n) || (n == 0 && p->pub.off < p->pub.resume_until)) {
+    if ((size_t)n < lead || !is_tail_right(p, t->raw, lead) || !is_head_right(p, t->raw, (size_t)n) ||
+        (n == 0 && p->pub.off < p->pub.resume_until)) {
         rotate_truncated(f);
         return;
     }

@@ -95,8 +95,9 @@ void place_at_furthest(struct tail_file *f, uint32_t output)
         if (pass_end(p) > pass_end(far))
             far = p;
     struct pass *p = pass_of(far);
-    struct file_position pos = { .end = pass_end(far), .head_crc = far->head_crc, .tail_crc = p->tail_crc,
-                                 .tail_len = far->tail_len };
+    struct file_position pos = {
+        .end = pass_end(far), .head_crc = far->head_crc, .tail_crc = p->tail_crc, .tail_len = far->tail_len
+    };
     bool skip = far->off < far->resume_until ? p->resume_skip : far->skip_to_newline;
     pos.flags = (skip ? POSITION_SKIP_TO_NEWLINE : 0) | (p->is_ended ? POSITION_FINISHED : 0) |
                 (p->head_unknown ? POSITION_HEAD_UNKNOWN : 0);
@@ -108,14 +109,14 @@ void place_at_furthest(struct tail_file *f, uint32_t output)
 /* An output without a place in a file that others know.
  *  - The file was finished for all: it knew it, and is done with it.
  *  - The output is new: where the furthest other stands.
- *  - It was there when the file was first seen, and crashed before its first group with it was durable: the start. That
- *    is 0 unless the file began at its end; then only the others' place is left to go by. */
-static void place_unknown(struct tail *t, struct tail_file *f, uint32_t output, const struct queue_recovery *rec,
-                          bool knows)
+ *  - It was there when the file was first seen, and crashed before its first group with it was durable: the
+ * start. That is 0 unless the file began at its end; then only the others' place is left to go by. */
+static void place_unknown(struct tail *t, struct tail_file *f, uint32_t output,
+                          const struct queue_recovery *rec, bool knows)
 {
     struct file_position start = { 0 };
-    bool is_from_start = f->input >= t->conf->n_inputs ||
-                         t->conf->inputs[f->input].read_from == READ_FROM_BEGINNING;
+    bool is_from_start =
+        f->input >= t->conf->n_inputs || t->conf->inputs[f->input].read_from == READ_FROM_BEGINNING;
     if (f->stage >= STAGE_PASSED)
         f->slots[output].told_stage = STAGE_GONE;
     else if (rec == NULL || rec->is_new || !(knows || is_from_start))
@@ -124,14 +125,16 @@ static void place_unknown(struct tail *t, struct tail_file *f, uint32_t output, 
         abort();
 }
 
-static void complete(struct tail *t, struct tail_file *f, const struct queue_recovery *const *recovered, size_t n)
+static void complete(struct tail *t, struct tail_file *f, const struct queue_recovery *const *recovered,
+                     size_t n)
 {
     bool is_ended = true;
     for (uint32_t o = 0; o < n; o++) {
         struct slot *s = &f->slots[o];
         if (s->pass == NULL)
             place_unknown(t, f, o, recovered[o],
-                          f->input < t->conf->n_inputs && knows_input(recovered[o], t->conf->inputs[f->input].name));
+                          f->input < t->conf->n_inputs &&
+                              knows_input(recovered[o], t->conf->inputs[f->input].name));
         is_ended = is_ended && (s->pass == NULL || s->pass->is_ended);
     }
     if (f->stage == STAGE_READING && is_ended)
@@ -195,7 +198,8 @@ static struct tail_file *match_inode(struct tail *t, int fd, const struct stat *
     ident_of_fd(fd, st, &id);
     for (; l != NULL; l = table_next(l)) {
         struct tail_file *f = CONTAINER_OF(l, struct tail_file, by_ino);
-        bool is_telling = f->ident.fp_len > 0 || id.generation != 0 || id.btime_ns != 0 || f->ident.dev == id.dev;
+        bool is_telling =
+            f->ident.fp_len > 0 || id.generation != 0 || id.btime_ns != 0 || f->ident.dev == id.dev;
         if (is_telling && ident_same_inode(&id, &f->ident) && is_it(f, fd, st, false) &&
             (best == NULL || f->ident.first_seen_ns > best->ident.first_seen_ns))
             best = f; /* of two lives of one inode the younger is the present one */
@@ -245,8 +249,8 @@ static void settle_at(struct tail_file *f, int fd, const struct stat *st, const 
         log_error("tail", "file.stalled", "out of memory", LOG_CSTR("path", path));
 }
 
-struct tail_file *resume_match(struct tail *t, int fd, const struct stat *st, const char *path, const char *real,
-                               uint32_t input, bool is_content)
+struct tail_file *resume_match(struct tail *t, int fd, const struct stat *st, const char *path,
+                               const char *real, uint32_t input, bool is_content)
 {
     struct tail_file *f = match_inode(t, fd, st);
     if (f == NULL && is_content)
@@ -262,7 +266,8 @@ static bool find_at_own_path(struct tail_file *f)
     struct stat st;
     struct tail *t = f->t;
     const struct fs_ops *fs = fs_current();
-    if (fs->stat(AT_FDCWD, f->path.path, &st, true) < 0 || st.st_ino != f->ident.ino || file_by_ino(t, &st) != NULL)
+    if (fs->stat(AT_FDCWD, f->path.path, &st, true) < 0 || st.st_ino != f->ident.ino ||
+        file_by_ino(t, &st) != NULL)
         return false;
     int fd = open_regular(t, f->path.path, &st);
     if (fd < 0)

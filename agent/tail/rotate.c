@@ -11,7 +11,7 @@
 #include "agent/queue/fs.h"
 #include "agent/tail/internal.h"
 
-#define NUMBER_DIGITS_MAX 5 /* NAME.20260102 is a date */
+#define NUMBER_DIGITS_MAX 5             /* NAME.20260102 is a date */
 #define MTIME_SLACK_NS (20 * NS_PER_MS) /* file times lag behind the clock by a tick */
 
 /* ---- names ---- */
@@ -124,7 +124,8 @@ static void add_sibling(void *ctx, const char *name)
 static uint64_t number_of(struct slice suffix)
 {
     uint64_t v;
-    return suffix.len >= 2 && suffix.len - 1 <= NUMBER_DIGITS_MAX && slice_to_u64(slice_from(suffix, 1), &v) ? v + 1 : 0;
+    bool is_short = suffix.len >= 2 && suffix.len - 1 <= NUMBER_DIGITS_MAX;
+    return is_short && slice_to_u64(slice_from(suffix, 1), &v) ? v + 1 : 0;
 }
 
 static int older_first(const void *pa, const void *pb, void *base)
@@ -330,7 +331,8 @@ void rotate_truncated(struct tail_file *f)
 {
     struct tail *t = f->t;
     struct stat st;
-    log_warn("tail", "file.truncated", "a file was cut: it is read from its start, and a copy of it is looked for",
+    log_warn("tail", "file.truncated",
+             "a file was cut: it is read from its start, and a copy of it is looked for",
              LOG_CSTR("path", f->path.path), LOG_NUM("offset", pass_end(&furthest(f)->pub)));
     if (f->is_deleted || f->fd < 0 || fs_current()->fstat(f->fd, &st) < 0) {
         file_give_up(f, LOST_TRUNCATED);
@@ -343,9 +345,16 @@ void rotate_truncated(struct tail_file *f)
         return; /* seen again at the next turn */
     }
     bool is_live = f->phase == PHASE_LIVE;
-    struct new_file nf = { .input = f->input, .caps = f->captures, .n_caps = f->n_captures, .path = path, .real = real,
-                           .base = is_live ? NULL : f->base, .origin = is_live ? NULL : f->origin,
-                           .fd = f->fd, .st = &st, .phase = f->phase };
+    struct new_file nf = { .input = f->input,
+                           .caps = f->captures,
+                           .n_caps = f->n_captures,
+                           .path = path,
+                           .real = real,
+                           .base = is_live ? NULL : f->base,
+                           .origin = is_live ? NULL : f->origin,
+                           .fd = f->fd,
+                           .st = &st,
+                           .phase = f->phase };
     list_del(&f->lru);
     t->n_open--;
     f->fd = -1;
@@ -354,7 +363,7 @@ void rotate_truncated(struct tail_file *f)
     list_del(&f->ready);
     file_set_phase(f, PHASE_ORPHAN);
     if (rotate_find(f) && is_live) /* else again, each second, for COPY_WAIT_NS */
-        rotate_catch_up(f);        /* cut more than once since we looked: the copies between were never seen */
+        rotate_catch_up(f); /* cut more than once since we looked: the copies between were never seen */
     struct tail_file *before = is_live ? predecessor(t, real) : NULL;
     follow_after(file_begin(t, &nf), before != NULL ? before : f);
     free(path);
@@ -368,7 +377,8 @@ static bool same_bytes(struct tail_file *f, struct tail_file *live, uint64_t off
     assert(len <= sizeof(a));
     if (source_of(live, &src) < 0 || source_pread(&src, b, len, off) != (ssize_t)len)
         return false;
-    return source_of(f, &src) == 0 && source_pread(&src, a, len, off) == (ssize_t)len && memcmp(a, b, len) == 0;
+    return source_of(f, &src) == 0 && source_pread(&src, a, len, off) == (ssize_t)len &&
+           memcmp(a, b, len) == 0;
 }
 
 bool is_copy_in_the_making(struct tail_file *f)
@@ -377,7 +387,8 @@ bool is_copy_in_the_making(struct tail_file *f)
     struct source src;
     struct stat mine, lives;
     uint32_t crc;
-    struct tail_file *live = f->phase == PHASE_LIVE || f->phase == PHASE_WAITING ? live_of_sibling(t, file_real(f)) : NULL;
+    bool may_be = f->phase == PHASE_LIVE || f->phase == PHASE_WAITING;
+    struct tail_file *live = may_be ? live_of_sibling(t, file_real(f)) : NULL;
     if (live == NULL || live == f || live->ident.fp_len < ADOPT_BYTES_MIN)
         return false;
     if (source_of(live, &src) < 0 || fs_current()->fstat(src.fd, &lives) < 0)
@@ -411,9 +422,31 @@ static bool is_copied_from(const char *base, const char *path, const struct stat
     CLEANUP(fd_closep) int y = fs->open(AT_FDCWD, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
     size_t head = MIN((size_t)st->st_size, sizeof(a)), tail = MIN(head, (size_t)TAIL_CRC_BYTES);
     uint64_t off = (uint64_t)st->st_size - tail;
-    return x >= 0 && y >= 0 && fs->pread(x, a, head, 0) == (ssize_t)head && fs->pread(y, b, head, 0) == (ssize_t)head &&
-           memcmp(a, b, head) == 0 && fs->pread(x, a, tail, off) == (ssize_t)tail &&
-           fs->pread(y, b, tail, off) == (ssize_t)tail && memcmp(a, b, tail) == 0;
+    return x >= 0 && y >= 0 && fs->pread(x, a, head, 0) == (ssize_t)head &&
+           fs->pread(y, b, head, 0) == (ssize_t)head && memcmp(a, b, head) == 0 &&
+           fs->pread(x, a, tail, off) == (ssize_t)tail && fs->pread(y, b, tail, off) == (ssize_t)tail &&
+           memcmp(a, b, tail) == 0;
+}
+
+/* The text of a file that we know by another inode: compressed since, or copied. */
+static bool is_known_text(struct tail *t, const char *base, const char *path, bool is_gz)
+{
+    struct stat st;
+    bool is_known = false;
+    struct link *l = table_first(&t->bases, path_hash(base, strlen(base)));
+    int fd = l == NULL ? -ENOENT : open_regular(t, path, &st);
+    if (fd < 0)
+        return false;
+    struct source src = { fd, NULL };
+    bool ok = !is_gz || gz_open(fd, &src.gz) == 0;
+    for (; ok && !is_known && l != NULL; l = table_next(l)) {
+        struct tail_file *f = CONTAINER_OF(l, struct tail_file, by_base);
+        is_known = f->is_tracked && strcmp(f->base, base) == 0 && f->ident.fp_len >= ADOPT_BYTES_MIN &&
+                   source_holds(f, &src, true);
+    }
+    gz_close(src.gz);
+    (void)fs_current()->close(fd); /* only read from */
+    return is_known;
 }
 
 void rotate_catch_up(struct tail_file *known)
@@ -442,24 +475,36 @@ void rotate_catch_up(struct tail_file *known)
     struct tail_file *before = NULL;
     for (size_t i = 0; i < s.v.n; i++) {
         struct tail_file *f = file_by_ino(t, &sb[i].st);
+        join_path(base, sb[i].name, path);
         if (f != NULL && f->is_tracked) {
             start = i + 1;
             before = f;
+        } else if (f == NULL && is_known_text(t, base, path, sb[i].is_gz)) {
+            start = i + 1;
         }
     }
     for (size_t i = start; i < s.v.n; i++) {
         struct stat st;
         join_path(base, sb[i].name, path);
-        bool is_old = before == NULL && timespec_ns(sb[i].st.st_mtim) <= since_ns - MTIME_SLACK_NS;
+        bool is_old =
+            (before == NULL || sb[i].is_gz) && timespec_ns(sb[i].st.st_mtim) <= since_ns - MTIME_SLACK_NS;
         if (is_old || has_plain_twin(&s, i) || (!sb[i].is_gz && is_copied_from(base, path, &sb[i].st)) ||
             !release_inode(t, &sb[i].st))
             continue;
         int fd = open_regular(t, path, &st);
         if (fd < 0)
             continue;
-        struct new_file nf = { .input = known->input, .caps = known->captures, .n_caps = known->n_captures,
-                               .path = path, .real = path, .base = base, .origin = file_origin(known), .fd = fd,
-                               .st = &st, .phase = PHASE_ROTATED, .is_gz = sb[i].is_gz };
+        struct new_file nf = { .input = known->input,
+                               .caps = known->captures,
+                               .n_caps = known->n_captures,
+                               .path = path,
+                               .real = path,
+                               .base = base,
+                               .origin = file_origin(known),
+                               .fd = fd,
+                               .st = &st,
+                               .phase = PHASE_ROTATED,
+                               .is_gz = sb[i].is_gz };
         struct tail_file *f = file_begin(t, &nf);
         if (f == NULL)
             continue;

@@ -121,7 +121,8 @@ static int copy_pairs(const struct pair *caps, size_t n, struct pairs *ret)
 }
 
 /* Inputs whose include names the path, and what keeps it from being theirs. */
-static int say_near(const struct conf *conf, const struct input_side *inputs, struct slice path, struct buf *text)
+static int say_near(const struct conf *conf, const struct input_side *inputs, struct slice path,
+                    struct buf *text)
 {
     bool is_any = false;
     for (size_t i = 0; i < conf->n_inputs; i++) {
@@ -132,7 +133,8 @@ static int say_near(const struct conf *conf, const struct input_side *inputs, st
                 if (!pattern_covers(inputs[i].exclude[x], path))
                     continue;
                 int r = buf_printf(text, "input %.*s includes it by %.*s and excludes it by %.*s\n",
-                                   SLICE_ARGS(conf->inputs[i].name), SLICE_ARGS(pattern_text(inputs[i].include[k])),
+                                   SLICE_ARGS(conf->inputs[i].name),
+                                   SLICE_ARGS(pattern_text(inputs[i].include[k])),
                                    SLICE_ARGS(pattern_text(inputs[i].exclude[x])));
                 if (r < 0)
                     return r;

@@ -13,7 +13,8 @@
 static size_t fd_budget(void)
 {
     struct rlimit lim;
-    if (getrlimit(RLIMIT_NOFILE, &lim) < 0 || lim.rlim_cur == RLIM_INFINITY || lim.rlim_cur > FD_BUDGET_MAX * 2)
+    if (getrlimit(RLIMIT_NOFILE, &lim) < 0 || lim.rlim_cur == RLIM_INFINITY ||
+        lim.rlim_cur > FD_BUDGET_MAX * 2)
         return FD_BUDGET_MAX;
     size_t n = (size_t)lim.rlim_cur;
     return MIN(n > 2 * FD_RESERVE ? n - FD_RESERVE : MAX(n / 2, (size_t)8), (size_t)FD_BUDGET_MAX);
@@ -21,9 +22,11 @@ static size_t fd_budget(void)
 
 static int init_tables(struct tail *t)
 {
-    struct table *all[] = { &t->dirs_by_path, &t->dirs_by_wd,     &t->aliases_by_link, &t->aliases_by_target, &t->names,
-                            &t->by_ino,       &t->by_incarnation, &t->bases,           &t->missing };
-    struct list *lists[] = { &t->dirs, &t->aliases, &t->files, &t->ready, &t->lru, &t->ending, &t->stages, &t->waking };
+    struct table *all[] = { &t->dirs_by_path,      &t->dirs_by_wd, &t->aliases_by_link,
+                            &t->aliases_by_target, &t->names,      &t->by_ino,
+                            &t->by_incarnation,    &t->bases,      &t->missing };
+    struct list *lists[] = { &t->dirs, &t->aliases, &t->files,  &t->ready,
+                             &t->lru,  &t->ending,  &t->stages, &t->waking };
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
@@ -32,8 +35,9 @@ static int init_tables(struct tail *t)
     return 0;
 }
 
-int tail_open(const struct tail_conf *conf, const struct tail_sink *sink, const struct queue_recovery *const *recovered,
-              size_t n_outputs, struct tail **ret_tail, struct err *err)
+int tail_open(const struct tail_conf *conf, const struct tail_sink *sink,
+              const struct queue_recovery *const *recovered, size_t n_outputs, struct tail **ret_tail,
+              struct err *err)
 {
     assert(n_outputs <= OUTPUTS_MAX && conf->outputs == (UINT32_C(1) << n_outputs) - 1);
     struct tail *t = calloc(1, sizeof(*t));
@@ -90,8 +94,9 @@ void tail_close(struct tail *t)
     discover_deinit(t);
     watch_deinit(&t->watch);
     inputs_free(t->inputs, t->conf->n_inputs);
-    struct table *all[] = { &t->dirs_by_path, &t->dirs_by_wd,     &t->aliases_by_link, &t->aliases_by_target, &t->names,
-                            &t->by_ino,       &t->by_incarnation, &t->bases,           &t->missing };
+    struct table *all[] = { &t->dirs_by_path,      &t->dirs_by_wd, &t->aliases_by_link,
+                            &t->aliases_by_target, &t->names,      &t->by_ino,
+                            &t->by_incarnation,    &t->bases,      &t->missing };
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         table_deinit(all[i]);
     for (size_t o = 0; o < t->n_outputs; o++) {
@@ -124,7 +129,8 @@ void tail_overflowed(struct tail *t)
 {
     counter_add(&stats.inotify_overflows, 1);
     t->wants_rescan = true;
-    log_warn("tail", "watch.overflow", "the kernel dropped inotify events; every file is looked at", LOG_NUM("overflows", counter_get(&stats.inotify_overflows)));
+    log_warn("tail", "watch.overflow", "the kernel dropped inotify events; every file is looked at",
+             LOG_NUM("overflows", counter_get(&stats.inotify_overflows)));
 }
 
 static void on_event(void *ctx, const struct watch_event *ev)
@@ -134,6 +140,7 @@ static void on_event(void *ctx, const struct watch_event *ev)
 
 void tail_on_events(struct tail *t)
 {
+    t->now = MAX(t->now, clock_mono_ns());    /* grace times count from here */
     (void)watch_read(&t->watch, on_event, t); /* more: the descriptor stays readable */
     discover_new(t);
     names_settle(t);
@@ -215,6 +222,8 @@ static bool is_to_be_polled(const struct tail_file *f)
 {
     if (f->phase != PHASE_ROTATED)
         return true;
+    if (f->is_stalled)
+        return false; /* the rescan tries it again */
     for (const struct tail_pass *p = f->passes; p != NULL; p = p->next)
         if (!((const struct pass *)(const void *)p)->is_ended)
             return true;
@@ -224,6 +233,7 @@ static bool is_to_be_polled(const struct tail_file *f)
 static void check_ending(struct tail *t)
 {
     int64_t next_ns = INT64_MAX;
+    t->next_ending_ns = INT64_MAX;
     for (struct list *l = t->ending.next, *next; l != &t->ending; l = next) {
         next = l->next;
         struct tail_file *f = CONTAINER_OF(l, struct tail_file, ending);
@@ -233,7 +243,9 @@ static void check_ending(struct tail *t)
         }
         if (!is_to_be_polled(f))
             continue;
-        next_ns = MIN(next_ns, MIN(t->now + HELD_POLL_NS, MAX(f->quiet_ns + GRACE_NS, t->now + NS_PER_MS)));
+        next_ns = MIN(next_ns, t->now + HELD_POLL_NS);
+        if (f->phase == PHASE_ROTATED && f->quiet_ns + GRACE_NS > t->now)
+            next_ns = MIN(next_ns, f->quiet_ns + GRACE_NS);
         if (f->phase == PHASE_WAITING) {
             check_waiting(f);
         } else if (f->phase == PHASE_ORPHAN) {
@@ -245,7 +257,7 @@ static void check_ending(struct tail *t)
             file_check_end(f);
         }
     }
-    t->next_ending_ns = next_ns;
+    t->next_ending_ns = MIN(t->next_ending_ns, next_ns);
     held_check(t);
 }
 

@@ -59,7 +59,9 @@ bool watch_read(struct watch *w, void (*each)(void *ctx, const struct watch_even
             struct inotify_event head;
             memcpy(&head, raw + at, sizeof(head));
             const char *name = raw + at + sizeof(head);
-            struct watch_event ev = { .wd = head.wd, .mask = head.mask, .cookie = head.cookie,
+            struct watch_event ev = { .wd = head.wd,
+                                      .mask = head.mask,
+                                      .cookie = head.cookie,
                                       .name = slice_of(name, strnlen(name, head.len)) };
             each(ctx, &ev);
             at += sizeof(head) + head.len;

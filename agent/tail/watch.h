@@ -12,7 +12,7 @@
 #include "agent/base/slice.h"
 
 struct watch {
-    int fd;          /* always pollable; an eventfd that never fires when inotify cannot be had */
+    int fd; /* always pollable; an eventfd that never fires when inotify cannot be had */
     bool is_working;
 };
 
@@ -24,8 +24,8 @@ struct watch_event {
 
 NODISCARD int watch_init(struct watch *w);
 void watch_deinit(struct watch *w);
-/* follows_files: changes of the files in it are wanted too, not only names that come and go. The number of the watch,
- * or -ENOSPC (limit of watches), -ENOENT, -ENOTDIR, -EACCES … */
+/* follows_files: changes of the files in it are wanted too, not only names that come and go. The number of
+ * the watch, or -ENOSPC (limit of watches), -ENOENT, -ENOTDIR, -EACCES … */
 NODISCARD int watch_add(struct watch *w, const char *dir, bool follows_files);
 void watch_remove(struct watch *w, int wd);
 /* Hands out at most a few thousand events; true when there may be more. */
