@@ -58,6 +58,7 @@ void delivery_deinit(struct delivery *d)
         lane_free(l);
     }
     http_target_close(d->target);
+    gauge_set(&d->st->inflight, 0);
 }
 
 bool delivery_has_room(const struct delivery *d, size_t len)
@@ -281,6 +282,14 @@ static int64_t send_all(struct delivery *d, int64_t now)
     return wake;
 }
 
+static bool drop_bodies(struct delivery *d)
+{
+    const size_t before = d->loaded_bytes;
+    for (struct frame *f = d->first; f != NULL; f = f->next)
+        frame_drop_body(f);
+    return d->loaded_bytes < before;
+}
+
 static int64_t send_turn(struct delivery *d, int64_t now)
 {
     int64_t wake = send_all(d, now);
@@ -294,9 +303,8 @@ static int64_t send_turn(struct delivery *d, int64_t now)
     if (now < d->pull_not_before_ns)
         wake = MIN(wake, d->pull_not_before_ns);
     /* Deadlock is not an option: bodies kept for later make room for the one that could go now. */
-    if (d->in_flight == 0 && d->loaded_bytes > 2 * d->budget_bytes)
-        for (struct frame *f = d->first; f != NULL; f = f->next)
-            frame_drop_body(f);
+    if (d->in_flight == 0 && d->loaded_bytes > 2 * d->budget_bytes && drop_bodies(d))
+        return now;
     if (d->n_ahead >= LOOKAHEAD_FRAMES && d->in_flight < (unsigned)d->conf->http.concurrency)
         wake = MIN(wake, now + STALL_NS);
     return wake;

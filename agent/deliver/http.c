@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>
+#include <sys/epoll.h>
 
 #include "agent/base/clock.h"
 #include "agent/base/io.h"
@@ -23,9 +24,24 @@
 #define EASY_IDLE_MAX 8 /* handles kept for the next request; connections live in the multi handle */
 #define CONNECTIONS_MAX 64L
 #define CERT_BYTES_MAX (256 * KIB)
+#define EVENTS_MAX 64
 
+/* What epoll was told of a descriptor; others are not curl's. */
+enum { WATCH_NONE = 0, WATCH_IN = CURL_POLL_IN, WATCH_OUT = CURL_POLL_OUT };
+
+/*
+ * curl is driven socket by socket: curl_multi_perform would ask the kernel about every connection at every turn. A
+ * connection between two requests stays in epoll, so that the next one costs no call; when it says something then, it is
+ * taken out.
+ */
 struct http {
     CURLM *multi;
+    int epoll_fd;
+    int extra_fd;          /* the caller's, in epoll too; -1 = none */
+    int64_t timer_mono_ns; /* when curl wants a turn without an event; INT64_MAX = never */
+    uint8_t *watched;      /* by descriptor: WATCH_ bits in epoll */
+    uint8_t *wanted;       /* by descriptor: WATCH_ bits that curl wants now */
+    size_t n_watched;
     CURL *idle[EASY_IDLE_MAX];
     size_t n_idle;
     struct http_call *done_first, *done_last;
@@ -62,6 +78,66 @@ static void global_init(void)
     (void)curl_global_init(CURL_GLOBAL_DEFAULT); /* a failure shows as NULL handles below */
 }
 
+static int reserve_watch(struct http *h, size_t fd)
+{
+    if (fd < h->n_watched)
+        return 0;
+    const size_t n = MAX(2 * h->n_watched, fd + 64);
+    uint8_t *both = calloc(2, n);
+    if (both == NULL)
+        return -ENOMEM;
+    if (h->n_watched > 0) {
+        memcpy(both, h->watched, h->n_watched);
+        memcpy(both + n, h->wanted, h->n_watched);
+    }
+    free(h->watched);
+    h->watched = both;
+    h->wanted = both + n;
+    h->n_watched = n;
+    return 0;
+}
+
+/* Brings epoll to `bits`. What the kernel forgot with a closed descriptor is added anew; is_new: it may have. */
+static void watch(struct http *h, int fd, uint8_t bits, bool is_new)
+{
+    struct epoll_event ev = { .events = (bits & WATCH_IN ? EPOLLIN : 0U) | (bits & WATCH_OUT ? EPOLLOUT : 0U),
+                              .data.fd = fd };
+    int r = 0;
+    if (bits == h->watched[fd] && !is_new)
+        return;
+    if (bits == WATCH_NONE)
+        (void)epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, fd, NULL); /* closed already: as good */
+    else if (h->watched[fd] == WATCH_NONE || ((r = epoll_ctl(h->epoll_fd, EPOLL_CTL_MOD, fd, &ev)) < 0 && errno == ENOENT))
+        r = epoll_ctl(h->epoll_fd, EPOLL_CTL_ADD, fd, &ev);
+    if (r < 0 && errno == EEXIST)
+        r = epoll_ctl(h->epoll_fd, EPOLL_CTL_MOD, fd, &ev);
+    h->watched[fd] = r < 0 ? WATCH_NONE : bits; /* out of watches: the timeouts of the call end it */
+}
+
+static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *unused)
+{
+    struct http *h = ctx;
+    (void)easy;
+    (void)unused;
+    if (fd < 0 || reserve_watch(h, (size_t)fd) < 0)
+        return -1;
+    const bool is_new = h->wanted[fd] == WATCH_NONE;
+    h->wanted[fd] = what == CURL_POLL_REMOVE ? WATCH_NONE : (uint8_t)(what & CURL_POLL_INOUT);
+    if (h->wanted[fd] != WATCH_NONE)
+        watch(h, fd, h->wanted[fd], is_new);
+    else if (h->watched[fd] & WATCH_OUT)
+        watch(h, fd, WATCH_NONE, false);
+    return 0;
+}
+
+static int on_timer(CURLM *multi, long timeout_ms, void *ctx)
+{
+    struct http *h = ctx;
+    (void)multi;
+    h->timer_mono_ns = timeout_ms < 0 ? INT64_MAX : clock_mono_ns() + (int64_t)timeout_ms * NS_PER_MS;
+    return 0;
+}
+
 int http_open(struct http **ret_http, struct err *err)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -69,12 +145,25 @@ int http_open(struct http **ret_http, struct err *err)
     struct http *h = calloc(1, sizeof(*h));
     if (h == NULL)
         return err_set(err, -ENOMEM, "cannot start HTTP");
+    h->extra_fd = -1;
+    h->timer_mono_ns = INT64_MAX;
+    h->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (h->epoll_fd < 0) {
+        const int r = -errno;
+        free(h);
+        return err_set(err, r, "cannot start HTTP");
+    }
     h->multi = curl_multi_init();
     if (h->multi == NULL) {
+        fd_close(&h->epoll_fd);
         free(h);
         return err_set(err, -ENOMEM, "cannot start libcurl");
     }
     (void)curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, CONNECTIONS_MAX);
+    (void)curl_multi_setopt(h->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+    (void)curl_multi_setopt(h->multi, CURLMOPT_SOCKETDATA, h);
+    (void)curl_multi_setopt(h->multi, CURLMOPT_TIMERFUNCTION, on_timer);
+    (void)curl_multi_setopt(h->multi, CURLMOPT_TIMERDATA, h);
     *ret_http = h;
     return 0;
 }
@@ -87,6 +176,8 @@ void http_close(struct http *h)
     for (size_t i = 0; i < h->n_idle; i++)
         curl_easy_cleanup(h->idle[i]);
     (void)curl_multi_cleanup(h->multi);
+    fd_close(&h->epoll_fd);
+    free(h->watched);
     free(h);
 }
 
@@ -350,7 +441,7 @@ static void set_bounds(CURL *e, const struct http_conf *conf)
     (void)curl_easy_setopt(e, CURLOPT_LOW_SPEED_TIME, LOW_SPEED_S);
     (void)curl_easy_setopt(e, CURLOPT_MAXLIFETIME_CONN, 600L); /* addresses and client certificates change */
     (void)curl_easy_setopt(e, CURLOPT_BUFFERSIZE, 16384L);
-    (void)curl_easy_setopt(e, CURLOPT_UPLOAD_BUFFERSIZE, 32768L);
+    (void)curl_easy_setopt(e, CURLOPT_UPLOAD_BUFFERSIZE, 131072L);
 }
 
 static int set_options(struct http_call *call, const struct http_request *req, struct slice body)
@@ -505,10 +596,9 @@ static void call_done(struct http *h, struct http_call *call, CURLcode code)
     h->done_last = call;
 }
 
-static void turn(struct http *h)
+static void collect_done(struct http *h)
 {
-    int running = 0, left = 0;
-    (void)curl_multi_perform(h->multi, &running);
+    int left = 0;
     for (CURLMsg *msg; (msg = curl_multi_info_read(h->multi, &left)) != NULL;) {
         if (msg->msg != CURLMSG_DONE)
             continue;
@@ -519,13 +609,50 @@ static void turn(struct http *h)
     }
 }
 
+static void turn(struct http *h, const struct epoll_event *events, int n)
+{
+    int running = 0;
+    for (int i = 0; i < n; i++) {
+        const int fd = events[i].data.fd;
+        const uint32_t e = events[i].events;
+        if (fd == h->extra_fd)
+            continue;
+        if (h->wanted[fd] == WATCH_NONE) {
+            watch(h, fd, WATCH_NONE, false); /* the other side closed it between two requests; curl finds out by itself */
+            continue;
+        }
+        const int mask = (e & (EPOLLIN | EPOLLHUP) ? CURL_CSELECT_IN : 0) | (e & EPOLLOUT ? CURL_CSELECT_OUT : 0) |
+                         (e & EPOLLERR ? CURL_CSELECT_ERR : 0);
+        (void)curl_multi_socket_action(h->multi, fd, mask, &running);
+    }
+    if (h->timer_mono_ns <= clock_mono_ns()) {
+        h->timer_mono_ns = INT64_MAX; /* told again by on_timer */
+        (void)curl_multi_socket_action(h->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    }
+    collect_done(h);
+}
+
+static void set_extra(struct http *h, int fd)
+{
+    if (fd == h->extra_fd)
+        return;
+    if (h->extra_fd >= 0)
+        (void)epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, h->extra_fd, NULL); /* closed already: as good */
+    h->extra_fd = fd;
+    struct epoll_event ev = { .events = EPOLLIN, .data.fd = fd };
+    if (fd >= 0 && epoll_ctl(h->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0)
+        h->extra_fd = -1; /* tried again by the next wait */
+}
+
 void http_wait(struct http *h, int fd, int64_t timeout_ns)
 {
-    struct curl_waitfd extra = { .fd = fd, .events = CURL_WAIT_POLLIN };
+    struct epoll_event events[EVENTS_MAX];
+    set_extra(h, fd);
+    if (h->timer_mono_ns != INT64_MAX)
+        timeout_ns = MIN(timeout_ns, h->timer_mono_ns - clock_mono_ns());
     const int64_t ms = timeout_ns <= 0 ? 0 : MIN((timeout_ns + NS_PER_MS - 1) / NS_PER_MS, (int64_t)60000);
-    if (h->done_first == NULL)
-        (void)curl_multi_poll(h->multi, &extra, fd >= 0 ? 1 : 0, (int)ms, NULL);
-    turn(h);
+    const int n = h->done_first != NULL ? 0 : epoll_wait(h->epoll_fd, events, EVENTS_MAX, (int)ms);
+    turn(h, events, n);
 }
 
 struct http_call *http_next_done(struct http *h)
@@ -542,7 +669,7 @@ struct http_call *http_next_done(struct http *h)
 
 void http_finish(struct http *h, struct http_call *call)
 {
-    turn(h);
+    turn(h, NULL, 0);
     while (!call->is_done)
         http_wait(h, -1, NS_PER_SEC);
 }

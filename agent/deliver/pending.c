@@ -143,7 +143,7 @@ void frame_free(struct frame *f)
 {
     frame_drop_body(f);
     f->lane->n_frames--;
-    free(f->deferred);
+    free(f->deferral);
     free(f->rows);
     free(f);
 }

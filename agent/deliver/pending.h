@@ -48,10 +48,15 @@ struct frame {
     bool has_accepted;          /* the server took lines of it */
     uint32_t n_refusals;        /* bisecting, before anything was accepted */
     int64_t refused_ns;         /* first of them */
-    uint8_t *deferred;          /* bits of single lines refused while nothing of the frame was accepted */
+    struct deferral *deferral;  /* NULL when no line is */
     uint32_t n_deferred;
-    int32_t deferred_status;
-    char deferred_reason[64], deferred_text[320];
+};
+
+/* Single lines refused while nothing of their frame was accepted. All together hold the frame open once. */
+struct deferral {
+    int32_t status;
+    char reason[64], text[320]; /* of the last */
+    uint8_t bits[];
 };
 
 struct part {
