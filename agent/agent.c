@@ -26,7 +26,7 @@
 #define RELOAD_GRACE_NS (5 * NS_PER_SEC)
 
 /* Fragments of a burst are given back this often; it costs a look at the heap's top and its free pages. */
-#define TRIM_NS (10 * NS_PER_SEC)
+#define TRIM_NS (3 * NS_PER_SEC)
 
 struct engine {
     struct conf *conf;
@@ -176,12 +176,13 @@ static int start_threads(struct engine *e, struct err *err)
 /* In the order of a line's way backwards: who takes lines stops after who brings them. */
 static struct tail *engine_stop(struct engine *e, int64_t grace_ns)
 {
-    reader_stop(e->reader, grace_ns / 2);
-    sender_stop(e->sender, grace_ns / 2);
-    e->sender = NULL;
+    int64_t each_ns = grace_ns / 3; /* the worst case: a dead server and a full queue */
+    reader_stop(e->reader, each_ns);
     if (e->writer != NULL)
         writer_set_listener(e->writer, NULL, NULL);
-    writer_stop(e->writer, grace_ns / 2);
+    sender_stop(e->sender, each_ns);
+    e->sender = NULL;
+    writer_stop(e->writer, each_ns);
     return e->reader != NULL ? reader_take_tail(e->reader) : NULL;
 }
 

@@ -19,6 +19,14 @@ void feeder_init(struct feeder *f, struct output *output, struct writer *writer,
                           .last_end_ns = mono_ns };
 }
 
+static void group_is_empty(struct feeder *f)
+{
+    f->opened_ns = 0;
+    f->is_in_group = false;
+    f->pushed_bytes = 0;
+    f->n_lost = 0;
+}
+
 static void drop_open(struct feeder *f)
 {
     struct output *out = f->output;
@@ -30,14 +38,15 @@ static void drop_open(struct feeder *f)
         out->ops->discard(out, b);
         body_free(b);
     }
-    f->opened_ns = 0;
-    f->is_in_group = false;
+    group_is_empty(f);
 }
 
 void feeder_deinit(struct feeder *f)
 {
     if (f->output != NULL)
         drop_open(f);
+    free(f->lost);
+    f->lost = NULL;
 }
 
 static void out_of_memory(struct feeder *f, int64_t mono_ns)
@@ -70,6 +79,7 @@ static void push_more(struct feeder *f, struct body *b, int64_t mono_ns)
     g->bodies = b;
     g->raw_bytes = b->raw_bytes;
     f->is_in_group = true;
+    f->pushed_bytes += b->raw_bytes;
     push(f, g);
 }
 
@@ -102,7 +112,8 @@ int64_t feeder_due_at(const struct feeder *f)
         return INT64_MAX; /* the writer speaks first */
     if (f->is_blocked)
         return f->retry_at_ns;
-    if (f->output->open.raw_bytes >= f->output->conf->queue.group_bytes)
+    /* The queue makes room for a group of this size; what is with the writer already is part of it. */
+    if (f->pushed_bytes + f->output->open.raw_bytes >= f->output->conf->queue.group_bytes)
         return 0;
     if (f->opened_ns != 0)
         return f->opened_ns + f->output->conf->queue.batch_wait_ns;
@@ -188,11 +199,14 @@ static void close_group(struct feeder *f, struct tail *t, int64_t mono_ns)
     bool has_progress = tail_collect(t, f->index, &end);
     f->last_end_ns = mono_ns;
     if (!has_progress && f->output->open.first == NULL && !f->is_in_group && n_ledger == 0) {
+        group_is_empty(f);
         free(g);
         return;
     }
     end.ledger = ledger;
     end.n_ledger = n_ledger;
+    end.lost = f->lost;
+    end.n_lost = f->n_lost;
     f->collected += has_progress; /* the tail counts those with positions */
     g->number = f->collected;
     if (group_set_end(g, &end) < 0) {
@@ -202,8 +216,7 @@ static void close_group(struct feeder *f, struct tail *t, int64_t mono_ns)
         abort();
     }
     take_all_bodies(f->output, g);
-    f->opened_ns = 0;
-    f->is_in_group = false;
+    group_is_empty(f);
     push(f, g);
 }
 
@@ -213,6 +226,19 @@ void feeder_close_if_due(struct feeder *f, struct tail *t, int64_t mono_ns, bool
         return;
     if (is_forced || mono_ns >= feeder_due_at(f))
         close_group(f, t, mono_ns);
+}
+
+void feeder_lost(struct feeder *f, const struct lost_range *lost)
+{
+    if (f->n_lost == f->cap_lost) {
+        size_t cap = MAX(f->cap_lost * 2, (size_t)4);
+        struct lost_range *more = realloc(f->lost, cap * sizeof(*more));
+        if (more == NULL)
+            return; /* it was counted and said; a restart forgets it */
+        f->lost = more;
+        f->cap_lost = cap;
+    }
+    f->lost[f->n_lost++] = *lost;
 }
 
 bool feeder_on_space(struct feeder *f, int64_t mono_ns)

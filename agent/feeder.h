@@ -24,6 +24,9 @@ struct feeder {
     bool is_blocked;          /* takes no lines: pending, or out of memory until retry_at_ns */
     int64_t retry_at_ns;
     bool is_in_group;         /* a body of the open group is with the writer (MORE) */
+    size_t pushed_bytes;      /* raw, of such bodies */
+    struct lost_range *lost;  /* given up since the last group */
+    size_t n_lost, cap_lost;
     int64_t opened_ns;        /* monotonic: the open group's first line; 0 = empty */
     int64_t last_end_ns;      /* monotonic: the last group that was closed */
     uint64_t collected;       /* groups, for tail_durable */
@@ -42,6 +45,9 @@ NODISCARD int feeder_append(struct feeder *f, const struct record *rec, int64_t 
 void feeder_close_if_due(struct feeder *f, struct tail *t, int64_t mono_ns, bool is_forced);
 /* When feeder_close_if_due has something to do; INT64_MAX: not before a line comes. */
 int64_t feeder_due_at(const struct feeder *f);
+
+/* Bytes of a file are given up for this output: the next group tells its queue. */
+void feeder_lost(struct feeder *f, const struct lost_range *lost);
 
 /* The writer has room: true when lines are taken again (the caller then tells the tail). */
 bool feeder_on_space(struct feeder *f, int64_t mono_ns);

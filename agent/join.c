@@ -68,18 +68,44 @@ int join_borrow(struct join *j, struct join *lender, enum record_stream stream, 
     return 0;
 }
 
-void join_settle(struct join *j, enum record_stream stream, uint32_t left)
+void join_leave(struct join *lender, uint32_t output)
+{
+    struct position_part parts[STREAMS_MAX];
+    uint8_t n = join_parts(lender, -1, parts);
+    if (n > 0 && (lender->pass->mask & (1u << output)) != 0)
+        tail_block_before(lender->file, lender->pass, output, parts, n);
+}
+
+/* j has placed the record of this stream, though it is not settled yet. */
+static bool is_placed(const struct join *j, int stream)
+{
+    return !j->streams[stream].part.is_active;
+}
+
+void join_release(struct join *j, uint32_t output, bool is_before)
+{
+    for (int i = 0; j != NULL && i < STREAMS_MAX; i++) {
+        struct join *lender = j->streams[i].lender;
+        if (lender == NULL || (!is_before && is_placed(j, i)))
+            continue;
+        /* Another stream's record may just have been placed: of that one nothing is to be read again. */
+        bool hidden[STREAMS_MAX] = { false };
+        for (int k = 0; k < STREAMS_MAX; k++) {
+            struct join_stream *s = &lender->streams[k];
+            hidden[k] = !is_before && s->part.is_active && s->borrower == j && is_placed(j, k);
+            s->part.is_active &= !hidden[k];
+        }
+        join_leave(lender, output);
+        for (int k = 0; k < STREAMS_MAX; k++)
+            lender->streams[k].part.is_active |= hidden[k];
+    }
+}
+
+void join_settle(struct join *j, enum record_stream stream)
 {
     struct join *lender = j->streams[stream].lender;
     if (lender == NULL)
         return;
-    struct position_part parts[STREAMS_MAX];
-    uint8_t n = join_parts(lender, -1, parts);
-    for (; left != 0; left &= left - 1) {
-        uint32_t output = (uint32_t)__builtin_ctz(left);
-        if (lender->pass->mask & (1u << output))
-            tail_block_before(lender->file, lender->pass, output, parts, n);
-    }
     j->streams[stream].lender = NULL;
     lender->streams[stream].borrower = NULL;
     pending_end(&lender->streams[stream].part);
@@ -108,6 +134,14 @@ void pending_end(struct pending *p)
     buf_reset(&text);
     buf_shrink(&text, PENDING_BYTES_KEEP);
     *p = (struct pending){ .text = text };
+}
+
+bool join_is_idle(const struct join *j)
+{
+    for (size_t i = 0; i < STREAMS_MAX; i++)
+        if (j->streams[i].part.is_active || j->streams[i].group.is_active)
+            return false;
+    return true;
 }
 
 uint8_t join_parts(const struct join *j, int except, struct position_part *parts)

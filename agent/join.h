@@ -57,16 +57,21 @@ void join_free(struct join *j);
 
 /* The join among these that has an unfinished part of this stream for all these outputs; NULL: none. */
 struct join *join_find_part(struct join *list, enum record_stream stream, uint32_t outputs);
+/* This output leaves the lender's pass, which stands still, and reads what is unfinished there again. It must be blocked. */
+void join_leave(struct join *lender, uint32_t output);
 /* Copies the lender's part to the start of j's. -ENOMEM. */
 NODISCARD int join_borrow(struct join *j, struct join *lender, enum record_stream stream, uint64_t start);
-/* The record of a borrowed part is placed for these outputs: the lender has nothing unfinished there any more. Outputs
- * that were stopped before it stand at the lender's part again. */
-void join_settle(struct join *j, enum record_stream stream, uint32_t left);
+/* An output is stopped in j's pass: it needs the parts that j has borrowed again, so it leaves their lenders as well. Not
+ * one whose record is being placed, unless it is stopped before that record. NULL is fine. */
+void join_release(struct join *j, uint32_t output, bool is_before);
+/* The record of a borrowed part is placed for all outputs that are left: the lender has nothing unfinished there any more. */
+void join_settle(struct join *j, enum record_stream stream);
 
 /* Begins or continues; at LINE_BYTES_MAX the rest is left out and is_cut set. -ENOMEM. */
 NODISCARD int pending_add(struct pending *p, struct slice text, uint64_t start, uint64_t end);
 void pending_end(struct pending *p); /* forgets the content, keeps a little memory */
 
+bool join_is_idle(const struct join *j); /* nothing is unfinished */
 /* Where each unfinished stream begins; NULL is an empty join. except: a stream to leave out, or -1. */
 uint8_t join_parts(const struct join *j, int except, struct position_part *parts);
 /* The earliest flush_at_ns of an active group, INT64_MAX when there is none. */

@@ -69,7 +69,8 @@ static void single(struct work *w, const struct whole *l, uint64_t before)
     struct record *rec = record_begin(w, l->text, l->stream, l->start);
     rec->flags = (l->is_cut ? RECORD_CUT : 0u) | (l->is_unfinished ? RECORD_UNFINISHED : 0u);
     set_frame_time(rec, l->has_time, l->time_ns);
-    pipeline_process(w, rec, l->end, l->raw_bytes, (struct place){ before, l->end });
+    /* At the file's end lines of other streams may lie between this one's last piece and the place. */
+    pipeline_process(w, rec, l->end, l->raw_bytes, (struct place){ before, MAX(before, l->end) });
 }
 
 static bool group_add(struct work *w, struct join_stream *s, const struct whole *l)
@@ -79,6 +80,8 @@ static bool group_add(struct work *w, struct join_stream *s, const struct whole 
         return false;
     if (pending_add(&s->group, l->text, l->start, l->end) < 0)
         return false;
+    s->group.raw_bytes += l->raw_bytes - (l->end - l->start); /* lines of other streams may lie between its pieces */
+    s->group.is_cut |= l->is_cut;
     if (is_new) {
         s->group.has_time = l->has_time;
         s->group.time_ns = l->time_ns;
@@ -142,18 +145,16 @@ static void part_is_whole(struct work *w, const struct whole *l, uint64_t curren
 {
     struct join *j = w->pass->state;
     struct join_stream *s = &j->streams[l->stream];
-    w->left = 0;
     if (s->lender == NULL) {
         whole_line(w, l, current);
     } else {
         if (s->group.is_active)
             group_flush(w, l->stream, current);
-        w->left = 0;
         s->part.is_active = false;
         single(w, l, current);
     }
     pending_end(&j->streams[l->stream].part);
-    join_settle(j, l->stream, w->left);
+    join_settle(j, l->stream);
 }
 
 /* ---- one raw line ---- */
@@ -188,17 +189,30 @@ static struct pending *add_part(struct work *w, const struct framed *fr, uint64_
 /* The half line that the file before ended with, when this one goes on with it. */
 static bool borrow_part(struct work *w, enum record_stream stream, uint64_t off)
 {
-    struct source *before = tail_predecessor(w->source->file);
+    struct source *before = off > w->source->first_off[stream] ? NULL : tail_predecessor(w->source->file);
     struct join *lender = before == NULL ? NULL : join_find_part(before->joins, stream, w->pass->mask);
+    uint32_t others = lender == NULL ? 0 : lender->pass->mask & ~w->pass->mask;
+    for (uint32_t rest = others; rest != 0; rest &= rest - 1)
+        if (!w->p->conf.feeders[__builtin_ctz(rest)].is_blocked)
+            return false; /* it is on its way here, and needs the part too: each half goes by itself */
     struct join *j = lender == NULL ? NULL : join_of(w);
-    return j != NULL && join_borrow(j, lender, stream, off) == 0;
+    if (j == NULL || join_borrow(j, lender, stream, off) < 0)
+        return false;
+    for (; others != 0; others &= others - 1) /* they come this way when they are unblocked */
+        join_leave(lender, (uint32_t)__builtin_ctz(others));
+    return true;
 }
 
 static void raw_line(struct work *w, struct slice line, uint64_t off, uint64_t end, bool is_unfinished, bool is_cut)
 {
     struct pipeline *p = w->p;
     struct framed fr;
+    if (line.len > LINE_BYTES_MAX) { /* its newline was read with it */
+        line.len = LINE_BYTES_MAX;
+        is_cut = true;
+    }
     parser_frame(p->parsers[w->source->input_index], line, p->wall_ns, &fr);
+    w->source->first_off[fr.stream] = MIN(w->source->first_off[fr.stream], off);
     if (off < w->pass->resume_until && !is_wanted_again(w->pass, fr.stream, off))
         return;
     struct join *j = w->pass->state;
@@ -298,5 +312,9 @@ size_t lines_feed(struct pipeline *p, struct source *s, struct tail_pass *pass, 
     int64_t flush_at = join_flush_at(pass->state);
     if (flush_at != INT64_MAX)
         tail_wake_at(w.source->file, flush_at);
+    if (pass->state != NULL && join_is_idle(pass->state)) {
+        join_free(pass->state); /* ten thousand quiet files must stay small */
+        pass->state = NULL;
+    }
     return at;
 }

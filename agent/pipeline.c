@@ -104,6 +104,8 @@ static void set_tenant(struct pipeline *p, struct source *s, struct record *rec)
     if (s->static_tenant != 0) {
         rec->tenant_id = s->static_tenant;
         rec->tenant = tenant_name(rec->tenant_id);
+        if (s->is_static_overflow)
+            counter_bump(&stats.inputs[s->input_index].tenant_overflow, 1);
         return;
     }
     buf_reset(&p->tenant_text);
@@ -128,8 +130,10 @@ static void set_tenant(struct pipeline *p, struct source *s, struct record *rec)
     if (is_overflow)
         counter_bump(&stats.inputs[s->input_index].tenant_overflow, 1);
     rec->tenant = tenant_name(rec->tenant_id);
-    if (template_is_static(s->tenant))
+    if (template_is_static(s->tenant)) {
         s->static_tenant = rec->tenant_id;
+        s->is_static_overflow = is_overflow;
+    }
 }
 
 /* ---- routes ---- */
@@ -194,6 +198,7 @@ static void block_at(struct work *w, uint32_t output, uint64_t end, int except_s
             parts[n++] = (struct position_part){ .stream = (uint8_t)unplaced->stream, .start = unplaced->offset };
         w->pass->skip_to_newline = false; /* it stands before the line that is cut, not inside it */
     }
+    join_release(w->pass->state, output, unplaced != NULL);
     tail_block(w->source->file, w->pass, output, end, parts, n);
     w->pass->skip_to_newline = skips;
 }
@@ -273,10 +278,8 @@ void pipeline_process(struct work *w, struct record *rec, uint64_t end, uint64_t
         uint32_t output = (uint32_t)__builtin_ctz(rest);
         enum appended a = append_to(w, output, rec, place, &altered);
         all_filtered &= a == APPENDED_NOT;
-        if (a == APPENDED_LEFT) {
+        if (a == APPENDED_LEFT)
             standing &= ~(1u << output);
-            w->left |= 1u << output;
-        }
     }
     count(w, rec, standing, end, raw_bytes, all_filtered ? (int)FILTER_TOO_OLD : outcome_of(r), altered);
 }
@@ -338,6 +341,8 @@ static void sink_lost(void *ctx, void *file, uint32_t mask, uint64_t start, uint
         struct output_row *row = stats_output_row(output, rec.tenant_id);
         if (row != NULL)
             counter_add(&row->lost_bytes[reason], end - start);
+        feeder_lost(&p->conf.feeders[output],
+                    &(struct lost_range){ s->incarnation, start, end, reason, rec.tenant });
         gauge_set(&stats.outputs[output].last_lost_wall_ns, clock_wall_ns());
         log_error("pipeline", "lines.lost", "bytes of a file were given up before they were read",
                   LOG_SLICE("file", s->origin->file), LOG_CSTR("reason", lost_reason_name(reason)),

@@ -58,7 +58,6 @@ struct work {
     struct pipeline *p;
     struct source *source;
     struct tail_pass *pass;
-    uint32_t left; /* outputs that were stopped before the record in work: they read it again */
 };
 
 /* pipeline.c: the way of one record. rec: origin, offset, stream, line, flags and frame time are set.

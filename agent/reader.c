@@ -31,6 +31,8 @@ struct message {
     uint64_t number;
     struct recovered_file *files; /* one block with their strings */
     size_t n_files;
+    struct ledger_row *ledger;    /* alike */
+    size_t n_ledger;
     struct ask *ask;
 };
 
@@ -73,32 +75,64 @@ static void on_durable(void *ctx, uint32_t output, uint64_t number)
     post(ctx, (struct message){ .kind = MESSAGE_DURABLE, .output = output, .number = number });
 }
 
+static void *alloc_or_stop(size_t bytes)
+{
+    void *p = malloc(MAX(bytes, (size_t)1));
+    if (p == NULL)
+        abort(); /* as in post() */
+    return p;
+}
+
+static void move_text(char **at, struct slice *s)
+{
+    if (s->len > 0)
+        memcpy(*at, s->ptr, s->len);
+    s->ptr = *at;
+    *at += s->len;
+}
+
 static struct recovered_file *copy_files(const struct recovered_file *files, size_t n)
 {
     size_t bytes = n * sizeof(*files);
     for (size_t i = 0; i < n; i++)
         bytes += files[i].ident.path.len + files[i].ident.input.len;
-    struct recovered_file *copy = malloc(MAX(bytes, (size_t)1));
-    if (copy == NULL)
-        abort(); /* as in post() */
+    struct recovered_file *copy = alloc_or_stop(bytes);
     char *at = (char *)(copy + n);
     for (size_t i = 0; i < n; i++) {
         copy[i] = files[i];
-        struct slice *texts[] = { &copy[i].ident.path, &copy[i].ident.input };
-        for (size_t k = 0; k < ARRAY_LEN(texts); k++) {
-            if (texts[k]->len > 0)
-                memcpy(at, texts[k]->ptr, texts[k]->len);
-            texts[k]->ptr = at;
-            at += texts[k]->len;
-        }
+        move_text(&at, &copy[i].ident.path);
+        move_text(&at, &copy[i].ident.input);
     }
     return copy;
 }
 
-static void on_fence(void *ctx, uint32_t output, uint32_t epoch, const struct recovered_file *files, size_t n)
+static struct ledger_row *copy_ledger(const struct ledger_row *rows, size_t n)
 {
-    post(ctx, (struct message){ .kind = MESSAGE_FENCE, .output = output, .epoch = epoch,
-                                .files = copy_files(files, n), .n_files = n });
+    size_t bytes = n * sizeof(*rows);
+    for (size_t i = 0; i < n; i++)
+        bytes += rows[i].input.len + rows[i].tenant.len;
+    struct ledger_row *copy = alloc_or_stop(bytes);
+    char *at = (char *)(copy + n);
+    for (size_t i = 0; i < n; i++) {
+        copy[i] = rows[i];
+        move_text(&at, &copy[i].input);
+        move_text(&at, &copy[i].tenant);
+    }
+    return copy;
+}
+
+static void on_fence(void *ctx, uint32_t output, const struct writer_fence *fence)
+{
+    post(ctx, (struct message){ .kind = MESSAGE_FENCE, .output = output, .epoch = fence->epoch,
+                                .files = copy_files(fence->files, fence->n_files), .n_files = fence->n_files,
+                                .ledger = copy_ledger(fence->ledger, fence->n_ledger), .n_ledger = fence->n_ledger });
+}
+
+static void message_free(struct message *m)
+{
+    free(m->files);
+    free(m->ledger);
+    free(m);
 }
 
 struct writer_events reader_events(struct reader *r)
@@ -119,6 +153,8 @@ static void handle(struct reader *r, struct message *m, int64_t now)
         break;
     case MESSAGE_FENCE:
         feeder_on_fence(f, m->epoch);
+        if (tallies_fence(r->tallies, m->output, m->ledger, m->n_ledger) < 0)
+            abort(); /* as in post() */
         tail_fence(r->tail, m->output, m->files, m->n_files);
         tail_unblock(r->tail, m->output);
         break;
@@ -128,8 +164,7 @@ static void handle(struct reader *r, struct message *m, int64_t now)
         ask_unref(m->ask);
         break;
     }
-    free(m->files);
-    free(m);
+    message_free(m);
 }
 
 static void handle_messages(struct reader *r, int64_t now)
@@ -149,8 +184,10 @@ static void retry_feeders(struct reader *r, int64_t now)
 {
     for (size_t i = 0; i < r->conf.conf->n_outputs; i++) {
         struct feeder *f = &r->feeders[i];
-        if (f->is_blocked && f->pending == NULL && now >= f->retry_at_ns && feeder_on_space(f, now))
+        if (f->is_blocked && f->pending == NULL && now >= f->retry_at_ns && feeder_on_space(f, now)) {
             tail_unblock(r->tail, f->index);
+            r->has_more = true;
+        }
     }
 }
 
@@ -299,9 +336,6 @@ int reader_new(const struct reader_conf *conf, struct reader **ret_reader, struc
         reader_free(r);
         return e;
     }
-    if (conf->adopt != NULL)
-        tail_adopt(r->tail, conf->adopt);
-    r->conf.adopt = NULL;
     r->conf.recovered = NULL;
     *ret_reader = r;
     return 0;
@@ -311,6 +345,9 @@ int reader_start(struct reader *r, struct writer *writer, struct err *err)
 {
     for (size_t i = 0; i < r->conf.conf->n_outputs; i++)
         r->feeders[i].writer = writer;
+    if (r->conf.adopt != NULL) /* not before everything else runs: it cannot be given back */
+        tail_adopt(r->tail, r->conf.adopt);
+    r->conf.adopt = NULL;
     int e = -pthread_create(&r->thread, NULL, reader_main, r);
     if (e < 0)
         return err_set(err, e, "cannot start the reader");
@@ -343,8 +380,7 @@ static void drop_messages(struct reader *r)
         struct message *m = CONTAINER_OF(list, struct message, link);
         list = list->next;
         ask_unref(m->ask);
-        free(m->files);
-        free(m);
+        message_free(m);
     }
 }
 

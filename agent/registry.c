@@ -5,8 +5,10 @@ static const struct output_ops *const ops[] = { &loki_ops, &elasticsearch_ops, &
 const struct output_type *registry_types(void)
 {
     static struct output_type types[ARRAY_LEN(ops) + 1]; /* zeroed: the last row ends it */
+    /* Once, before there are threads: a reload asks again while others read the types that configurations point to. */
     for (size_t i = 0; i < ARRAY_LEN(ops); i++)
-        types[i] = *ops[i]->type;
+        if (types[i].name == NULL)
+            types[i] = *ops[i]->type;
     return types;
 }
 

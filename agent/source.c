@@ -26,20 +26,23 @@ static bool is_date_or_number(struct slice s)
     return digits > 0;
 }
 
-/* "api.log" -> "api", "api-2026-11-21.log" -> "api", "syslog" -> "syslog". */
+/* "api.log" -> "api", "api-2026-11-21.log" -> "api", "api.log.1" -> "api", "syslog" -> "syslog". */
 static struct slice stem_of(struct slice path)
 {
     struct slice name = last_part(path);
     static const struct slice ends[] = { SLICE_INIT(".gz"), SLICE_INIT(".log"), SLICE_INIT(".json"),
                                          SLICE_INIT(".ndjson"), SLICE_INIT(".txt") };
-    for (size_t i = 0; i < ARRAY_LEN(ends); i++)
-        if (name.len > ends[i].len && slice_ends(name, ends[i]))
-            name.len -= ends[i].len;
-    for (size_t i = name.len; i-- > 1;) {
-        if (name.ptr[i] != '.' && name.ptr[i] != '-' && name.ptr[i] != '_')
-            continue;
-        if (is_date_or_number(slice_from(name, i + 1)))
-            name.len = i;
+    for (size_t before = 0; before != name.len;) { /* "api.log.1.gz" has an ending behind a number behind an ending */
+        before = name.len;
+        for (size_t i = 0; i < ARRAY_LEN(ends); i++)
+            if (name.len > ends[i].len && slice_ends(name, ends[i]))
+                name.len -= ends[i].len;
+        for (size_t i = name.len; i-- > 1;) {
+            if (name.ptr[i] != '.' && name.ptr[i] != '-' && name.ptr[i] != '_')
+                continue;
+            if (is_date_or_number(slice_from(name, i + 1)))
+                name.len = i;
+        }
     }
     return name;
 }
@@ -250,6 +253,8 @@ struct source *source_new(const struct conf *conf, struct tail_file *f, const st
     s->input = &conf->inputs[info->input_index];
     s->incarnation = info->ident->incarnation;
     s->file = f;
+    for (size_t i = 0; i < STREAMS_MAX; i++)
+        s->first_off[i] = UINT64_MAX;
     s->levels = s->input->levels;
     s->tenant = s->input->tenant;
     s->origin = origin_new(conf, info->input_index, info->ident->path, info->captures);

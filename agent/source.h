@@ -26,10 +26,12 @@ struct source {
     bool has_dynamic_overrides;
     const struct template *tenant;      /* of the input or an override */
     uint32_t static_tenant;             /* id, or 0 when it is known per record */
+    bool is_static_overflow;            /* the static tenant is not allowed, or beyond the limit */
     uint64_t routes[ROUTE_WORDS];       /* bit = route may match: its static conditions hold */
     uint64_t counted_off[STREAMS_MAX];  /* records that end at or below are in the input's ledger already */
     struct tally *last_tally;
     struct join *joins;                 /* of its passes */
+    uint64_t first_off[STREAMS_MAX];    /* of the first line of each stream that was seen: only it can go on from another file */
 };
 
 struct origin;

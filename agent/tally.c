@@ -116,6 +116,15 @@ int tallies_restore(struct tallies *ts, uint32_t output, const struct ledger_row
     return 0;
 }
 
+int tallies_fence(struct tallies *ts, uint32_t output, const struct ledger_row *rows, size_t n)
+{
+    for (struct tally *t = ts->all; t != NULL; t = t->next) {
+        t->cells[output] = (struct tally_cell){ 0 };
+        t->dirty &= ~(1u << output);
+    }
+    return tallies_restore(ts, output, rows, n, false);
+}
+
 int tallies_collect(struct tallies *ts, uint32_t output, const struct ledger_row **ret_rows, size_t *ret_n)
 {
     size_t n = 0;

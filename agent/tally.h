@@ -42,6 +42,8 @@ void tally_count(struct tally *t, uint32_t outputs, bool is_first, uint64_t byte
 /* What an output's queue recovered; with is_reference the agent's own rows start from it too. */
 NODISCARD int tallies_restore(struct tallies *ts, uint32_t output, const struct ledger_row *rows, size_t n,
                               bool is_reference);
+/* A sync of the output's queue failed: its rows are these again. */
+NODISCARD int tallies_fence(struct tallies *ts, uint32_t output, const struct ledger_row *rows, size_t n);
 /* The changed rows of an output, borrowed until the next call. */
 NODISCARD int tallies_collect(struct tallies *ts, uint32_t output, const struct ledger_row **ret_rows, size_t *ret_n);
 

@@ -25,12 +25,6 @@
 #define WIRE_BYTES_KEEP (2 * MIB)
 #define ROWS_MAX 4096
 
-/* Lines of an output row that are written but whose sync has not been seen to succeed. */
-struct unsynced {
-    struct output_row *row;
-    uint32_t lines;
-};
-
 struct channel { /* one output's */
     struct output *output;
     struct queue *queue;
@@ -47,8 +41,6 @@ struct channel { /* one output's */
     int64_t dirty_since_ns;     /* 0 = clean */
     uint64_t unsynced_bytes;
     uint64_t written_number;    /* of the last whole group */
-    struct unsynced *unsynced;
-    size_t n_unsynced, cap_unsynced, n_whole; /* n_whole: of whole groups */
     bool is_blocked;
     enum blocked_reason blocked_reason;
 };
@@ -61,6 +53,7 @@ struct writer {
     bool is_started;
     _Atomic bool is_stopping;
     _Atomic int64_t stop_deadline_ns;
+    pthread_mutex_t listener_lock; /* on_frames, held while it is called: after writer_set_listener the old one is not */
     void (*on_frames)(void *ctx);
     void *on_frames_ctx;
     struct frame_row rows[ROWS_MAX];
@@ -97,8 +90,7 @@ int writer_push(struct writer *w, uint32_t output, struct group *g)
     if (r < 0) {
         atomic_fetch_sub(&c->inflight_bytes, raw_bytes);
         atomic_store(&c->wants_space, true);
-        if (ring_used(&c->ring) == 0)
-            inbox_wake(&w->inbox); /* it drained meanwhile: have the wish heard */
+        inbox_wake(&w->inbox); /* it may have drained meanwhile: have the wish heard, see hear_wish() */
         return r;
     }
     inbox_wake(&w->inbox);
@@ -117,8 +109,18 @@ void writer_wake(struct writer *w)
 
 void writer_set_listener(struct writer *w, void (*on_frames)(void *ctx), void *ctx)
 {
+    pthread_mutex_lock(&w->listener_lock);
     w->on_frames = on_frames;
     w->on_frames_ctx = ctx;
+    pthread_mutex_unlock(&w->listener_lock);
+}
+
+static void tell_listener(struct writer *w)
+{
+    pthread_mutex_lock(&w->listener_lock);
+    if (w->on_frames != NULL)
+        w->on_frames(w->on_frames_ctx);
+    pthread_mutex_unlock(&w->listener_lock);
 }
 
 static bool run_jobs(struct writer *w)
@@ -134,52 +136,39 @@ static bool run_jobs(struct writer *w)
     return any;
 }
 
-/* ---- what is written but not synced: counted as accepted at once, taken back when the sync fails ---- */
+/* ---- the ledger: lines count as accepted when they are written; what the queue makes void is taken back ---- */
 
-static int unsynced_add(struct channel *c, struct output_row *row, uint32_t lines)
+/* Rows are made before the write, so that what is in the queue is always counted. */
+static int make_rows(const struct channel *c, const struct body *b)
 {
-    if (c->n_unsynced == c->cap_unsynced) {
-        size_t cap = MAX(c->cap_unsynced * 2, (size_t)64);
-        struct unsynced *more = realloc(c->unsynced, cap * sizeof(*more));
-        if (more == NULL)
+    for (uint32_t i = 0; i < b->n_rows; i++)
+        if (stats_output_row(c->output->conf->index, b->rows[i].tenant) == NULL)
             return -ENOMEM;
-        c->unsynced = more;
-        c->cap_unsynced = cap;
-    }
-    c->unsynced[c->n_unsynced++] = (struct unsynced){ row, lines };
     return 0;
 }
 
-static int note_rows(struct channel *c, const struct body *b)
+static void count_accepted(const struct channel *c, const struct body *b)
 {
-    size_t before = c->n_unsynced;
     for (uint32_t i = 0; i < b->n_rows; i++) {
         struct output_row *row = stats_output_row(c->output->conf->index, b->rows[i].tenant);
-        int r = row == NULL ? -ENOMEM : unsynced_add(c, row, b->rows[i].lines);
-        if (r < 0) {
-            c->n_unsynced = before;
-            return r;
-        }
+        assert(row != NULL); /* make_rows() */
+        counter_add(&row->accepted_lines, b->rows[i].lines);
+        gauge_add(&row->queued_lines, b->rows[i].lines);
     }
-    return 0;
 }
 
-static void group_is_whole(struct channel *c)
+static void take_back_voided(const struct channel *c)
 {
-    for (size_t i = c->n_whole; i < c->n_unsynced; i++) {
-        counter_add(&c->unsynced[i].row->accepted_lines, c->unsynced[i].lines);
-        gauge_add(&c->unsynced[i].row->queued_lines, c->unsynced[i].lines);
+    const struct frame_row *rows;
+    size_t n;
+    queue_voided(c->queue, &rows, &n);
+    for (size_t i = 0; i < n; i++) {
+        struct output_row *row = stats_output_row(c->output->conf->index, tenant_intern(rows[i].tenant));
+        if (row == NULL)
+            continue; /* it was counted, so it exists */
+        atomic_fetch_sub_explicit(&row->accepted_lines, rows[i].lines, memory_order_relaxed);
+        gauge_add(&row->queued_lines, -(int64_t)rows[i].lines);
     }
-    c->n_whole = c->n_unsynced;
-}
-
-static void take_back_unsynced(struct channel *c)
-{
-    for (size_t i = 0; i < c->n_whole; i++) {
-        atomic_fetch_sub_explicit(&c->unsynced[i].row->accepted_lines, c->unsynced[i].lines, memory_order_relaxed);
-        gauge_add(&c->unsynced[i].row->queued_lines, -(int64_t)c->unsynced[i].lines);
-    }
-    c->n_unsynced = c->n_whole = 0;
 }
 
 /* ---- blocked and not ---- */
@@ -263,18 +252,14 @@ static int write_body(struct writer *w, struct channel *c, struct group *g)
                               .built_ns = b->oldest_read_ns };
     bool is_last = b->next == NULL && g->is_end;
     uint64_t seq;
-    r = note_rows(c, b);
+    r = make_rows(c, b);
+    if (r == 0)
+        r = queue_append(c->queue, &frame, is_last ? &g->end : NULL, &seq);
     if (r < 0)
         return r;
-    r = queue_append(c->queue, &frame, is_last ? &g->end : NULL, &seq);
-    if (r < 0) {
-        c->n_unsynced -= b->n_rows;
-        return r;
-    }
+    count_accepted(c, b);
     c->unsynced_bytes += c->wire.len;
     body_drop_first(c, g);
-    if (is_last)
-        group_is_whole(c);
     return 0;
 }
 
@@ -290,10 +275,7 @@ static int write_group(struct writer *w, struct channel *c)
     }
     if (g->is_end && !had_bodies) {
         uint64_t seq;
-        int r = queue_append(c->queue, NULL, &g->end, &seq);
-        if (r < 0)
-            return r;
-        group_is_whole(c);
+        return queue_append(c->queue, NULL, &g->end, &seq);
     }
     return 0;
 }
@@ -339,20 +321,24 @@ static void drop_pushed(struct channel *c)
 
 static void sync_failed(struct writer *w, struct channel *c, int code)
 {
-    const struct recovered_file *files;
-    size_t n;
+    struct writer_fence fence = { 0 };
     log_error("queue", "queue.sync_failed",
               "a sync of the queue failed: a new segment is begun and what was not durable is read again",
               LOG_SLICE("output", c->output->conf->name), LOG_CSTR("error", strerrordesc_np(-code)));
-    take_back_unsynced(c);
-    queue_fenced(c->queue, &files, &n);
+    take_back_voided(c);
+    if (queue_fenced(c->queue, &fence.files, &fence.n_files) < 0 ||
+        queue_fenced_ledger(c->queue, &fence.ledger, &fence.n_ledger) < 0) {
+        /* Without them the reader would go on from wrong places; a restart finds the right ones in the queue. */
+        log_error("queue", "memory.exhausted", "out of memory after a failed sync: stopping",
+                  LOG_SLICE("output", c->output->conf->name));
+        abort();
+    }
     /* What was pushed follows positions that are void now; its lines are read again. The epoch tells such groups from
      * those that the reader makes after it has heard of the fence. */
-    c->epoch++;
+    fence.epoch = ++c->epoch;
     if (c->current != NULL)
         drop_current(w, c);
-    w->conf.events.on_fence(w->conf.events.ctx, c->output->conf->index, c->epoch, files, n);
-    c->n_unsynced = c->n_whole = 0;
+    w->conf.events.on_fence(w->conf.events.ctx, c->output->conf->index, &fence);
     c->unsynced_bytes = 0;
     c->dirty_since_ns = 0;
 }
@@ -368,17 +354,10 @@ static void sync_channel(struct writer *w, struct channel *c)
         sync_failed(w, c, r);
         return;
     }
-    /* Lines of an open group (after n_whole) stay to be counted. */
-    size_t rest = c->n_unsynced - c->n_whole;
-    for (size_t i = 0; i < rest; i++)
-        c->unsynced[i] = c->unsynced[c->n_whole + i];
-    c->n_unsynced = rest;
-    c->n_whole = 0;
     c->unsynced_bytes = 0;
     c->dirty_since_ns = 0;
     w->conf.events.on_durable(w->conf.events.ctx, c->output->conf->index, number);
-    if (w->on_frames != NULL)
-        w->on_frames(w->on_frames_ctx);
+    tell_listener(w);
 }
 
 static bool sync_is_due(const struct channel *c, int64_t now)
@@ -388,6 +367,13 @@ static bool sync_is_due(const struct channel *c, int64_t now)
     const struct queue_conf *conf = &c->output->conf->queue;
     return conf->sync != QUEUE_SYNC_INTERVAL || c->unsynced_bytes >= SYNC_BYTES ||
            now - c->dirty_since_ns >= conf->sync_interval_ns;
+}
+
+/* writer_push() may find the ring full and say so only when all is written already: then nothing else would tell it. */
+static void hear_wish(struct writer *w, struct channel *c)
+{
+    if (c->current == NULL && ring_used(&c->ring) == 0 && atomic_exchange(&c->wants_space, false))
+        w->conf.events.on_space(w->conf.events.ctx, c->output->conf->index);
 }
 
 /* Writes what is there; true when something was done. */
@@ -415,6 +401,7 @@ static bool channel_turn(struct writer *w, struct channel *c, int64_t now)
         if (sync_is_due(c, clock_mono_ns()))
             break; /* the others' turn comes after the sync */
     }
+    hear_wish(w, c);
     if (sync_is_due(c, clock_mono_ns()))
         sync_channel(w, c);
     publish_gauges(c);
@@ -434,11 +421,21 @@ static int64_t next_wake(const struct writer *w)
     return at;
 }
 
+/* Nothing on the way and nothing to sync: buffers that large bodies made go back. */
+static void give_memory_back(struct writer *w)
+{
+    for (size_t i = 0; i < w->conf.n_outputs; i++)
+        if (w->channels[i].current == NULL)
+            buf_shrink(&w->channels[i].wire, 0);
+}
+
 static void wait_for_work(struct writer *w)
 {
     int64_t at = next_wake(w), now = clock_mono_ns();
     int64_t wait_ns = MIN(at == INT64_MAX ? 10 * NS_PER_SEC : at - now, 10 * NS_PER_SEC);
     struct pollfd p = { .fd = w->inbox.event_fd, .events = POLLIN };
+    if (at == INT64_MAX)
+        give_memory_back(w);
     if (wait_ns > 0)
         (void)poll(&p, 1, (int)((wait_ns + NS_PER_MS - 1) / NS_PER_MS)); /* an error only makes a turn more */
 }
@@ -455,8 +452,10 @@ static void finish(struct writer *w)
 {
     for (size_t i = 0; i < w->conf.n_outputs; i++) {
         struct channel *c = &w->channels[i];
-        if (queue_in_group(c->queue))
+        if (queue_in_group(c->queue)) {
             queue_abandon_group(c->queue);
+            take_back_voided(c);
+        }
         if (c->dirty_since_ns != 0)
             sync_channel(w, c);
         drop_pushed(c);
@@ -491,6 +490,7 @@ int writer_start(const struct writer_conf *conf, struct writer **ret_writer, str
         return err_set(err, -ENOMEM, "cannot start the writer");
     w->conf = *conf;
     w->inbox.event_fd = -1;
+    (void)pthread_mutex_init(&w->listener_lock, NULL);
     w->channels = calloc(MAX(conf->n_outputs, (size_t)1), sizeof(*w->channels));
     int r = w->channels == NULL ? -ENOMEM : inbox_init(&w->inbox);
     for (size_t i = 0; r == 0 && i < conf->n_outputs; i++) {
@@ -500,6 +500,10 @@ int writer_start(const struct writer_conf *conf, struct writer **ret_writer, str
         ring_init(&c->ring, RING_GROUPS);
         buf_init(&c->wire, WIRE_BYTES_MAX);
         gauge_set(&stats.outputs[i].queue_limit_bytes, (int64_t)c->output->conf->queue.max_bytes);
+        for (int k = 0; k < BLOCKED_REASONS; k++)
+            gauge_set(&stats.outputs[i].blocked[k], 0); /* of the engine before a reload */
+        for (int k = 0; k < BLOCKED_REASONS; k++)
+            gauge_set(&stats.outputs[i].blocked[k], 0); /* of the writer before this one */
         publish_gauges(c);
     }
     if (r == 0) {
@@ -540,8 +544,8 @@ void writer_free(struct writer *w)
             continue;
         drop_pushed(c);
         buf_deinit(&c->wire);
-        free(c->unsynced);
     }
+    (void)pthread_mutex_destroy(&w->listener_lock);
     free(w->channels);
     free(w);
 }

@@ -45,13 +45,22 @@ struct writer_output {
     struct queue *queue;
 };
 
+/* A sync failed: everything after these positions is void, and so is the ledger beyond these rows. Groups pushed with an
+ * older epoch are dropped. The arrays are valid during the call. */
+struct writer_fence {
+    uint32_t epoch;
+    const struct recovered_file *files;
+    size_t n_files;
+    const struct ledger_row *ledger;
+    size_t n_ledger;
+};
+
 /* Called on the writer thread; each posts to the owner's inbox. */
 struct writer_events {
     void *ctx;
     void (*on_space)(void *ctx, uint32_t output);                   /* writer_push will succeed again */
     void (*on_durable)(void *ctx, uint32_t output, uint64_t number);/* groups up to this number are synced */
-    /* A sync failed: everything after the positions in files is void. The arrays are valid during the call. */
-    void (*on_fence)(void *ctx, uint32_t output, uint32_t epoch, const struct recovered_file *files, size_t n);
+    void (*on_fence)(void *ctx, uint32_t output, const struct writer_fence *fence);
 };
 
 struct writer_conf {
@@ -76,7 +85,7 @@ void group_free(struct group *g, const struct output *out);
 void writer_post(struct writer *w, struct writer_job *job);
 /* Any thread: the queue got smaller, a blocked append may go through. */
 void writer_wake(struct writer *w);
-/* Whom to tell that frames became durable; set before the first push. */
+/* Whom to tell that frames became durable; NULL: nobody. When it returns the one before is not called any more. */
 void writer_set_listener(struct writer *w, void (*on_frames)(void *ctx), void *ctx);
 
 #endif

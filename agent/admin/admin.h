@@ -11,6 +11,7 @@
 
 #include "agent/base/buf.h"
 #include "agent/base/err.h"
+#include "agent/base/stats.h"
 #include "agent/queue/queue.h"
 #include "conf/conf.h"
 
@@ -36,6 +37,14 @@ void admin_stop(struct admin *a); /* NULL is fine */
 /* ---- what the endpoints answer; also used by tests ---- */
 NODISCARD int metrics_write(const struct admin_view *view, struct buf *out); /* Prometheus text 0.0.4 */
 NODISCARD int admin_write_status(const struct admin_view *view, struct buf *out); /* JSON with the ledger */
+
+/* Lines that a row cannot account for: 0. */
+int64_t ledger_input_off(const struct input_row *row);
+int64_t ledger_output_off(const struct output_row *row);
+struct ledger_off {
+    int64_t inputs, outputs; /* sums of the rows' absolute values */
+};
+struct ledger_off ledger_sum(void);
 
 enum health_level { HEALTH_OPTIMAL, HEALTH_HEALTHY, HEALTH_DEGRADED, HEALTH_UNHEALTHY };
 const char *health_level_name(enum health_level l); /* "Optimal" … */

@@ -114,30 +114,16 @@ static void judge_inputs(struct health *h, const struct conf *conf)
     }
 }
 
-struct sum {
-    int64_t off;
-};
-
-static void add_input(void *ctx, const struct input_row *row)
-{
-    int64_t d = (int64_t)counter_get(&row->read_lines) - (int64_t)counter_get(&row->kept_lines);
-    for (int i = 0; i < FILTER_REASONS; i++)
-        d -= (int64_t)counter_get(&row->filtered[i]);
-    ((struct sum *)ctx)->off += d < 0 ? -d : d;
-}
-
 static void judge_agent(struct health *h)
 {
     if (gauge_get(&stats.state_writable) == 0)
         say(h, HEALTH_UNHEALTHY, SLICE(""), "state", "the state folder is not writable");
     if (gauge_get(&stats.reload_successful) == 0)
         say(h, HEALTH_DEGRADED, SLICE(""), "config", "the last configuration was rejected; `tailrace check` says why");
-    /* Counters of one row are read one after the other, so a line in between may show: only a real difference counts. */
-    struct sum s = { 0 };
-    stats_each_input_row(add_input, &s);
-    if (s.off > 1000)
+    struct ledger_off off = ledger_sum();
+    if (off.inputs + off.outputs > 0)
         say(h, HEALTH_UNHEALTHY, SLICE(""), "ledger", "%lld lines are not accounted for; please report this",
-            (long long)s.off);
+            (long long)(off.inputs + off.outputs));
 }
 
 void health_judge(const struct conf *conf, int64_t wall_ns, struct health *ret)

@@ -244,12 +244,18 @@ static void dead_letters(struct writer_ctx *w, const struct row_list *l)
                            3, (int64_t)counter_get(&row->dead_reasons[k].n));
             }
         }
-        if (other > 0)
+        if (shown > w->conf->metrics_max_tenants)
             sample(w, name,
                    (struct label[]){ { "output", output_name(w, owner) },
                                      { "tenant", SLICE("_other") },
                                      { "reason", SLICE("_other") } },
                    3, other);
+        else if (shown == 0)
+            sample(w, name,
+                   (struct label[]){ { "output", output_name(w, owner) },
+                                     { "tenant", w->conf->tenants_other },
+                                     { "reason", SLICE("none") } },
+                   3, 0);
     }
 }
 
@@ -285,35 +291,9 @@ static void rows(struct writer_ctx *w)
 
 /* ---- the ledger's check ---- */
 
-struct balance {
-    int64_t inputs, outputs;
-};
-
-static void add_input_balance(void *ctx, const struct input_row *row)
-{
-    struct balance *b = ctx;
-    int64_t d = (int64_t)counter_get(&row->read_lines) - (int64_t)counter_get(&row->kept_lines);
-    for (int i = 0; i < FILTER_REASONS; i++)
-        d -= (int64_t)counter_get(&row->filtered[i]);
-    b->inputs += d < 0 ? -d : d;
-}
-
-static void add_output_balance(void *ctx, const struct output_row *row)
-{
-    struct balance *b = ctx;
-    int64_t d = (int64_t)counter_get(&row->accepted_lines) - (int64_t)counter_get(&row->delivered_lines) -
-                gauge_get(&row->queued_lines) - gauge_get(&row->parked_lines) -
-                (int64_t)counter_get(&row->dead_lines);
-    for (int i = 0; i < LOST_REASONS; i++)
-        d -= (int64_t)counter_get(&row->lost_lines[i]);
-    b->outputs += d < 0 ? -d : d;
-}
-
 static void ledger(struct writer_ctx *w)
 {
-    struct balance b = { 0 };
-    stats_each_input_row(add_input_balance, &b);
-    stats_each_output_row(add_output_balance, &b);
+    struct ledger_off b = ledger_sum();
     family(w, "tailrace_ledger_imbalance_lines", "gauge", "Lines that the ledger cannot account for: 0, always.");
     sample(w, "tailrace_ledger_imbalance_lines", (struct label[]){ { "scope", SLICE("inputs") } }, 1, b.inputs);
     sample(w, "tailrace_ledger_imbalance_lines", (struct label[]){ { "scope", SLICE("outputs") } }, 1, b.outputs);

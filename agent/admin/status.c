@@ -49,17 +49,13 @@ static void input_row(void *ctx, const struct input_row *row)
     if (row->input >= w->conf->n_inputs)
         return;
     begin_row(w, "input", w->conf->inputs[row->input].name, row->tenant);
-    int64_t rest = (int64_t)counter_get(&row->read_lines) - (int64_t)counter_get(&row->kept_lines);
     add_number(w, "read_lines", (int64_t)counter_get(&row->read_lines));
     add_number(w, "read_bytes", (int64_t)counter_get(&row->read_bytes));
     add_number(w, "kept_lines", (int64_t)counter_get(&row->kept_lines));
-    for (int i = 0; i < FILTER_REASONS; i++) {
-        int64_t n = (int64_t)counter_get(&row->filtered[i]);
-        rest -= n;
-        if (w->r == 0)
-            w->r = buf_printf(w->out, ",\"filtered_%s\":%lld", filter_reason_name((enum filter_reason)i), (long long)n);
-    }
-    add_number(w, "imbalance", rest);
+    for (int i = 0; i < FILTER_REASONS && w->r == 0; i++)
+        w->r = buf_printf(w->out, ",\"filtered_%s\":%lld", filter_reason_name((enum filter_reason)i),
+                          (long long)counter_get(&row->filtered[i]));
+    add_number(w, "imbalance", ledger_input_off(row));
     if (w->r == 0)
         w->r = buf_append_byte(w->out, '}');
 }
@@ -70,25 +66,20 @@ static void output_row(void *ctx, const struct output_row *row)
     if (row->output >= w->conf->n_outputs)
         return;
     begin_row(w, "output", w->conf->outputs[row->output].name, row->tenant);
-    int64_t accepted = (int64_t)counter_get(&row->accepted_lines), delivered = (int64_t)counter_get(&row->delivered_lines);
-    int64_t queued = gauge_get(&row->queued_lines), parked = gauge_get(&row->parked_lines);
-    int64_t dead = (int64_t)counter_get(&row->dead_lines);
-    int64_t rest = accepted - delivered - queued - parked - dead;
-    add_number(w, "accepted_lines", accepted);
-    add_number(w, "delivered_lines", delivered);
-    add_number(w, "queued_lines", queued);
-    add_number(w, "parked_lines", parked);
-    add_number(w, "dead_lines", dead);
+    add_number(w, "accepted_lines", (int64_t)counter_get(&row->accepted_lines));
+    add_number(w, "delivered_lines", (int64_t)counter_get(&row->delivered_lines));
+    add_number(w, "queued_lines", gauge_get(&row->queued_lines));
+    add_number(w, "parked_lines", gauge_get(&row->parked_lines));
+    add_number(w, "dead_lines", (int64_t)counter_get(&row->dead_lines));
     for (int i = 0; i < LOST_REASONS; i++) {
         int64_t n = (int64_t)counter_get(&row->lost_lines[i]), bytes = (int64_t)counter_get(&row->lost_bytes[i]);
-        rest -= n;
         if (w->r == 0 && (n != 0 || bytes != 0))
             w->r = buf_printf(w->out, ",\"lost_%s_lines\":%lld,\"lost_%s_bytes\":%lld",
                               lost_reason_name((enum lost_reason)i), (long long)n,
                               lost_reason_name((enum lost_reason)i), (long long)bytes);
     }
     add_number(w, "filtered_too_old", (int64_t)counter_get(&row->filtered_too_old));
-    add_number(w, "imbalance", rest);
+    add_number(w, "imbalance", ledger_output_off(row));
     if (w->r == 0)
         w->r = buf_append_byte(w->out, '}');
 }

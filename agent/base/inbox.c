@@ -30,6 +30,8 @@ void inbox_wake(struct inbox *in)
 {
     uint64_t one = 1;
     ssize_t n;
+    if (atomic_exchange(&in->is_awake, true))
+        return;
     do {
         n = write(in->event_fd, &one, sizeof(one));
     } while (n < 0 && errno == EINTR); /* EAGAIN: the counter is full, so the reader is awake anyway */
@@ -52,10 +54,15 @@ struct inbox_link *inbox_take_all(struct inbox *in)
 {
     uint64_t count;
     ssize_t n;
-    /* Clear first: a message posted after the take leaves the descriptor readable. */
-    do {
-        n = read(in->event_fd, &count, sizeof(count));
-    } while (n < 0 && errno == EINTR);
+    /* Clear first: a message posted after the take leaves the descriptor readable. While is_awake stands, one write was
+     * made or is about to be made, never two; so it falls only behind the read that took that one. */
+    if (atomic_load(&in->is_awake)) {
+        do {
+            n = read(in->event_fd, &count, sizeof(count));
+        } while (n < 0 && errno == EINTR);
+        if (n > 0)
+            (void)atomic_exchange(&in->is_awake, false);
+    }
     pthread_mutex_lock(&in->lock);
     struct inbox_link *list = in->head;
     in->head = in->tail = NULL;

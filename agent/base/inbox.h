@@ -8,6 +8,8 @@
 #define TAILRACE_BASE_INBOX_H
 
 #include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 
 #include "agent/base/macros.h"
 
@@ -18,7 +20,8 @@ struct inbox_link {
 struct inbox {
     pthread_mutex_t lock;
     struct inbox_link *head, *tail;
-    int event_fd; /* readable while there may be messages */
+    int event_fd;          /* readable while there may be messages */
+    atomic_bool is_awake;  /* the eventfd was written, or is about to be */
 };
 
 NODISCARD int inbox_init(struct inbox *in);

@@ -215,13 +215,13 @@ static void close_all(struct explain *x)
     conf_free(x->conf);
 }
 
-static int explain_stream(struct explain *x, FILE *in, long max_lines)
+static int explain_stream(struct explain *x, FILE *in, uint64_t max_lines)
 {
     char *line = NULL;
     size_t cap = 0;
     uint64_t off = 0;
     ssize_t n;
-    for (long i = 0; (max_lines < 0 || i < max_lines) && (n = getline(&line, &cap, in)) >= 0; i++) {
+    for (uint64_t i = 0; i < max_lines && (n = getline(&line, &cap, in)) >= 0; i++) {
         size_t len = (size_t)n - (n > 0 && line[n - 1] == '\n');
         explain_line(x, slice_first(slice_of(line, len), LINE_BYTES_MAX), off);
         off += (uint64_t)n;
@@ -252,7 +252,7 @@ static int choose_input(struct explain *x, const char *input, const char *path, 
     return EXIT_FINE;
 }
 
-static int explain(struct explain *x, const char *input, const char *path, const char *file, long lines)
+static int explain(struct explain *x, const char *input, const char *path, const char *file, uint64_t lines)
 {
     struct err err = { 0 };
     int status = choose_input(x, input, file != NULL ? file : path, file != NULL);
@@ -263,7 +263,7 @@ static int explain(struct explain *x, const char *input, const char *path, const
         return EXIT_FAILED;
     }
     if (file == NULL)
-        return explain_stream(x, stdin, -1);
+        return explain_stream(x, stdin, UINT64_MAX);
     FILE *in = fopen(file, "re");
     if (in == NULL) {
         fprintf(stderr, "tailrace explain: cannot open %s: %s\n", file, strerrordesc_np(errno));
@@ -286,7 +286,7 @@ int cmd_explain(int argc, char **argv)
                                            { NULL, 0, NULL, 0 } };
     static struct explain x;
     const char *config = DEFAULT_CONFIG, *input = NULL, *path = "/var/log/stdin.log", *file = NULL;
-    long lines = 3;
+    uint64_t lines = 3;
     int opt;
     while ((opt = getopt_long(argc, argv, "c:h", longs, NULL)) != -1) {
         switch (opt) {
@@ -303,7 +303,8 @@ int cmd_explain(int argc, char **argv)
             file = optarg;
             break;
         case OPT_LINES:
-            lines = strtol(optarg, NULL, 10);
+            if (!slice_to_u64(slice_cstr(optarg), &lines) || lines > 1000000)
+                return cli_misuse("explain", "--lines takes a number, not '%s'", optarg);
             break;
         case 'h':
             fputs(help, stdout);

@@ -258,13 +258,15 @@ static int block_signals(int *ret_fd)
     return *ret_fd < 0 ? -errno : 0;
 }
 
-/* One heap for all threads: they allocate a batch, not a line, and a heap each would keep megabytes apart. Bodies are
- * mapped on their own, so that their memory goes back when they are sent. */
+/* One heap for all threads: they allocate a batch, not a line, and a heap each would keep megabytes apart. Bodies come
+ * from it too, for mapping each on its own costs a system call for every step of its growth; what a burst leaves behind
+ * goes back in agent_tick(). */
 static void tune_malloc(void)
 {
     (void)mallopt(M_ARENA_MAX, 1);
-    (void)mallopt(M_MMAP_THRESHOLD, (int)(128 * KIB));
-    (void)mallopt(M_TRIM_THRESHOLD, (int)(256 * KIB));
+    (void)mallopt(M_MMAP_THRESHOLD, (int)(8 * MIB));
+    (void)mallopt(M_TRIM_THRESHOLD, (int)(16 * MIB));
+    (void)mallopt(M_TOP_PAD, (int)(1 * MIB));
 }
 
 static int run(struct options *o)

@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 
@@ -5,7 +6,8 @@
 
 static const char help[] = "usage: tailrace status [-c FILE|DIR]\n\n"
                            "Prints the running agent's /status as JSON: inputs, files and positions, queues, outputs\n"
-                           "with their last errors, and the ledger. Exit status 1 when the agent does not answer.\n\n"
+                           "with their last errors, and the ledger. Exit status 1 when the agent does not answer,\n"
+                           "2 when the configuration is wrong.\n\n"
                            "  -c, --config FILE|DIR  the configuration (default " DEFAULT_CONFIG ")\n"
                            "  -h, --help\n";
 
@@ -32,8 +34,8 @@ int cmd_status(int argc, char **argv)
     int r = cli_ask_admin(config, "/status", &body);
     if (r == 200)
         printf("%.*s", SLICE_ARGS(buf_slice(&body)));
-    else
+    else if (r != -EINVAL) /* a configuration that is wrong was spoken of */
         fprintf(stderr, "tailrace status: the agent does not answer%s\n", r > 0 ? " as expected" : "; is it running?");
     buf_deinit(&body);
-    return r == 200 ? EXIT_FINE : EXIT_FAILED;
+    return r == 200 ? EXIT_FINE : r == -EINVAL ? EXIT_MISUSE : EXIT_FAILED;
 }

@@ -24,6 +24,8 @@
 #define SEGMENT_BYTES_MIN (4 * MIB)
 #define SEGMENT_BYTES_MAX (64 * MIB)
 #define GROUP_BYTES_MAX (8 * MIB)
+/* Memory of a meta that many positions made large is given back above this. */
+#define META_BYTES_KEEP (32 * KIB)
 /* Ranges of seqs whose loss is counted, remembered until the cursor has passed them. More: the oldest is forgotten. */
 #define SPANS_MAX 256
 /* Copies of damaged bytes made by one process; beyond this damage is counted and not kept. */
@@ -144,6 +146,7 @@ struct queue {
     struct totals totals;
     struct frame_row *voided;            /* what the last fence made void */
     size_t n_voided;
+    struct ledger_row *fenced;           /* queue_fenced_ledger() */
     struct buf meta, snap;
     struct dead_log dead;
 
@@ -220,6 +223,8 @@ void spans_add_locked(struct queue *q, uint64_t first, uint64_t last);
 void loss_count(struct queue *q, enum lost_reason reason, const struct totals *rows, uint64_t bytes);
 /* The same for lines that were parked. */
 void loss_count_parked(struct queue *q, enum lost_reason reason, const struct totals *rows, uint64_t bytes);
+/* Bytes that were given up before they were lines; whoever did it has counted and said so. */
+void loss_note_bytes(struct queue *q, const struct lost_range *lost);
 void loss_say(struct queue *q, enum lost_reason reason, uint64_t lines, uint64_t bytes);
 NODISCARD int loss_flush(struct queue *q); /* writer */
 /* Lines of the DATA frames with first <= seq <= last that are not acknowledged, by header and meta. */

@@ -62,6 +62,16 @@ static void count_row(struct queue *q, enum lost_reason reason, struct slice ten
     pthread_mutex_unlock(&q->lock);
 }
 
+void loss_note_bytes(struct queue *q, const struct lost_range *lost)
+{
+    pthread_mutex_lock(&q->lock);
+    struct tally_row *t = tally_get(&q->losses, lost->tenant);
+    if (t != NULL)
+        t->lost_bytes[lost->reason] += lost->end - lost->start;
+    q->has_losses = true;
+    pthread_mutex_unlock(&q->lock);
+}
+
 void loss_say(struct queue *q, enum lost_reason reason, uint64_t lines, uint64_t bytes)
 {
     gauge_set(&stats.outputs[q->output_index].last_lost_wall_ns, clock_wall_ns());

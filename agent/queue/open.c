@@ -170,6 +170,7 @@ static void queue_free(struct queue *q)
     totals_deinit(&q->totals);
     tally_deinit(&q->losses);
     free(q->voided);
+    free(q->fenced);
     free(q->segs);
     buf_deinit(&q->meta);
     buf_deinit(&q->snap);

@@ -279,6 +279,8 @@ static void close_group(struct queue *q, const struct group_end *end, bool has_d
         row->ledger.input = row->ledger.tenant = SLICE("");
         row->has_ledger = true;
     }
+    for (size_t i = 0; i < end->n_lost; i++)
+        loss_note_bytes(q, &end->lost[i]);
     settle_rows(q, true);
     q->in_group = false;
     pthread_mutex_lock(&q->lock);
@@ -306,6 +308,7 @@ static int write_frame(struct queue *q, const struct frame_in *frame, const stru
     uint64_t lines = q->totals.lines + q->group_lines, frames = q->totals.frames + q->group_data;
     int r = 0;
     buf_reset(&q->meta);
+    buf_shrink(&q->meta, META_BYTES_KEEP);
     if (frame != NULL) {
         h.raw_len = frame->raw_len;
         h.lines = frame->lines;
@@ -444,12 +447,29 @@ int queue_sync(struct queue *q)
     return 0;
 }
 
-void queue_fenced(struct queue *q, const struct recovered_file **ret_files, size_t *ret_n)
+int queue_fenced(struct queue *q, const struct recovered_file **ret_files, size_t *ret_n)
 {
-    if (positions_export(&q->positions, ret_files, ret_n) < 0) {
-        *ret_files = NULL;
-        *ret_n = 0;
+    return positions_export(&q->positions, ret_files, ret_n);
+}
+
+int queue_fenced_ledger(struct queue *q, const struct ledger_row **ret_rows, size_t *ret_n)
+{
+    free(q->fenced);
+    q->fenced = calloc(q->totals.n + 1, sizeof(*q->fenced));
+    if (q->fenced == NULL)
+        return -ENOMEM;
+    size_t n = 0;
+    for (size_t i = 0; i < q->totals.n; i++) {
+        const struct totals_row *row = &q->totals.rows[i];
+        if (!row->has_durable_ledger)
+            continue;
+        q->fenced[n] = row->durable_ledger;
+        q->fenced[n].input = row->input;
+        q->fenced[n++].tenant = row->tenant;
     }
+    *ret_rows = q->fenced;
+    *ret_n = n;
+    return 0;
 }
 
 void queue_voided(const struct queue *q, const struct frame_row **ret_rows, size_t *ret_n)

@@ -43,6 +43,7 @@ struct ledger_row {
 struct lost_range {
     uint64_t incarnation, start, end;
     enum lost_reason reason;
+    struct slice tenant; /* whose lost_bytes these are; not in the frame's meta */
 };
 
 struct frame_in {
@@ -134,8 +135,10 @@ bool queue_is_dirty(const struct queue *q); /* something is written and not sync
 /* 0 and durable_seq is published, or the error: then nothing beyond durable_seq counts, a new segment with a fence
  * has been begun (or will be at the next append), and queue_fenced() tells where the sources stand. */
 NODISCARD int queue_sync(struct queue *q);
-/* After a failed sync: the positions at durable_seq of every live file. Valid until the next append. */
-void queue_fenced(struct queue *q, const struct recovered_file **ret_files, size_t *ret_n);
+/* After a failed sync: the positions at durable_seq of every live file, and the ledger rows there. Valid until the next
+ * append. -ENOMEM. */
+NODISCARD int queue_fenced(struct queue *q, const struct recovered_file **ret_files, size_t *ret_n);
+NODISCARD int queue_fenced_ledger(struct queue *q, const struct ledger_row **ret_rows, size_t *ret_n);
 /* The same for lines: what had been accepted and is void since the last failed sync or abandoned group, by (input,
  * tenant). Valid until the next append. */
 void queue_voided(const struct queue *q, const struct frame_row **ret_rows, size_t *ret_n);

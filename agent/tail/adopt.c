@@ -25,21 +25,21 @@ static uint32_t input_now(const struct tail *t, const struct tail_file *g)
     return UINT32_MAX;
 }
 
-/* Nobody was told of f yet: it is g, where g stood. */
+/* No queue knows f: it is g, and nothing of it is durable, however far g was read. Reading begins where it began. */
 static void take_places(struct tail_file *f, const struct tail_file *g, const int map[OUTPUTS_MAX])
 {
     struct tail *t = f->t;
     passes_drop(f);
     for (uint32_t o = 0; o < t->n_outputs; o++) {
-        struct file_position pos;
         if (map[o] < 0 || g->slots[map[o]].pass == NULL)
             continue;
-        position_of(g, (uint32_t)map[o], &pos);
-        pos.flags &= ~(uint32_t)POSITION_PASSED;
+        struct file_position pos = { .end = g->slots[map[o]].first_off };
+        if (pos.end > 0)
+            pos.flags = POSITION_HEAD_UNKNOWN;
         if (pass_place(f, o, &pos) < 0)
             abort(); /* begin again from the queues */
         f->slots[o].collected = f->slots[o].first_off = pos.end;
-        f->slots[o].told_stage = pos.flags & POSITION_FINISHED ? STAGE_FINISHED : STAGE_READING;
+        f->slots[o].told_stage = STAGE_READING;
     }
     for (uint32_t o = 0; o < t->n_outputs; o++)
         if (f->slots[o].pass == NULL && f->passes != NULL)
@@ -138,8 +138,8 @@ void tail_adopt(struct tail *t, struct tail *old)
         }
         if (f == NULL && g->stage == STAGE_READING && (f = make_like(t, g, map)) == NULL)
             continue;
-        if (f == NULL)
-            continue;
+        if (f == NULL || f->input >= t->conf->n_inputs)
+            continue; /* without its input it stays missing, its positions kept */
         if (f->phase == PHASE_MISSING && (g->fd >= 0 || g->phase == PHASE_ORPHAN))
             take_unnamed(f, g);
         else if (f->phase != PHASE_MISSING)

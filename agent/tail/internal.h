@@ -31,6 +31,7 @@
 #define GRACE_NS (5 * NS_PER_SEC) /* late writers of a renamed file */
 #define COPY_WAIT_NS (10 * NS_PER_SEC) /* for a copy to be made, or to become a file of its own */
 #define HELD_POLL_NS NS_PER_SEC /* unlinked files have no events */
+#define RAW_IDLE_NS (2 * NS_PER_SEC)         /* after the last turn the read buffer's memory is given back */
 #define IDLE_CLOSE_NS (600 * NS_PER_SEC)
 #define MISSING_NS (600 * NS_PER_SEC) /* recovered, not found: a mount may be late */
 #define FD_RESERVE 128
@@ -213,6 +214,7 @@ struct tail {
     int64_t next_rescan_ns, next_ending_ns, next_wake_ns;
 
     char *raw;           /* TAIL_CRC_BYTES + LINE_BYTES_MAX + TURN_BYTES */
+    int64_t raw_used_ns;    /* monotonic, the last turn; 0 = its pages are given back */
     struct pass *spares; /* for tail_block, which cannot fail */
     struct {
         struct pass *pass;

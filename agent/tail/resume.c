@@ -292,13 +292,15 @@ void resume_siblings(struct tail *t)
     struct list *l = t->files.next;
     for (size_t i = 0; i < n && l != &t->files; i++, l = l->next) {
         struct tail_file *f = CONTAINER_OF(l, struct tail_file, all);
+        if (f->input >= t->conf->n_inputs)
+            continue; /* its input is gone: it stays missing, and its positions kept, should the input come back */
         if (f->phase == PHASE_MISSING && f->stage < STAGE_PASSED && !find_at_own_path(f))
             (void)rotate_find(f); /* else it stays missing */
     }
     l = t->files.next;
     for (size_t i = 0; i < n && l != &t->files; i++, l = l->next) {
         struct tail_file *f = CONTAINER_OF(l, struct tail_file, all);
-        if (f->is_tracked && f->phase != PHASE_LIVE && !f->is_caught_up)
+        if (f->input < t->conf->n_inputs && f->is_tracked && f->phase != PHASE_LIVE && !f->is_caught_up)
             rotate_catch_up(f);
     }
 }

@@ -428,6 +428,21 @@ static bool is_copied_from(const char *base, const char *path, const struct stat
            memcmp(a, b, tail) == 0;
 }
 
+/* What f holds, or held. Of a file that nobody read yet all is compared, by its descriptor. */
+static bool is_text_of(struct tail_file *f, const struct source *src)
+{
+    struct stat st;
+    struct source own;
+    uint32_t mine, its;
+    if (f->ident.fp_len >= ADOPT_BYTES_MIN)
+        return source_holds(f, src, true);
+    if (f->is_gz || f->fd < 0 || source_of(f, &own) < 0 || fs_current()->fstat(own.fd, &st) < 0 ||
+        st.st_size < ADOPT_BYTES_MIN)
+        return false;
+    return source_crc(&own, (uint64_t)st.st_size, &mine) == 0 && source_crc(src, (uint64_t)st.st_size, &its) == 0 &&
+           mine == its;
+}
+
 /* The text of a file that we know by another inode: compressed since, or copied. */
 static bool is_known_text(struct tail *t, const char *base, const char *path, bool is_gz)
 {
@@ -441,8 +456,7 @@ static bool is_known_text(struct tail *t, const char *base, const char *path, bo
     bool ok = !is_gz || gz_open(fd, &src.gz) == 0;
     for (; ok && !is_known && l != NULL; l = table_next(l)) {
         struct tail_file *f = CONTAINER_OF(l, struct tail_file, by_base);
-        is_known = f->is_tracked && strcmp(f->base, base) == 0 && f->ident.fp_len >= ADOPT_BYTES_MIN &&
-                   source_holds(f, &src, true);
+        is_known = f->is_tracked && strcmp(f->base, base) == 0 && is_text_of(f, &src);
     }
     gz_close(src.gz);
     (void)fs_current()->close(fd); /* only read from */

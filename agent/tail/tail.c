@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 
 #include "agent/base/clock.h"
@@ -52,9 +53,11 @@ int tail_open(const struct tail_conf *conf, const struct tail_sink *sink,
     t->fd_budget = fd_budget();
     t->watch.fd = -1;
     t->next_ending_ns = t->next_wake_ns = INT64_MAX;
-    t->raw = malloc(RAW_BYTES);
+    /* Mapped, so that a quiet tail can give its pages back: see tail_tick(). */
+    t->raw = mmap(NULL, RAW_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     int r = init_tables(t);
-    if (r < 0 || t->raw == NULL) {
+    if (r < 0 || t->raw == MAP_FAILED) {
+        t->raw = t->raw == MAP_FAILED ? NULL : t->raw;
         r = err_set(err, -ENOMEM, "cannot begin to follow files");
         goto fail;
     }
@@ -111,7 +114,8 @@ void tail_close(struct tail *t)
     assert(t->touched.n == 0 && t->pending.n == 0);
     for (size_t i = 0; i < ARRAY_LEN(vecs); i++)
         vec_deinit(vecs[i]);
-    free(t->raw);
+    if (t->raw != NULL)
+        (void)munmap(t->raw, RAW_BYTES);
     free(t);
 }
 
@@ -152,6 +156,7 @@ bool tail_turn(struct tail *t, int64_t mono_ns)
     t->now = mono_ns;
     if (!list_is_in(&t->ready))
         return false;
+    t->raw_used_ns = mono_ns;
     struct tail_file *f = CONTAINER_OF(t->ready.next, struct tail_file, ready);
     list_del(&f->ready);
     bool waits = f->after != NULL && list_is_in(&f->after->ready);
@@ -261,9 +266,19 @@ static void check_ending(struct tail *t)
     held_check(t);
 }
 
+/* Nothing was read for a while: the read buffer's pages go back. Its content is never needed between two turns. */
+static void give_pages_back(struct tail *t)
+{
+    if (t->raw_used_ns == 0 || t->now - t->raw_used_ns < RAW_IDLE_NS)
+        return;
+    (void)madvise(t->raw, RAW_BYTES, MADV_DONTNEED);
+    t->raw_used_ns = 0;
+}
+
 int64_t tail_tick(struct tail *t, int64_t mono_ns)
 {
     t->now = mono_ns;
+    give_pages_back(t);
     if (t->wants_rescan || t->now >= t->next_rescan_ns) {
         bool is_forced = t->wants_rescan;
         t->wants_rescan = false;

@@ -557,6 +557,15 @@ def test_reload_of_outputs(agent, tmp_path):
     rows_in, rows_out = ledger(a)
     assert {(r["output"], r["tenant"]): r["delivered_lines"] for r in rows_out if r["delivered_lines"]} == {("y", "b"): 3}
     assert {(r["input"], r["tenant"]): r["read_lines"] for r in rows_in if r["read_lines"]} == {("b", "b"): 3}
+    # What comes back goes on where it was.
+    write(tmp_path / "a.log", ["six"])
+    a.configure(config(inputs, outputs, routes=routes))
+    a.sighup()
+    wait_until(lambda: len(documents(tmp_path / "x.ndjson")) >= 3, 20, a.describe)
+    rows_in, rows_out = wait_rest(a, read=6)
+    assert [d["message"] for d in documents(tmp_path / "x.ndjson")] == ["one", "two", "six"]
+    assert [d["message"] for d in documents(tmp_path / "y.ndjson")] == ["three", "four", "five"]
+    assert total(rows_out, "delivered_lines", output="x") == 3 == total(rows_out, "delivered_lines", output="y")
 
 
 def test_a_bad_config_is_rejected(agent, tmp_path):

@@ -9,7 +9,7 @@ from support import (
     HOUR, QUICK, archive_output, config, documents, file_input, folder, instant, loki_output, rfc3339, search_output,
     total, wait_files, wait_rest,
 )
-from tailrace_test import Loggen, assert_arrived, cri, docker, wait_until, write
+from tailrace_test import Loggen, assert_arrived, binary, cri, docker, wait_until, write
 
 UID = "0a1b2c3d-4e5f-6789-abcd-ef0123456789"
 
@@ -313,7 +313,8 @@ def test_broken_content(agent, search, loki, index, tenant, tmp_path):
     assert_arrived(good, [line for _, _, line in entries])
     assert len(entries) == total(outputs, "delivered_lines", output="loki")
     assert not [k for k in loki.discarded() if k[0] == tenant]
-    assert a.memory()["VmRSS"] < 64 << 20
+    if "san-" not in str(binary()):  # a sanitizer's own memory is not ours
+        assert a.memory()["VmRSS"] < 64 << 20
 
 
 def test_a_file_that_is_no_log(agent, tmp_path):

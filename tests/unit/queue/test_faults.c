@@ -226,7 +226,7 @@ static void go_back(struct run *r)
 {
     const struct recovered_file *files;
     size_t n;
-    queue_fenced(r->f.q, &files, &n);
+    assert_int_equal(queue_fenced(r->f.q, &files, &n), 0);
     r->next_in = n == 0 ? 1 : (unsigned)files[0].position.end + 1;
 }
 
@@ -424,9 +424,14 @@ static void fence_hides_what_was_not_durable(void **state)
     plan.left = 0;
     plan.length = 1;
     assert_int_equal(queue_sync(f.q), -EIO);
-    queue_fenced(f.q, &files, &n);
+    assert_int_equal(queue_fenced(f.q, &files, &n), 0);
     assert_int_equal(n, 1);
     assert_int_equal(files[0].position.end, 2);
+    const struct ledger_row *ledger;
+    assert_int_equal(queue_fenced_ledger(f.q, &ledger, &n), 0);
+    assert_int_equal(n, 1);
+    assert_int_equal(ledger[0].read_lines, 2);
+    assert_true(slice_eq(ledger[0].input, SLICE("in")) && slice_eq(ledger[0].tenant, SLICE("t")));
     queue_voided(f.q, &rows, &n);
     assert_int_equal(n, 1);
     assert_int_equal(rows[0].lines, 3);
