@@ -4,7 +4,7 @@ import datetime
 import json
 import pathlib
 
-from tailrace_test import client, wait_until
+from tailrace_test import wait_until
 
 SECOND = 1_000_000_000
 HOUR = 3600 * SECOND
@@ -127,7 +127,3 @@ def rfc3339(ns, digits=9):
 def day(ns):
     """The UTC date as in an index name."""
     return datetime.datetime.fromtimestamp(ns // SECOND, datetime.timezone.utc).strftime("%Y.%m.%d")
-
-
-def post(url, body):
-    return client.request("POST", url, body)

@@ -10,9 +10,11 @@ import time
 
 import pytest
 
-from support import QUICK, archive_output, config, documents, file_input, folder, ledger, loki_output, total, wait_rest
-from tailrace_test import FIVE, Agent, Loggen, Reply, assert_arrived, binary, free_port, run, wait_until, write
+from support import archive_output, config, documents, file_input, folder, ledger, loki_output, total, wait_rest
+from tailrace_test import FIVE, Agent, Loggen, Reply, assert_arrived, binary, free_port, request, run, wait_until, write
 
+TOO_OLD = ("entry for stream '{}' has timestamp too old: 2020-01-01T00:00:00Z, oldest acceptable timestamp is: "
+           "2026-01-01T00:00:00Z")
 COMMANDS = ("run", "check", "explain", "health", "status", "queue", "version")
 
 
@@ -160,7 +162,8 @@ def test_twelve_mistakes(tmp_path):
 
 def test_check_connect(faults, tmp_path):
     """--connect tries each output; an empty push is answered 422 by a Loki that takes us."""
-    good, bad = faults(default=Reply(422, "error at least one valid stream is required for ingestion\n")), faults(default=Reply(401, "no org id\n"))
+    good = faults(default=Reply(422, "error at least one valid stream is required for ingestion\n"))
+    bad = faults(default=Reply(401, "no org id\n"))
     outputs = {"good": loki_output(good.url), "bad": loki_output(bad.url), "gone": loki_output(f"http://127.0.0.1:{free_port()}")}
     path = saved(tmp_path, config({"app": file_input(tmp_path / "app.log")}, outputs))
     r = run("check", "-c", path, "--connect", "--quiet")
@@ -257,7 +260,7 @@ def test_state_folder_that_cannot_be_made(tmp_path):
 
 
 def test_state_folder_not_writable(tmp_path):
-    """Root may write anywhere, so as root another user is asked."""
+    """Root may write anywhere; as root the test gives up that right."""
     state = folder(tmp_path / "state")
     write(tmp_path / "app.log", ["one"])
     path = saved(tmp_path, simple(tmp_path, state_dir=str(state)))
@@ -383,7 +386,6 @@ def test_endpoints(agent, tmp_path):
     wait_rest(a, read=1)
     assert a.get("/health/live").expect(200).text == "ok\n" == a.get("/health/ready").expect(200).text
     assert a.get("/nothing").status == 404 and "/metrics" in a.get("/").expect(200).text
-    from tailrace_test import request
     assert request("POST", a.admin + "/metrics", "x").status == 405
     assert request("HEAD", a.admin + "/metrics").expect(200).body == b""
     status = a.status()
@@ -406,7 +408,7 @@ def test_health_levels(agent, tmp_path, faults):
     wait_rest(a, read=1)
     r = run("health", "-c", a.config_path)
     assert (r.returncode, r.stdout) == (0, "Optimal\n") and a.metric("health") == 0
-    server.script(Reply(400, "entry for stream '{}' has timestamp too old: 2020-01-01T00:00:00Z, oldest acceptable timestamp is: 2026-01-01T00:00:00Z"))
+    server.script(Reply(400, TOO_OLD))
     write(tmp_path / "app.log", ["two"])
     a.wait_metric("dead_letter_lines_total", 1)
     r = run("health", "-c", a.config_path)
@@ -445,11 +447,12 @@ def test_unhealthy_when_reading_waits(agent, tmp_path):
 def test_ledger_across_restarts(agent, tmp_path, faults):
     """Lines that were filtered, delivered, queued and dead: the rows stay what they were, by SIGTERM and by SIGKILL."""
     server = faults()
-    server.script(Reply(400, "entry for stream '{}' has timestamp too old: 2020-01-01T00:00:00Z, oldest acceptable timestamp is: 2026-01-01T00:00:00Z"))
+    server.script(Reply(400, TOO_OLD))
     write(tmp_path / "app.log", [json.dumps({"level": "info", "org": "a", "msg": "refused"})])
     a = agent(config({"app": file_input(tmp_path / "app.log", tenant="{record.org}", levels="info")},
                      {"loki": loki_output(server.url), "out": archive_output(tmp_path / "out.ndjson")},
-                     routes=[{"match": {"message": "dropped"}, "drop": True}, {"match": {"tenant": "nobody"}, "to": ["out"], "levels": "off"},
+                     routes=[{"match": {"message": "dropped"}, "drop": True},
+                             {"match": {"tenant": "nobody"}, "to": ["out"], "levels": "off"},
                              {"match": {"message": ["*e*", "f"]}, "to": ["loki", "out"]}]))
     a.wait_metric("dead_letter_lines_total", 1, output="loki")
     a.wait_delivered(1, "out")
@@ -532,9 +535,9 @@ def test_reload_under_load(agent, tmp_path):
 
 def test_reload_of_outputs(agent, tmp_path):
     """Outputs that are removed, renamed or in another order keep their own numbers."""
-    write(tmp_path / "a.log", ["one"] * 1 + ["two"])
+    write(tmp_path / "a.log", ["one", "two"])
     write(tmp_path / "b.log", ["three", "four", "five"])
-    inputs = {"a": file_input(tmp_path / "a.log", multiline="off", tenant="a"), "b": file_input(tmp_path / "b.log", multiline="off", tenant="b")}
+    inputs = {name: file_input(tmp_path / f"{name}.log", multiline="off", tenant=name) for name in ("a", "b")}
     outputs = {"x": archive_output(tmp_path / "x.ndjson"), "y": archive_output(tmp_path / "y.ndjson")}
     routes = [{"match": {"tenant": "a"}, "to": ["x"]}, {"to": ["y"]}]
     a = agent(config(inputs, outputs, routes=routes))

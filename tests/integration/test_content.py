@@ -1,12 +1,13 @@
 """What stands in files: container frames, text over several lines, forged names, and what is broken."""
 
 import json
+import os
 import time
 
 import pytest
 
 from support import (
-    HOUR, QUICK, archive_output, config, documents, file_input, folder, instant, loki_output, rfc3339, search_output,
+    HOUR, archive_output, config, documents, file_input, folder, instant, loki_output, rfc3339, search_output,
     total, wait_files, wait_rest,
 )
 from tailrace_test import Loggen, assert_arrived, binary, cri, docker, wait_until, write
@@ -209,7 +210,6 @@ def _flat(value, path=""):
 def test_forged_names(agent, search, loki, index, tenant, tmp_path):
     lines = [f if isinstance(f, str) else json.dumps(f, separators=(",", ":")) for f in FORGED]
     write(pod_log(tmp_path), [cri(line) for line in lines])
-    quick = {"queue": QUICK}
     a = agent(config(
         {"pods": pods(tmp_path, tenant=tenant, fields={"service": "orders", "zone": "b"})},
         {"plain": search_output(search.url, index=f"{index}-plain"),
@@ -319,7 +319,6 @@ def test_broken_content(agent, search, loki, index, tenant, tmp_path):
 
 def test_a_file_that_is_no_log(agent, tmp_path):
     """Binary files, a FIFO and a loop of folders: skipped, said; the log beside them is read."""
-    import os
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs/image.log").write_bytes(b"\x7fELF\x00\x00\x00\x01" * 100)
     os.mkfifo(tmp_path / "logs/fifo.log")
@@ -336,9 +335,7 @@ def test_a_file_that_is_no_log(agent, tmp_path):
 
 
 def test_unreadable_file(agent, tmp_path):
-    """One we may not open: said, counted, Degraded, and read once we may. Root may always, so another user runs the agent."""
-    import os
-    import pwd
+    """One we may not open: said, counted, Degraded, and read once we may. Root gives up the right to open everything."""
     write(tmp_path / "app.log", ["one"])
     os.chmod(tmp_path / "app.log", 0)
     wrap = ()

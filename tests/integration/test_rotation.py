@@ -61,16 +61,18 @@ RULES = ["create", "copytruncate", "create compress", "create compress delaycomp
 
 @pytest.mark.parametrize("rules", RULES)
 def test_logrotate(agent, server, tmp_path, rules):
-    """Rotated as soon as it is written, whether it was read or not; once after it was read to its end."""
+    """Rotated as soon as it is written, read or not; the next time once all of it is read to its end."""
     service = Service(tmp_path, rules)
     service.write()
     a = service.ship(agent, server)
-    for _ in range(3):
+    for _ in range(2):
+        service.write()
+        service.rotate()  # in the moment of the write
+        service.write()
+        server.wait_lines("bulk", len(service.written), 30)
         service.rotate()
         service.write()
-    server.wait_lines("bulk", len(service.written), 30)
-    service.rotate()
-    service.write()
+        server.wait_lines("bulk", len(service.written), 30)
     counted_once(a, server, len(service.written))
     assert len(service.names()) == 5, service.names()
     assert any(n.endswith(".gz") for n in service.names()) == ("compress" in rules.split())
@@ -292,19 +294,20 @@ def test_kubelet_rotation(agent, server, tmp_path, down):
 
 
 def test_many_files_rotated_in_a_storm(agent, server, tmp_path):
-    """20 files, each rotated 10 times within moments, through all the numbers that logrotate gives."""
-    services = [Service(tmp_path / str(i)) for i in range(20)]
+    """100 files, each rotated 6 times through all the numbers, again as soon as its lines were read."""
+    services = [Service(tmp_path / str(i)) for i in range(100)]
     generator = Loggen(seed=9)
     for s in services:
         s.generator = generator
-        s.write(20)
+        s.write(10)
     a = agent(config({"app": file_input(tmp_path / "*/log/app.log", multiline="off")},
                      {"search": search_output(server.url, index="all", template="off")}))
-    for _ in range(10):
+    for round_ in range(1, 7):
         for s in services:
-            for n in range(10, 0, -1):
+            for n in range(round_, 0, -1):
                 if (old := s.dir / f"app.log.{n}").exists():
                     old.rename(s.dir / f"app.log.{n + 1}")
             s.path.rename(s.dir / "app.log.1")
-            s.write(20)
-    counted_once(a, server, 20 * 11 * 20)
+            s.write(10)
+        server.wait_lines("bulk", 1000 * (round_ + 1), 30)
+    counted_once(a, server, 100 * 7 * 10)
