@@ -2,19 +2,24 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "parsers/keys.h"
 
 static const uint32_t step_slots[3] = { 128, 2048, 2 * DUPLICATES_KEYS_MAX };
 
+static size_t all_bytes(void)
+{
+    return (step_slots[0] + step_slots[1] + step_slots[2]) * sizeof(uint64_t);
+}
+
 int duplicates_init(struct duplicates *d)
 {
     *d = (struct duplicates){ 0 };
-    /* One calloc of this size is fresh pages: the big step costs no memory until a line needs it. */
-    uint64_t *all = calloc(step_slots[0] + step_slots[1] + step_slots[2], sizeof(*all));
-    if (all == NULL)
+    /* Mapped, so that the big step costs no memory until a line needs it. */
+    uint64_t *all = mmap(NULL, all_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (all == MAP_FAILED)
         return -ENOMEM;
     d->steps[0] = all;
     d->steps[1] = all + step_slots[0];
@@ -26,7 +31,8 @@ int duplicates_init(struct duplicates *d)
 
 void duplicates_deinit(struct duplicates *d)
 {
-    free(d->steps[0]);
+    if (d->steps[0] != NULL)
+        (void)munmap(d->steps[0], all_bytes());
     *d = (struct duplicates){ 0 };
 }
 

@@ -307,8 +307,6 @@ static int write_frame(struct queue *q, const struct frame_in *frame, const stru
                            .salt = q->salt };
     uint64_t lines = q->totals.lines + q->group_lines, frames = q->totals.frames + q->group_data;
     int r = 0;
-    buf_reset(&q->meta);
-    buf_shrink(&q->meta, META_BYTES_KEEP);
     if (frame != NULL) {
         h.raw_len = frame->raw_len;
         h.lines = frame->lines;
@@ -321,6 +319,8 @@ static int write_frame(struct queue *q, const struct frame_in *frame, const stru
         r = meta_end_of_group(&q->meta, end, lines, frames);
     if (r == 0)
         r = frame_write(q, q->fd, q->end, &h, buf_slice(&q->meta), frame == NULL ? SLICE("") : frame->wire);
+    buf_reset(&q->meta);
+    buf_shrink(&q->meta, META_BYTES_KEEP);
     if (r < 0)
         return r;
     q->end += frame_bytes(&h);

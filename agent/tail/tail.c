@@ -272,6 +272,9 @@ static void give_pages_back(struct tail *t)
     if (t->raw_used_ns == 0 || t->now - t->raw_used_ns < RAW_IDLE_NS)
         return;
     (void)madvise(t->raw, RAW_BYTES, MADV_DONTNEED);
+    vec_deinit(&t->ret_files); /* grown by a burst; nobody holds what tail_collect() gave any more */
+    vec_deinit(&t->ret_positions);
+    vec_deinit(&t->ret_gone);
     t->raw_used_ns = 0;
 }
 

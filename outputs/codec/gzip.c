@@ -31,7 +31,8 @@ enum { GZIP_HEAD_BYTES = 10, GZIP_TAIL_BYTES = 8, GZIP_FEXTRA = 0x04 };
 #define INFLATE_STEP (64 * KIB)
 
 struct gzip {
-    struct libdeflate_compressor *compressor;
+    int level;
+    struct libdeflate_compressor *compressor; /* 200 KiB: made when it is first needed */
 };
 
 int gzip_new(int level, struct gzip **ret_gzip)
@@ -40,11 +41,7 @@ int gzip_new(int level, struct gzip **ret_gzip)
     struct gzip *g = calloc(1, sizeof(*g));
     if (g == NULL)
         return -ENOMEM;
-    g->compressor = libdeflate_alloc_compressor(level);
-    if (g->compressor == NULL) {
-        free(g);
-        return -ENOMEM;
-    }
+    g->level = level;
     *ret_gzip = g;
     return 0;
 }
@@ -53,7 +50,8 @@ void gzip_free(struct gzip *g)
 {
     if (g == NULL)
         return;
-    libdeflate_free_compressor(g->compressor);
+    if (g->compressor != NULL)
+        libdeflate_free_compressor(g->compressor);
     free(g);
 }
 
@@ -73,6 +71,8 @@ static size_t put_head(char *at, struct slice extra)
 int gzip_compress(struct gzip *g, struct slice in, struct slice extra, struct buf *out)
 {
     assert(extra.len <= GZIP_EXTRA_MAX);
+    if (g->compressor == NULL && (g->compressor = libdeflate_alloc_compressor(g->level)) == NULL)
+        return -ENOMEM;
     const char *content = in.len > 0 ? in.ptr : ""; /* libdeflate and zlib take no NULL */
     size_t bound = libdeflate_deflate_compress_bound(g->compressor, in.len);
     size_t most = GZIP_HEAD_BYTES + 2 + extra.len + bound + GZIP_TAIL_BYTES;
