@@ -23,7 +23,7 @@
 #define WIRE_BYTES_MAX (64 * MIB)
 /* A wire buffer that one large body made is given back above this. */
 #define WIRE_BYTES_KEEP (2 * MIB)
-#define ROWS_MAX 4096
+#define ROWS_MAX BODY_ROWS_MAX
 
 struct channel { /* one output's */
     struct output *output;
