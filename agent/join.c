@@ -46,7 +46,8 @@ void join_free(struct join *j)
 struct join *join_find_part(struct join *list, enum record_stream stream, uint32_t outputs)
 {
     for (struct join *j = list; j != NULL; j = j->next)
-        if (j->streams[stream].part.is_active && j->streams[stream].borrower == NULL &&
+        if (j->streams[stream].part.is_active && !j->streams[stream].group.is_active &&
+            j->streams[stream].borrower == NULL &&
             (outputs & ~j->pass->mask) == 0 && j->pass->off >= j->pass->resume_until)
             return j;
     return NULL;

@@ -159,6 +159,20 @@ static void part_is_whole(struct work *w, const struct whole *l, uint64_t curren
 
 /* ---- one raw line ---- */
 
+/* A line of parts begins. What it does not continue ends here, and not when its last part comes: that may be in another
+ * file. */
+static void part_begins(struct work *w, const struct framed *fr, uint64_t off)
+{
+    struct join *j = w->pass->state;
+    struct join_stream *s = j == NULL ? NULL : &j->streams[fr->stream];
+    if (s == NULL || !s->group.is_active)
+        return;
+    struct multiline_state state = s->state; /* it changes when the line is whole */
+    if (s->state.n_lines >= MULTILINE_LINES_MAX ||
+        !multiline_continues(w->p->multilines[w->source->input_index], &state, fr->content))
+        group_flush(w, fr->stream, off);
+}
+
 /* Is this line one that the outputs of a resumed pass have not had? */
 static bool is_wanted_again(const struct tail_pass *pass, enum record_stream stream, uint64_t off)
 {
@@ -230,6 +244,8 @@ static void raw_line(struct work *w, struct slice line, uint64_t off, uint64_t e
             empty_line(w, &l);
         return;
     }
+    if (!has_part)
+        part_begins(w, &fr, off);
     struct pending *part = add_part(w, &fr, off, end);
     if (part == NULL)
         return whole_line(w, &l, off);

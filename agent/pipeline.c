@@ -240,6 +240,21 @@ static void count_altered(uint32_t input, const struct record *rec, uint32_t alt
         counter_bump(&stats.inputs[input].altered[__builtin_ctz(altered)], 1);
 }
 
+/* Is this record, read for these outputs, new to the agent's ledger? */
+static bool is_first_time(const struct pipeline *p, struct source *s, const struct record *rec, uint32_t outputs,
+                          uint64_t end)
+{
+    if (end > s->counted_off[rec->stream]) {
+        s->counted_off[rec->stream] = end;
+        return true;
+    }
+    if (end > s->behind_end[rec->stream] || end <= s->behind_off[rec->stream] ||
+        (outputs & (1u << p->conf.reference)) == 0)
+        return false;
+    s->behind_off[rec->stream] = end;
+    return true;
+}
+
 static void count(struct work *w, const struct record *rec, uint32_t outputs, uint64_t end, uint64_t raw_bytes,
                   int outcome, uint32_t altered)
 {
@@ -251,12 +266,9 @@ static void count(struct work *w, const struct record *rec, uint32_t outputs, ui
             return; /* out of memory: the line goes its way, the ledger shows the difference */
         s->last_tally = t;
     }
-    bool is_first = end > s->counted_off[rec->stream];
-    if (is_first) {
-        s->counted_off[rec->stream] = end;
-        if (altered != 0 || (rec->flags & (RECORD_CUT | RECORD_BAD_JSON | RECORD_BAD_TIME)) != 0)
-            count_altered(s->input_index, rec, altered);
-    }
+    bool is_first = is_first_time(w->p, s, rec, outputs, end);
+    if (is_first && (altered != 0 || (rec->flags & (RECORD_CUT | RECORD_BAD_JSON | RECORD_BAD_TIME)) != 0))
+        count_altered(s->input_index, rec, altered);
     tally_count(t, outputs, is_first, raw_bytes, outcome);
 }
 
@@ -305,8 +317,11 @@ static void *sink_file_new(void *ctx, struct tail_file *f, const struct tail_fil
     const struct counted *known = p->n_counted == 0 ? NULL
                                                     : bsearch(&key, p->counted, p->n_counted, sizeof(key),
                                                               compare_counted);
-    if (s != NULL && known != NULL)
-        memcpy(s->counted_off, known->off, sizeof(known->off));
+    for (int i = 0; s != NULL && known != NULL && i < STREAMS_MAX; i++) {
+        s->behind_off[i] = known->off[i];
+        s->behind_end[i] = known->ahead[i];
+        s->counted_off[i] = MAX(known->off[i], known->ahead[i]);
+    }
     return s;
 }
 
@@ -420,23 +435,54 @@ static int input_parser(struct pipeline *p, size_t i, bool find_duplicates, stru
     return r < 0 ? err_prefix(err, "inputs.%.*s", SLICE_ARGS(in->name)) : 0;
 }
 
-static int keep_counted(struct pipeline *p, const struct queue_recovery *ref)
+/* What was unfinished at a position was not counted. */
+static void offs_of(const struct file_position *pos, uint64_t off[STREAMS_MAX])
 {
-    if (ref == NULL || ref->n_files == 0)
+    for (int s = 0; s < STREAMS_MAX; s++)
+        off[s] = pos->end;
+    for (uint8_t k = 0; k < pos->n_parts; k++)
+        if (k < STREAMS_MAX && pos->parts[k].stream < STREAMS_MAX) /* it comes from the disk */
+            off[pos->parts[k].stream] = pos->parts[k].start;
+}
+
+/* One entry a file; those of the same file are neighbours. */
+static void merge_counted(struct pipeline *p)
+{
+    size_t n = 0;
+    qsort(p->counted, p->n_counted, sizeof(*p->counted), compare_counted);
+    for (size_t i = 0; i < p->n_counted; i++) {
+        const struct counted *c = &p->counted[i];
+        if (n == 0 || p->counted[n - 1].incarnation != c->incarnation) {
+            p->counted[n++] = *c;
+            continue;
+        }
+        for (int s = 0; s < STREAMS_MAX; s++) {
+            p->counted[n - 1].off[s] = MAX(p->counted[n - 1].off[s], c->off[s]); /* the others' are zero */
+            p->counted[n - 1].ahead[s] = MAX(p->counted[n - 1].ahead[s], c->ahead[s]);
+        }
+    }
+    p->n_counted = n;
+}
+
+static int keep_counted(struct pipeline *p, const struct pipeline_conf *conf)
+{
+    size_t n = 0;
+    for (size_t o = 0; conf->recovered != NULL && o < conf->n_feeders; o++)
+        n += conf->recovered[o]->n_files;
+    if (n == 0)
         return 0;
-    p->counted = calloc(ref->n_files, sizeof(*p->counted));
+    p->counted = calloc(n, sizeof(*p->counted));
     if (p->counted == NULL)
         return -ENOMEM;
-    for (size_t i = 0; i < ref->n_files; i++) {
-        const struct file_position *pos = &ref->files[i].position;
-        struct counted *c = &p->counted[p->n_counted++];
-        c->incarnation = ref->files[i].ident.incarnation;
-        for (int s = 0; s < STREAMS_MAX; s++)
-            c->off[s] = pos->end;
-        for (uint8_t k = 0; k < pos->n_parts; k++) /* what was unfinished there was not counted */
-            c->off[pos->parts[k].stream] = pos->parts[k].start;
+    for (size_t o = 0; o < conf->n_feeders; o++) {
+        const struct queue_recovery *rec = conf->recovered[o];
+        for (size_t i = 0; i < rec->n_files; i++) {
+            struct counted *c = &p->counted[p->n_counted++];
+            c->incarnation = rec->files[i].ident.incarnation;
+            offs_of(&rec->files[i].position, o == conf->reference ? c->off : c->ahead);
+        }
     }
-    qsort(p->counted, p->n_counted, sizeof(*p->counted), compare_counted);
+    merge_counted(p);
     return 0;
 }
 
@@ -449,10 +495,8 @@ int pipeline_new(const struct pipeline_conf *conf, struct pipeline **ret_pipelin
     buf_init(&p->tenant_text, TEMPLATE_OUT_MAX + 64);
     p->other_tenant = tenant_intern(conf->conf->tenants_other);
     bool find_duplicates = collect_trusted(p);
-    int r = p->other_tenant == 0 || keep_counted(p, conf->reference) < 0
-                ? err_set(err, -ENOMEM, "cannot make the pipeline")
-                : 0;
-    p->conf.reference = NULL;
+    int r = p->other_tenant == 0 || keep_counted(p, conf) < 0 ? err_set(err, -ENOMEM, "cannot make the pipeline") : 0;
+    p->conf.recovered = NULL;
     for (size_t i = 0; r == 0 && i < conf->conf->n_inputs; i++)
         r = input_parser(p, i, find_duplicates, err);
     if (r < 0) {

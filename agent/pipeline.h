@@ -25,8 +25,10 @@ struct pipeline_conf {
     struct feeder *feeders; /* by output index */
     size_t n_feeders;
     struct tallies *tallies;
-    /* Positions that the agent's ledger stands at (those of the reference output); may be NULL; copied. */
-    const struct queue_recovery *reference;
+    /* What each output's queue recovered, by output index, or NULL; borrowed during pipeline_new. The agent's ledger goes
+     * on from the rows, and so from the positions, of the output `reference`. */
+    const struct queue_recovery *const *recovered;
+    uint32_t reference;
 };
 
 NODISCARD int pipeline_new(const struct pipeline_conf *conf, struct pipeline **ret_pipeline, struct err *err);

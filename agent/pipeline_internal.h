@@ -27,9 +27,9 @@ struct tenant_slot {
     char raw[TENANT_BYTES_MAX];
 };
 
-/* How far the agent's ledger has counted a file before the restart. */
+/* How far the agent's ledger has counted a file before the restart, and how far another output may have been ahead. */
 struct counted {
-    uint64_t incarnation, off[STREAMS_MAX];
+    uint64_t incarnation, off[STREAMS_MAX], ahead[STREAMS_MAX];
 };
 
 struct pipeline {

@@ -313,7 +313,7 @@ static int open_parts(struct reader *r, struct err *err)
             return err_set(err, -ENOMEM, "cannot make the reader");
     }
     struct pipeline_conf pc = { .conf = c, .feeders = r->feeders, .n_feeders = c->n_outputs, .tallies = r->tallies,
-                                .reference = c->n_outputs > 0 ? r->conf.recovered[ref] : NULL };
+                                .recovered = r->conf.recovered, .reference = (uint32_t)ref };
     int e = pipeline_new(&pc, &r->pipeline, err);
     if (e < 0)
         return e;

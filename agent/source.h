@@ -28,7 +28,9 @@ struct source {
     uint32_t static_tenant;             /* id, or 0 when it is known per record */
     bool is_static_overflow;            /* the static tenant is not allowed, or beyond the limit */
     uint64_t routes[ROUTE_WORDS];       /* bit = route may match: its static conditions hold */
-    uint64_t counted_off[STREAMS_MAX];  /* records that end at or below are in the input's ledger already */
+    /* Records that end at or below are in the input's ledger already, but for those between behind_off and behind_end:
+     * after a restart other outputs go on behind them, and they count when the ledger's reference output reads them. */
+    uint64_t counted_off[STREAMS_MAX], behind_off[STREAMS_MAX], behind_end[STREAMS_MAX];
     struct tally *last_tally;
     struct join *joins;                 /* of its passes */
     uint64_t first_off[STREAMS_MAX];    /* of the first line of each stream that was seen: only it can go on from another file */

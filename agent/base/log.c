@@ -117,7 +117,8 @@ static void append_fields(struct buf *b, const struct log_field *fields, size_t 
         return;
     for (size_t i = 1; i < n_fields; i++) {
         size_t before = b->len;
-        if ((!is_first && buf_append_byte(b, ',') < 0) || append_field(b, &fields[i]) < 0)
+        /* The buffer may have grown into the reserve with a line before: then nothing fails, and the length tells. */
+        if ((!is_first && buf_append_byte(b, ',') < 0) || append_field(b, &fields[i]) < 0 || b->len > b->max)
             b->len = before;
         else
             is_first = false;

@@ -176,6 +176,11 @@ void pass_consume(struct pass *p, const char *ptr, size_t len)
     file_see(p->file, off, ptr, len);
     uint64_t from = MAX(off, p->pub.resume_until);
     if (end > from) {
+        if (p->wants_tail) { /* what is before was never looked at: this chunk's own bytes, as far as they reach */
+            size_t known = (size_t)MIN(from - off, (uint64_t)TAIL_CRC_BYTES);
+            memcpy(p->pub.tail_bytes, ptr + (from - off) - known, known);
+            p->pub.tail_len = (uint16_t)known;
+        }
         p->pub.head_crc = crc_update(p->pub.head_crc, ptr + (from - off), (size_t)(end - from));
         tail_append(&p->pub, ptr + (from - off), (size_t)(end - from));
         p->wants_tail = false;

@@ -71,7 +71,7 @@ def test_idle_with_1000_files(agent, tmp_path):
 @pytest.mark.parametrize("output, kind", [("loki", "loki"), ("search", "bulk")])
 def test_system_calls_at_full_speed(agent, tmp_path, output, kind):
     """At most one in 100 lines, of all threads, start and end included."""
-    written = run_loggen(tmp_path / "logs", lines=500_000, files=50, rotate=0)
+    written = run_loggen(tmp_path / "logs", lines=1_000_000, files=50, rotate=0)
     calls = tmp_path / "calls"
     with CountServer(tmp_path / "server") as server:
         # -D: the tracer is a grandchild, so that the process is the agent itself.

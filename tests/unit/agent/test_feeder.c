@@ -1,0 +1,257 @@
+/*
+ * Goal: bodies and groups are handed over when they are full or due, the feeder stands still when the writer takes no more,
+ * comes back, and forgets what a fence makes void; lost bytes reach the queue's ledger.
+ * Method: stand.h, and a real tail over one file whose sink takes everything.
+ */
+#include "tests/unit/agent/stand.h"
+
+#include <fcntl.h>
+
+#include "agent/feeder.h"
+
+struct followed {
+    struct stand *s;
+    struct conf *conf;
+    struct tallies *tallies;
+    struct tail *tail;
+    struct feeder f;
+    int64_t now;
+};
+
+static void *sink_new(void *ctx, struct tail_file *f, const struct tail_file_info *info)
+{
+    (void)f;
+    (void)info;
+    return ctx;
+}
+
+static void sink_free(void *ctx, void *file)
+{
+    (void)ctx;
+    (void)file;
+}
+
+static size_t sink_feed(void *ctx, void *file, struct tail_pass *pass, const struct feed *feed)
+{
+    (void)ctx;
+    (void)file;
+    (void)pass;
+    return feed->bytes.len;
+}
+
+static uint8_t sink_parts(void *ctx, const struct tail_pass *pass, struct position_part *parts)
+{
+    (void)ctx;
+    (void)pass;
+    (void)parts;
+    return 0;
+}
+
+static void write_file(const struct followed *w, const char *text)
+{
+    char path[256];
+    (void)snprintf(path, sizeof(path), "%s/a.log", w->s->dir);
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    (void)close(fd);
+}
+
+static void read_file(struct followed *w)
+{
+    tail_on_events(w->tail);
+    while (tail_turn(w->tail, w->now))
+        ;
+}
+
+static void set_up(struct followed *w)
+{
+    static const struct output_type types[] = { { .name = "stand" }, { .name = NULL } };
+    static const struct queue_recovery fresh = { .is_new = true };
+    const struct queue_recovery *recovered = &fresh;
+    struct buf yaml, errors;
+    struct err err = { 0 };
+    *w = (struct followed){ .s = stand_new(), .now = clock_mono_ns() };
+    write_file(w, "one\n");
+    buf_init(&yaml, 4096);
+    buf_init(&errors, 4096);
+    assert_int_equal(buf_printf(&yaml, "state_dir: %s/state\ninputs: { in: { type: file, include: \"%s/*.log\" } }\n"
+                                       "outputs: { out: { type: stand } }\n",
+                                w->s->dir, w->s->dir),
+                     0);
+    if (conf_load_text("t", buf_slice(&yaml), types, &w->conf, &errors) < 0)
+        fail_msg("%.*s", SLICE_ARGS(buf_slice(&errors)));
+    buf_deinit(&yaml);
+    buf_deinit(&errors);
+    w->tallies = tallies_new(w->conf);
+    struct tail_sink sink = { .file_new = sink_new, .file_free = sink_free, .feed = sink_feed, .parts = sink_parts };
+    sink.ctx = w;
+    struct tail_conf tc = { w->conf, 1, 1 };
+    if (tail_open(&tc, &sink, &recovered, 1, &w->tail, &err) < 0)
+        fail_msg("%s", err.text);
+    feeder_init(&w->f, &w->s->out, w->s->writer, w->tallies, w->now);
+}
+
+static void tear_down(struct followed *w)
+{
+    tail_close(w->tail);
+    feeder_deinit(&w->f);
+    tallies_free(w->tallies);
+    conf_free(w->conf);
+    stand_free(w->s);
+}
+
+static int append(struct followed *w, size_t len)
+{
+    static char big[2 * MIB];
+    struct append_result res;
+    memset(big, 'x', len);
+    w->s->rec.line = slice_of(big, len);
+    return feeder_append(&w->f, &w->s->rec, w->now, &res);
+}
+
+static void test_due(void **state)
+{
+    struct followed w;
+    (void)state;
+    set_up(&w);
+    assert_true(feeder_due_at(&w.f) == w.now + 30 * NS_PER_SEC); /* nothing but positions */
+    assert_int_equal(append(&w, 100), 0);
+    assert_true(feeder_due_at(&w.f) == w.now + NS_PER_SEC);
+    feeder_close_if_due(&w.f, w.tail, w.now, false);
+    assert_non_null(w.s->out.open.first);
+    read_file(&w);
+    feeder_close_if_due(&w.f, w.tail, w.now + NS_PER_SEC, false);
+    assert_null(w.s->out.open.first);
+    stand_wait(w.s, w.s->told.durable == 1);
+    assert_int_equal(stand_accepted(w.s), 1);
+    assert_true(feeder_due_at(&w.f) == w.now + 31 * NS_PER_SEC);
+    feeder_close_if_due(&w.f, w.tail, w.now, true); /* nothing: no group */
+    assert_int_equal(w.f.collected, 1);
+    tear_down(&w);
+}
+
+static void test_full_body_goes_at_once(void **state)
+{
+    struct followed w;
+    (void)state;
+    set_up(&w);
+    assert_int_equal(append(&w, MIB), 0); /* batch_bytes */
+    assert_null(w.s->out.open.first);
+    assert_true(w.f.is_in_group);
+    stand_poll(stand_accepted(w.s) == 1);
+    assert_int_equal(append(&w, 10), 0);
+    assert_int_equal(append(&w, 2 * MIB - 5), 0); /* no room with the other: that one goes first */
+    stand_poll(stand_accepted(w.s) == 3);
+    assert_int_equal(append(&w, MIB - 5), 0);
+    assert_true(feeder_due_at(&w.f) == 0); /* 4 MiB in all, though most of it is with the writer */
+    read_file(&w);
+    feeder_close_if_due(&w.f, w.tail, w.now, false);
+    stand_wait(w.s, w.s->told.durable == 1);
+    assert_int_equal(stand_accepted(w.s), 4);
+    assert_false(w.f.is_in_group);
+    assert_true(feeder_due_at(&w.f) > w.now);
+    tear_down(&w);
+}
+
+static void test_blocked_and_back(void **state)
+{
+    struct followed w;
+    unsigned appended = 0;
+    (void)state;
+    set_up(&w);
+    atomic_store(&stand_write_error, -ENOSPC);
+    while (!w.f.is_blocked) {
+        assert_int_equal(append(&w, MIB), 0);
+        assert_true(++appended < 10);
+    }
+    assert_non_null(w.f.pending);
+    assert_true(feeder_due_at(&w.f) == INT64_MAX);
+    assert_false(feeder_on_space(&w.f, w.now));
+    read_file(&w);
+    feeder_close_if_due(&w.f, w.tail, w.now, true); /* not while one is pending */
+    assert_int_equal(w.f.collected, 0);
+    atomic_store(&stand_write_error, 0);
+    for (unsigned seen = 0; w.f.is_blocked;) { /* as the reader does: each time it is told of space */
+        stand_wait(w.s, w.s->told.spaces > seen);
+        seen = w.s->told.spaces;
+        if (feeder_on_space(&w.f, w.now))
+            break;
+    }
+    assert_null(w.f.pending);
+    assert_false(w.f.is_blocked);
+    feeder_close_if_due(&w.f, w.tail, w.now, true);
+    stand_wait(w.s, w.s->told.durable == 1);
+    assert_int_equal(stand_accepted(w.s), appended);
+    tear_down(&w);
+}
+
+static void test_fence(void **state)
+{
+    struct followed w;
+    (void)state;
+    set_up(&w);
+    atomic_store(&stand_write_error, -ENOSPC);
+    while (!w.f.is_blocked)
+        assert_int_equal(append(&w, MIB), 0);
+    feeder_on_fence(&w.f, 1);
+    assert_false(w.f.is_blocked);
+    assert_null(w.f.pending);
+    assert_null(w.s->out.open.first);
+    assert_false(w.f.is_in_group);
+    assert_int_equal(w.f.epoch, 1);
+    assert_int_equal(append(&w, 10), 0);
+    atomic_store(&stand_write_error, 0);
+    tear_down(&w);
+}
+
+static void test_no_memory(void **state)
+{
+    struct followed w;
+    (void)state;
+    set_up(&w);
+    assert_int_equal(append(&w, 10), 0);
+    w.s->out.open.body_max = 0; /* the record fits no body at all */
+    assert_true(append(&w, 10) < 0);
+    assert_true(w.f.is_blocked);
+    assert_true(feeder_due_at(&w.f) == w.now + NS_PER_SEC);
+    assert_false(feeder_on_space(&w.f, w.now + NS_PER_SEC - 1));
+    w.s->out.open.body_max = MIB;
+    assert_true(feeder_on_space(&w.f, w.now + NS_PER_SEC));
+    assert_int_equal(append(&w, 10), 0);
+    stand_poll(stand_accepted(w.s) == 1); /* the body that was full is with the writer */
+    tear_down(&w);
+}
+
+static void test_lost_bytes_are_kept(void **state)
+{
+    struct followed w;
+    struct queue_recovery rec;
+    (void)state;
+    set_up(&w);
+    struct lost_range lost = { 7, 100, 350, LOST_HELD_LIMIT, SLICE("t") };
+    read_file(&w);
+    for (int i = 0; i < 9; i++)
+        feeder_lost(&w.f, &lost);
+    assert_int_equal(append(&w, 10), 0);
+    feeder_close_if_due(&w.f, w.tail, w.now, true);
+    assert_int_equal(w.f.n_lost, 0);
+    stand_wait(w.s, w.s->told.durable == 1);
+    stand_stop(w.s);
+    struct queue_open_conf qc = { .output = &w.s->conf, .wire_form = WIRE_NDJSON, .allow_network_fs = true };
+    assert_int_equal(queue_open(&qc, &w.s->queue, &rec, NULL), 0);
+    assert_int_equal(rec.n_rows, 1);
+    assert_int_equal(rec.rows[0].lost_bytes[LOST_HELD_LIMIT], 9 * 250);
+    assert_int_equal(rec.rows[0].lost[LOST_HELD_LIMIT], 0);
+    queue_close(w.s->queue);
+    stand_start(w.s);
+    tear_down(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_due),   cmocka_unit_test(test_full_body_goes_at_once), cmocka_unit_test(test_blocked_and_back),
+        cmocka_unit_test(test_fence), cmocka_unit_test(test_no_memory),              cmocka_unit_test(test_lost_bytes_are_kept),
+    };
+    return cmocka_run_group_tests_name("agent/feeder", tests, NULL, NULL);
+}
