@@ -178,6 +178,11 @@ static void take_all_bodies(struct output *out, struct group *g)
     while (out->open.first != NULL) {
         struct body *b = out->open.first;
         bodies_take(&out->open, b);
+        if (b->lines == 0) { /* memory ran out when its first line came */
+            out->ops->discard(out, b);
+            body_free(b);
+            continue;
+        }
         b->next = NULL;
         *link = b;
         link = &b->next;

@@ -47,7 +47,7 @@ struct join *join_find_part(struct join *list, enum record_stream stream, uint32
 {
     for (struct join *j = list; j != NULL; j = j->next)
         if (j->streams[stream].part.is_active && !j->streams[stream].group.is_active &&
-            j->streams[stream].borrower == NULL &&
+            j->streams[stream].borrower == NULL && j->streams[stream].lender == NULL &&
             (outputs & ~j->pass->mask) == 0 && j->pass->off >= j->pass->resume_until)
             return j;
     return NULL;

@@ -56,7 +56,8 @@ struct join *join_new(struct tail_file *file, struct tail_pass *pass, struct joi
 void join_free(struct join *j);
 
 /* The join among these that has an unfinished part of this stream, and nothing else of it, for all these outputs; NULL:
- * none. (A position says where a stream is read again from: not that the group before a part is wanted and the part not.) */
+ * none. (A position says where a stream is read again from: not that the group before a part is wanted and the part not.)
+ * What is borrowed itself is not lent on: a line goes through two files at most, in a third it begins anew. */
 struct join *join_find_part(struct join *list, enum record_stream stream, uint32_t outputs);
 /* This output leaves the lender's pass, which stands still, and reads what is unfinished there again. It must be blocked. */
 void join_leave(struct join *lender, uint32_t output);

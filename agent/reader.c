@@ -20,6 +20,9 @@
 #define EVENTS_APART_NS (20 * NS_PER_MS)
 /* File turns between two looks at messages and events. */
 #define TURNS_PER_LOOK 8
+/* While no output takes lines, files are not read for this long: usually the writer is only a moment behind. After it they
+ * are, for what goes to no output must not stand still with the others. */
+#define BLOCKED_PATIENCE_NS NS_PER_SEC
 #define STATUS_BYTES_MAX (32 * MIB)
 
 enum message_kind { MESSAGE_SPACE, MESSAGE_DURABLE, MESSAGE_FENCE, MESSAGE_ASK };
@@ -48,7 +51,9 @@ struct reader {
     _Atomic bool is_stopping;
     _Atomic int64_t stop_deadline_ns;
     int64_t next_look_ns;
-    bool has_more; /* files are ready */
+    int64_t all_blocked_ns; /* monotonic: since when no output takes lines; 0 = some does */
+    bool has_more;          /* files are ready */
+    bool is_waiting;        /* they are left alone for a moment: see is_worth_reading() */
 };
 
 /* ---- messages ---- */
@@ -211,7 +216,7 @@ static void look(struct reader *r, int64_t wake_at_ns)
     int64_t now = clock_mono_ns();
     bool with_events = now >= r->next_look_ns;
     int64_t until = with_events ? wake_at_ns : MIN(wake_at_ns, r->next_look_ns);
-    int64_t wait_ns = r->has_more ? 0 : MAX(until - now, (int64_t)0);
+    int64_t wait_ns = r->has_more && !r->is_waiting ? 0 : MAX(until - now, (int64_t)0);
     int timeout_ms = (int)MIN((wait_ns + NS_PER_MS - 1) / NS_PER_MS, (int64_t)10000);
     struct pollfd fds[2] = { { .fd = r->inbox.event_fd, .events = POLLIN },
                              { .fd = with_events ? tail_fd(r->tail) : -1, .events = POLLIN } };
@@ -226,17 +231,32 @@ static void look(struct reader *r, int64_t wake_at_ns)
     }
 }
 
+static bool is_worth_reading(struct reader *r, int64_t now)
+{
+    bool all_blocked = r->conf.conf->n_outputs > 0;
+    for (size_t i = 0; i < r->conf.conf->n_outputs; i++)
+        all_blocked &= r->feeders[i].is_blocked;
+    if (!all_blocked)
+        r->all_blocked_ns = 0;
+    else if (r->all_blocked_ns == 0)
+        r->all_blocked_ns = now;
+    return !all_blocked || now - r->all_blocked_ns >= BLOCKED_PATIENCE_NS;
+}
+
 static void turn(struct reader *r)
 {
     stats_turn(THREAD_READER);
     int64_t now = clock_mono_ns();
     int64_t tick_at = tail_tick(r->tail, now);
-    for (int i = 0; i < TURNS_PER_LOOK; i++) {
+    r->is_waiting = !is_worth_reading(r, now);
+    if (r->is_waiting)
+        tick_at = MIN(tick_at, r->all_blocked_ns + BLOCKED_PATIENCE_NS);
+    for (int i = 0; i < TURNS_PER_LOOK && !r->is_waiting; i++) {
         r->has_more = tail_turn(r->tail, now);
         if (!r->has_more)
             break;
         now = clock_mono_ns();
-        if (now >= groups_due_at(r))
+        if (now >= groups_due_at(r) || !is_worth_reading(r, now))
             break;
     }
     close_groups(r, now, false);

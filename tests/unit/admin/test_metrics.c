@@ -30,6 +30,8 @@ static int set_up(void **state)
     outputs[0].name = SLICE("out");
     outputs[1].name = SLICE("o\"t\\h\ner\xff");
     conf.tenants_other = SLICE("unassigned");
+    for (uint32_t i = 0; i < 2; i++)
+        stats_forget_output(i); /* its codes are on the heap */
     memset(&stats, 0, sizeof(stats));
     stats_forget_rows();
     buf_init(&page, 8 * MIB);

@@ -49,7 +49,7 @@ struct stand {
     uint64_t off; /* of the next group's end */
 };
 
-static _Atomic int stand_seal_error, stand_write_error, stand_sync_errors;
+static _Atomic int stand_append_error, stand_seal_error, stand_write_error, stand_sync_errors;
 static _Atomic unsigned stand_seals;
 
 static int stand_seal(struct output *out, struct body *b, struct buf *wire)
@@ -70,7 +70,7 @@ static int stand_append(struct output *out, const struct record *rec, struct app
 {
     struct body *b = bodies_get(&out->open, SLICE("r"));
     ret->body = b;
-    if (b == NULL)
+    if (b == NULL || atomic_load(&stand_append_error) < 0)
         return -ENOMEM;
     if (b->raw.len + rec->line.len > out->open.body_max)
         return -ENOBUFS;
@@ -219,7 +219,7 @@ static inline struct stand *stand_new(void)
     ops.pwritev = stand_pwritev;
     ops.fdatasync = stand_fdatasync;
     fs_set_ops(&ops);
-    stand_seal_error = stand_write_error = stand_sync_errors = 0;
+    stand_append_error = stand_seal_error = stand_write_error = stand_sync_errors = 0;
     stand_seals = 0;
     memset(&stats, 0, sizeof(stats));
     stats_forget_rows();
