@@ -4,11 +4,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <stdatomic.h>
+#include <linux/fs.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/file.h>
-#include <sys/statvfs.h>
+#include <sys/ioctl.h>
+#include <sys/random.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 static int real_open(int dir_fd, const char *name, int flags, mode_t mode)
@@ -142,15 +144,17 @@ static int real_list(int dir_fd, void (*each)(void *ctx, const char *name), void
 
 static int real_space(int fd, struct fs_space *ret)
 {
-    struct statvfs vfs;
+    struct statfs vfs;
     int r;
     do
-        r = fstatvfs(fd, &vfs);
+        r = fstatfs(fd, &vfs);
     while (r < 0 && errno == EINTR);
     if (r < 0)
         return -errno;
-    ret->free_bytes = (uint64_t)vfs.f_bavail * vfs.f_frsize;
-    ret->total_bytes = (uint64_t)vfs.f_blocks * vfs.f_frsize;
+    uint64_t block = (uint64_t)(vfs.f_frsize > 0 ? vfs.f_frsize : vfs.f_bsize);
+    ret->free_bytes = (uint64_t)vfs.f_bavail * block;
+    ret->total_bytes = (uint64_t)vfs.f_blocks * block;
+    ret->type = (uint32_t)vfs.f_type;
     return 0;
 }
 
@@ -161,6 +165,29 @@ static int real_lock(int fd)
         r = flock(fd, LOCK_EX | LOCK_NB);
     while (r < 0 && errno == EINTR);
     return r < 0 ? -errno : 0;
+}
+
+static int real_realpath(const char *path, char ret[PATH_MAX])
+{
+    return realpath(path, ret) == NULL ? -errno : 0;
+}
+
+static void real_birth(int fd, struct fs_birth *ret)
+{
+    /* The kernel writes 32 bits, whatever its header says. */
+    unsigned long generation = 0;
+    struct statx sx;
+    *ret = (struct fs_birth){ 0 };
+    if (ioctl(fd, FS_IOC_GETVERSION, &generation) == 0)
+        ret->generation = (uint32_t)generation;
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &sx) == 0 && (sx.stx_mask & STATX_BTIME))
+        ret->btime_ns = (int64_t)sx.stx_btime.tv_sec * NS_PER_SEC + sx.stx_btime.tv_nsec;
+}
+
+static int real_random(void *ptr, size_t len)
+{
+    assert(len <= 256); /* getrandom() is whole up to here */
+    return getrandom(ptr, len, 0) == (ssize_t)len ? 0 : -ENOSYS;
 }
 
 const struct fs_ops fs_real = {
@@ -180,6 +207,9 @@ const struct fs_ops fs_real = {
     .list = real_list,
     .space = real_space,
     .lock = real_lock,
+    .realpath = real_realpath,
+    .birth = real_birth,
+    .random = real_random,
 };
 
 /* Set by tests before threads start. */
@@ -193,6 +223,12 @@ const struct fs_ops *fs_current(void)
 void fs_set_ops(const struct fs_ops *ops)
 {
     current = ops == NULL ? &fs_real : ops;
+}
+
+void fs_closep(const int *fd)
+{
+    if (*fd >= 0)
+        (void)current->close(*fd); /* for descriptors that were only read from */
 }
 
 int fs_pwrite_full(int fd, const void *ptr, size_t len, uint64_t off)

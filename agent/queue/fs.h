@@ -1,12 +1,14 @@
 /*
  * fs.h - the only door to the disk for the queue, the positions and the tailer. On the real disk each call is the
- * system call of its name; under test `fs_set_ops` puts a model disk in its place.
+ * system call of its name; under test `fs_set_ops` puts a model disk in its place (tests/sim/disk.h). inotify has a
+ * door of its own, agent/tail/watch.h; time is agent/base/clock.h.
  *
  * Errors: negative errno. EINTR is retried here; short reads and writes are returned as they are.
  */
 #ifndef TAILRACE_QUEUE_FS_H
 #define TAILRACE_QUEUE_FS_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -17,6 +19,13 @@
 
 struct fs_space {
     uint64_t free_bytes, total_bytes;
+    uint32_t type; /* magic number of the filesystem, see statfs(2) */
+};
+
+/* What tells two lives of one inode number apart; 0 where the filesystem does not say. */
+struct fs_birth {
+    uint64_t generation;
+    int64_t btime_ns;
 };
 
 struct fs_ops {
@@ -36,12 +45,17 @@ struct fs_ops {
     int (*list)(int dir_fd, void (*each)(void *ctx, const char *name), void *ctx); /* without . and .. */
     int (*space)(int fd, struct fs_space *ret);
     int (*lock)(int fd); /* flock LOCK_EX|LOCK_NB */
+    int (*realpath)(const char *path, char ret[PATH_MAX]);
+    void (*birth)(int fd, struct fs_birth *ret);
+    int (*random)(void *ptr, size_t len); /* len <= 256; with the disk, so that a run under test repeats */
 };
 
 extern const struct fs_ops fs_real;
 const struct fs_ops *fs_current(void);
 void fs_set_ops(const struct fs_ops *ops); /* NULL: the real disk */
 
+/* For CLEANUP(fs_closep): closes when >= 0. */
+void fs_closep(const int *fd);
 /* In terms of the above: whole writes, small reads. */
 NODISCARD int fs_pwrite_full(int fd, const void *ptr, size_t len, uint64_t off);
 NODISCARD ssize_t fs_pread_full(int fd, void *ptr, size_t len, uint64_t off); /* less only at the end of file */

@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "agent/queue/core.h"
@@ -53,11 +52,11 @@ static const struct {
 /* Their locks, syncs and renames do not mean what they mean on a disk. */
 static int refuse_network(const struct queue *q, const char *path, struct err *err)
 {
-    struct statfs st;
-    if (q->fs != &fs_real || fstatfs(q->dir_fd, &st) < 0)
+    struct fs_space space;
+    if (q->fs->space(q->dir_fd, &space) < 0)
         return 0;
     for (size_t i = 0; i < ARRAY_LEN(network_fs); i++)
-        if ((uint32_t)st.f_type == network_fs[i].magic)
+        if (space.type == network_fs[i].magic)
             return err_say(err, -ENOTSUP,
                            "queue of output '%s': %s is on a network filesystem (%s), which cannot promise what "
                            "a queue needs; use a local disk",

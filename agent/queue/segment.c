@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/random.h>
 
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
@@ -16,8 +15,7 @@
 
 void random_bytes(void *ptr, size_t len)
 {
-    assert(len <= 256); /* getrandom() is whole up to here */
-    if (getrandom(ptr, len, 0) == (ssize_t)len)
+    if (fs_current()->random(ptr, len) == 0)
         return;
     /* Only on kernels without it. A salt must differ from its neighbours, not be secret. */
     uint64_t x = (uint64_t)clock_wall_ns() ^ (uint64_t)clock_mono_ns() << 20 ^ (uint64_t)(uintptr_t)ptr;

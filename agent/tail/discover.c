@@ -623,16 +623,17 @@ void discover_rescan(struct tail *t, bool is_forced)
 int discover_init(struct tail *t, struct err *err)
 {
     struct stat st;
-    if (fstat(2, &st) == 0 && S_ISREG(st.st_mode)) {
+    if (fs_current()->fstat(2, &st) == 0 && S_ISREG(st.st_mode)) {
         t->own_log_dev = st.st_dev; /* following our own log would feed it for ever */
         t->own_log_ino = st.st_ino;
     }
+    char real[PATH_MAX];
     char *dir = slice_dup(t->conf->state_dir);
-    if (dir == NULL)
-        return err_set(err, -ENOMEM, "cannot begin to follow files");
-    t->state_dir = dir[0] == '\0' ? NULL : realpath(dir, NULL); /* NULL: not made yet, so nothing is in it */
+    bool is_there = dir != NULL && fs_current()->realpath(dir, real) == 0; /* not made yet: nothing is in it */
+    t->state_dir = is_there ? strdup(real) : NULL;
+    bool is_out_of_memory = dir == NULL || (is_there && t->state_dir == NULL);
     free(dir);
-    return 0;
+    return is_out_of_memory ? err_set(err, -ENOMEM, "cannot begin to follow files") : 0;
 }
 
 void discover_deinit(struct tail *t)

@@ -1,11 +1,7 @@
 #include "agent/tail/ident.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <libdeflate.h>
-#include <linux/fs.h>
-#include <sys/ioctl.h>
-#include <sys/random.h>
 
 #include "agent/base/clock.h"
 #include "agent/queue/fs.h"
@@ -44,16 +40,10 @@ void ident_of_fd(int fd, const struct stat *st, struct file_ident *id)
 {
     id->dev = st->st_dev;
     id->ino = st->st_ino;
-    id->generation = 0;
-    id->btime_ns = 0;
-    /* Not through fs.h: filesystems without them, and a model disk, simply have neither. The kernel writes 32
-     * bits, whatever its header says. */
-    unsigned long generation = 0;
-    if (ioctl(fd, FS_IOC_GETVERSION, &generation) == 0)
-        id->generation = (uint32_t)generation;
-    struct statx sx;
-    if (statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &sx) == 0 && (sx.stx_mask & STATX_BTIME))
-        id->btime_ns = (int64_t)sx.stx_btime.tv_sec * NS_PER_SEC + sx.stx_btime.tv_nsec;
+    struct fs_birth birth;
+    fs_current()->birth(fd, &birth);
+    id->generation = birth.generation;
+    id->btime_ns = birth.btime_ns;
 }
 
 bool ident_same_inode(const struct file_ident *a, const struct file_ident *b)
@@ -66,7 +56,7 @@ bool ident_same_inode(const struct file_ident *a, const struct file_ident *b)
 uint64_t ident_incarnation(uint64_t salt)
 {
     uint64_t v = 0;
-    if (getrandom(&v, sizeof(v), 0) != (ssize_t)sizeof(v)) {
+    if (fs_current()->random(&v, sizeof(v)) < 0) {
         static uint64_t n; /* reader thread only */
         v = ((uint64_t)clock_wall_ns() << 8) + ++n;
     }

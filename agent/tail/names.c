@@ -389,7 +389,7 @@ static void look_at(struct tail *t, const struct pending *p)
         grew(g, &st);
         return;
     }
-    if (realpath(p->path, real) != NULL && !known(g, p->path, real, &st))
+    if (fs_current()->realpath(p->path, real) == 0 && !known(g, p->path, real, &st))
         add_pending(t, p);
 }
 
@@ -464,7 +464,7 @@ static void begin(struct tail *t, const struct pending *p, bool by_inode_only)
         input = input_of_path(t, slice_cstr(p->from), caps, &n_caps);
     }
     if (input < 0 || is_compressed_name(slice_cstr(p->path)) || fs->stat(AT_FDCWD, p->path, &st, true) < 0 ||
-        realpath(p->path, real) == NULL || path_is_own(t, real))
+        fs->realpath(p->path, real) < 0 || path_is_own(t, real))
         return;
     if (strcmp(p->path, real) != 0)
         alias_set(t, p->path, real);

@@ -418,8 +418,8 @@ static bool is_copied_from(const char *base, const char *path, const struct stat
     const struct fs_ops *fs = fs_current();
     if (fs->stat(AT_FDCWD, base, &live, true) < 0 || live.st_size < st->st_size || st->st_size == 0)
         return false;
-    CLEANUP(fd_closep) int x = fs->open(AT_FDCWD, base, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
-    CLEANUP(fd_closep) int y = fs->open(AT_FDCWD, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+    CLEANUP(fs_closep) int x = fs->open(AT_FDCWD, base, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+    CLEANUP(fs_closep) int y = fs->open(AT_FDCWD, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
     size_t head = MIN((size_t)st->st_size, sizeof(a)), tail = MIN(head, (size_t)TAIL_CRC_BYTES);
     uint64_t off = (uint64_t)st->st_size - tail;
     return x >= 0 && y >= 0 && fs->pread(x, a, head, 0) == (ssize_t)head &&

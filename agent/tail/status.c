@@ -150,20 +150,19 @@ static int say_near(const struct conf *conf, const struct input_side *inputs, st
 static const char *obstacle(const struct conf *conf, const char *path)
 {
     struct stat st;
-    char real[PATH_MAX], head[KIB], state[PATH_MAX];
+    char real[PATH_MAX], head[KIB], state[PATH_MAX], state_real[PATH_MAX];
     if (is_compressed_name(slice_cstr(path)))
         return "it is compressed: such files are read only as the rotated rest of a file that was followed";
-    if (fs_current()->stat(AT_FDCWD, path, &st, true) < 0 || realpath(path, real) == NULL)
+    if (fs_current()->stat(AT_FDCWD, path, &st, true) < 0 || fs_current()->realpath(path, real) < 0)
         return NULL; /* not there yet: taken when it comes */
     if (!S_ISREG(st.st_mode))
         return "it is not a regular file";
     struct tail t = { 0 };
     if (conf->state_dir.len > 0 && conf->state_dir.len < sizeof(state)) {
         (void)snprintf(state, sizeof(state), "%.*s", SLICE_ARGS(conf->state_dir));
-        t.state_dir = realpath(state, NULL);
+        t.state_dir = fs_current()->realpath(state, state_real) == 0 ? state_real : NULL;
     }
     bool is_own = path_is_own(&t, real);
-    free(t.state_dir);
     if (is_own)
         return "it lies in our own state_dir";
     int fd = fs_current()->open(AT_FDCWD, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
