@@ -54,6 +54,13 @@ struct handed {
     uint64_t seq, segment_id, off;
 };
 
+/* A frame header that is known without reading it: it was just written, or came along with the frame before it. */
+#define KNOWN_HEADERS 64
+struct known {
+    uint64_t segment_id, off;
+    struct frame_hdr hdr;
+};
+
 struct parked {
     uint64_t id, bytes;
     uint32_t route; /* index in park.routes */
@@ -118,6 +125,7 @@ struct queue {
     bool has_losses;
     struct span damaged[SPANS_MAX];   /* to be acknowledged when their loss is in the log */
     size_t n_damaged;
+    struct known known[KNOWN_HEADERS]; /* by seq; seq 0: none */
     struct parked *parked;
     size_t n_parked, cap_parked;
     struct parked_route *routes;
@@ -253,6 +261,7 @@ NODISCARD int dead_put_losses(struct queue *q, const struct tally *losses, const
 
 /* reader.c */
 void reader_close(struct queue *q);
+void known_add(struct queue *q, uint64_t segment_id, uint64_t off, const struct frame_hdr *h);
 NODISCARD int frame_load(int fd, const struct frame_head *head, struct buf *meta, struct buf *body); /* -EBADMSG */
 
 /* parked.c */

@@ -37,6 +37,15 @@ static ssize_t real_pread(int fd, void *ptr, size_t len, uint64_t off)
     return n < 0 ? -errno : n;
 }
 
+static ssize_t real_preadv(int fd, const struct iovec *iov, int n, uint64_t off)
+{
+    ssize_t done;
+    do
+        done = preadv(fd, iov, n, (off_t)off);
+    while (done < 0 && errno == EINTR);
+    return done < 0 ? -errno : done;
+}
+
 static ssize_t real_pwritev(int fd, const struct iovec *iov, int n, uint64_t off)
 {
     ssize_t done;
@@ -194,6 +203,7 @@ const struct fs_ops fs_real = {
     .open = real_open,
     .close = real_close,
     .pread = real_pread,
+    .preadv = real_preadv,
     .pwritev = real_pwritev,
     .fdatasync = real_fdatasync,
     .sync_dir = real_sync_dir,
@@ -261,6 +271,28 @@ ssize_t fs_pread_full(int fd, void *ptr, size_t len, uint64_t off)
             break;
         assert((size_t)n <= len - done);
         done += (size_t)n;
+    }
+    return (ssize_t)done;
+}
+
+/* What the first call left out, part by part. */
+ssize_t fs_preadv_full(int fd, const struct iovec *iov, int n, uint64_t off)
+{
+    ssize_t got = current->preadv == NULL ? 0 : current->preadv(fd, iov, n, off);
+    if (got < 0)
+        return got;
+    size_t done = (size_t)got, at = 0;
+    for (int i = 0; i < n; at += iov[i++].iov_len) {
+        size_t has = MIN(done - at, iov[i].iov_len);
+        if (has == iov[i].iov_len)
+            continue;
+        size_t wants = iov[i].iov_len - has;
+        got = fs_pread_full(fd, (char *)iov[i].iov_base + has, wants, off + done);
+        if (got < 0)
+            return got;
+        done += (size_t)got;
+        if ((size_t)got < wants)
+            break;
     }
     return (ssize_t)done;
 }

@@ -32,6 +32,7 @@ struct fs_ops {
     int (*open)(int dir_fd, const char *name, int flags, mode_t mode); /* O_CLOEXEC is added */
     int (*close)(int fd);
     ssize_t (*pread)(int fd, void *ptr, size_t len, uint64_t off);
+    ssize_t (*preadv)(int fd, const struct iovec *iov, int n, uint64_t off); /* NULL: one pread for each part */
     ssize_t (*pwritev)(int fd, const struct iovec *iov, int n, uint64_t off);
     int (*fdatasync)(int fd);
     int (*sync_dir)(int dir_fd);
@@ -59,5 +60,6 @@ void fs_closep(const int *fd);
 /* In terms of the above: whole writes, small reads. */
 NODISCARD int fs_pwrite_full(int fd, const void *ptr, size_t len, uint64_t off);
 NODISCARD ssize_t fs_pread_full(int fd, void *ptr, size_t len, uint64_t off); /* less only at the end of file */
+NODISCARD ssize_t fs_preadv_full(int fd, const struct iovec *iov, int n, uint64_t off); /* the same */
 
 #endif

@@ -323,6 +323,7 @@ static int write_frame(struct queue *q, const struct frame_in *frame, const stru
     buf_shrink(&q->meta, META_BYTES_KEEP);
     if (r < 0)
         return r;
+    known_add(q, q->last_id, q->end, &h);
     q->end += frame_bytes(&h);
     q->top_seq = q->next_seq++;
     return 0;

@@ -196,11 +196,38 @@ static int seek(struct queue *q, const struct segment *seg, struct frame_hdr *re
     return has ? 1 : 0;
 }
 
-/* The common case costs one small read: the header stands where the last frame ended. */
+static bool is_next(const struct queue *q, const struct segment *seg, const uint8_t raw[FRAME_HEAD_BYTES], uint64_t off,
+                    struct frame_hdr *ret)
+{
+    return frame_hdr_decode(raw, ret) == 0 && ret->salt == seg->salt && ret->seq == q->read_seq &&
+           off + frame_bytes(ret) <= seg->bytes;
+}
+
+void known_add(struct queue *q, uint64_t segment_id, uint64_t off, const struct frame_hdr *h)
+{
+    pthread_mutex_lock(&q->lock);
+    q->known[h->seq % KNOWN_HEADERS] = (struct known){ segment_id, off, *h };
+    pthread_mutex_unlock(&q->lock);
+}
+
+static bool is_known(struct queue *q, const struct segment *seg, struct frame_hdr *ret)
+{
+    pthread_mutex_lock(&q->lock);
+    struct known k = q->known[q->read_seq % KNOWN_HEADERS];
+    pthread_mutex_unlock(&q->lock);
+    if (k.hdr.seq != q->read_seq || k.segment_id != seg->id || k.off != q->read_off)
+        return false;
+    *ret = k.hdr;
+    return true;
+}
+
+/* The header stands where the last frame ended. It is known already unless going back, or to the next segment. */
 static int next_header(struct queue *q, const struct segment *seg, struct frame_hdr *ret)
 {
     int fd;
     uint8_t raw[FRAME_HEAD_BYTES];
+    if (is_known(q, seg, ret))
+        return 1;
     int r = reader_fd(q, seg->id, &fd);
     if (r == -ENOENT) {
         /* Taken away under us. */
@@ -212,8 +239,7 @@ static int next_header(struct queue *q, const struct segment *seg, struct frame_
     if (r < 0)
         return r;
     ssize_t n = fs_pread_full(fd, raw, sizeof(raw), q->read_off);
-    if (n == (ssize_t)sizeof(raw) && frame_hdr_decode(raw, ret) == 0 && ret->salt == seg->salt &&
-        ret->seq == q->read_seq && q->read_off + frame_bytes(ret) <= seg->bytes)
+    if (n == (ssize_t)sizeof(raw) && is_next(q, seg, raw, q->read_off, ret))
         return 1;
     return seek(q, seg, ret);
 }
@@ -278,37 +304,80 @@ void queue_rewind(struct queue *q)
 
 /* ---- loading ---- */
 
-static int read_into(struct buf *b, int fd, size_t len, uint64_t off)
+static int make_room(struct buf *b, size_t len)
 {
     buf_reset(b);
-    int r = buf_reserve(b, len);
-    if (r < 0)
-        return r;
-    ssize_t n = fs_pread_full(fd, b->ptr, len, off);
-    if (n < 0 || (size_t)n != len)
-        return -EBADMSG;
-    b->len = len;
-    return 0;
+    return buf_reserve(b, len);
 }
 
-/* Header and meta in one read, then the body. *ret_has_meta: the meta is good whatever the body is. */
-static int load(int fd, const struct frame_head *head, struct buf *meta, struct buf *body, bool *ret_has_meta)
+static bool is_the_frame(const struct frame_hdr *h, const struct frame_head *head)
 {
-    struct frame_hdr h;
-    int r = read_into(meta, fd, FRAME_HEAD_BYTES + (size_t)head->meta_len, head->off);
+    return h->meta_len == head->meta_len && h->body_len == head->body_len && (head->is_parked || h->seq == head->seq);
+}
+
+/* Header, meta, body and, when it is there, the next frame's header, in one read. *ret_has_meta: the meta is good
+ * whatever the body is. next is NULL or FRAME_HEAD_BYTES, zero when not read. */
+static int load(int fd, const struct frame_head *head, struct buf *meta, struct buf *body, bool *ret_has_meta,
+                uint8_t *next)
+{
+    struct frame_hdr h = { .meta_len = head->meta_len, .body_len = head->body_len };
+    uint8_t raw[FRAME_HEAD_BYTES], pad[FRAME_ALIGN];
+    size_t len = FRAME_HEAD_BYTES + (size_t)h.meta_len + h.body_len, pad_len = (size_t)frame_bytes(&h) - len;
+    int r = make_room(meta, h.meta_len);
+    if (r == 0)
+        r = make_room(body, h.body_len);
     if (r < 0)
         return r;
-    if (frame_hdr_decode((const uint8_t *)meta->ptr, &h) < 0 || h.meta_len != head->meta_len ||
-        h.body_len != head->body_len || (!head->is_parked && h.seq != head->seq))
+    const struct iovec iov[] = { { raw, sizeof(raw) },
+                                 { meta->ptr, h.meta_len },
+                                 { body->ptr, h.body_len },
+                                 { pad, pad_len },
+                                 { next, FRAME_HEAD_BYTES } };
+    ssize_t n = fs_preadv_full(fd, iov, next == NULL ? 3 : 5, head->off);
+    if (n < 0)
+        n = fs_preadv_full(fd, iov, 2, head->off); /* one bad sector in the body must not hide whose lines it held */
+    if (n < (ssize_t)(FRAME_HEAD_BYTES + h.meta_len) || frame_hdr_decode(raw, &h) < 0 || !is_the_frame(&h, head))
         return -EBADMSG;
-    buf_consume(meta, FRAME_HEAD_BYTES);
+    meta->len = h.meta_len;
     if (frame_crc(buf_slice(meta)) != h.meta_crc)
         return -EBADMSG;
     *ret_has_meta = true;
-    r = read_into(body, fd, h.body_len, head->off + FRAME_HEAD_BYTES + h.meta_len);
-    if (r < 0)
-        return r;
+    if ((size_t)n < len)
+        return -EBADMSG;
+    body->len = h.body_len;
     return frame_crc(buf_slice(body)) == h.body_crc ? 0 : -EBADMSG;
+}
+
+/* Is the frame behind this one the one that queue_next() asks for next, and durable, so that what is read stays true? */
+static bool wants_next(struct queue *q, const struct frame_head *head, struct segment *seg, uint64_t *ret_off)
+{
+    struct frame_hdr h = { .meta_len = head->meta_len, .body_len = head->body_len };
+    *ret_off = head->off + frame_bytes(&h);
+    if (q->read_seq != head->seq + 1 || q->read_off != *ret_off || q->read_segment != head->segment_id ||
+        q->read_seq > atomic_load(&q->durable_seq))
+        return false;
+    pthread_mutex_lock(&q->lock);
+    const struct segment *s = segment_of_locked(q, q->read_seq);
+    bool wants = s != NULL && s->id == head->segment_id && *ret_off + FRAME_HEAD_BYTES <= s->bytes &&
+                 q->known[q->read_seq % KNOWN_HEADERS].hdr.seq != q->read_seq;
+    if (wants)
+        *seg = *s;
+    pthread_mutex_unlock(&q->lock);
+    return wants;
+}
+
+static int load_ahead(struct queue *q, int fd, const struct frame_head *head, struct buf *meta, struct buf *body,
+                      bool *ret_has_meta)
+{
+    uint8_t next[FRAME_HEAD_BYTES] = { 0 };
+    struct segment seg;
+    struct frame_hdr h;
+    uint64_t off;
+    bool wants = wants_next(q, head, &seg, &off);
+    int r = load(fd, head, meta, body, ret_has_meta, wants ? next : NULL);
+    if (wants && is_next(q, &seg, next, off, &h))
+        known_add(q, seg.id, off, &h);
+    return r;
 }
 
 static void set_aside(struct queue *q, int fd, const struct frame_head *head, const struct buf *meta, bool has_meta)
@@ -336,7 +405,7 @@ int queue_load(struct queue *q, const struct frame_head *head, struct buf *meta,
     bool has_meta = false;
     int r = reader_fd(q, head->segment_id, &fd);
     if (r == 0)
-        r = load(fd, head, meta, body, &has_meta);
+        r = load_ahead(q, fd, head, meta, body, &has_meta);
     if (r != -EBADMSG && r != -ENOENT)
         return r;
     /* Dropped meanwhile, then its file may be gone: that is counted. */
@@ -347,5 +416,5 @@ int queue_load(struct queue *q, const struct frame_head *head, struct buf *meta,
 
 int frame_load(int fd, const struct frame_head *head, struct buf *meta, struct buf *body)
 {
-    return load(fd, head, meta, body, &(bool){ false });
+    return load(fd, head, meta, body, &(bool){ false }, NULL);
 }
