@@ -210,6 +210,13 @@ static int64_t groups_due_at(const struct reader *r)
     return at;
 }
 
+static void take_events(struct reader *r)
+{
+    tail_on_events(r->tail);
+    r->has_more = true;
+    r->next_look_ns = clock_mono_ns() + EVENTS_APART_NS;
+}
+
 /* Waits for a message, for events once they may be looked at again, or for a time. */
 static void look(struct reader *r, int64_t wake_at_ns)
 {
@@ -224,11 +231,8 @@ static void look(struct reader *r, int64_t wake_at_ns)
         return;
     if (fds[0].revents != 0)
         handle_messages(r, clock_mono_ns());
-    if (fds[1].revents != 0) {
-        tail_on_events(r->tail);
-        r->has_more = true;
-        r->next_look_ns = clock_mono_ns() + EVENTS_APART_NS;
-    }
+    if (fds[1].revents != 0)
+        take_events(r);
 }
 
 static bool is_worth_reading(struct reader *r, int64_t now)
@@ -243,7 +247,8 @@ static bool is_worth_reading(struct reader *r, int64_t now)
     return !all_blocked || now - r->all_blocked_ns >= BLOCKED_PATIENCE_NS;
 }
 
-static void turn(struct reader *r)
+/* Returns when the next one is wanted, if nothing comes before. */
+static int64_t turn(struct reader *r)
 {
     stats_turn(THREAD_READER);
     int64_t now = clock_mono_ns();
@@ -265,7 +270,24 @@ static void turn(struct reader *r)
         r->is_ready = true;
         r->conf.on_ready(r->conf.ctx);
     }
-    look(r, MIN(tick_at, groups_due_at(r)));
+    return MIN(tick_at, groups_due_at(r));
+}
+
+int64_t reader_step(struct reader *r, bool has_events)
+{
+    handle_messages(r, clock_mono_ns());
+    const bool takes_events = has_events && clock_mono_ns() >= r->next_look_ns;
+    if (takes_events)
+        take_events(r);
+    const int64_t wake_at_ns = turn(r);
+    if (r->has_more && !r->is_waiting)
+        return 0;
+    return has_events && !takes_events ? MIN(wake_at_ns, r->next_look_ns) : wake_at_ns;
+}
+
+bool reader_is_called(const struct reader *r)
+{
+    return inbox_is_awake(&r->inbox);
 }
 
 static bool has_pending(const struct reader *r)
@@ -276,14 +298,22 @@ static bool has_pending(const struct reader *r)
     return false;
 }
 
+static void wait_for_messages(struct reader *r, int64_t deadline, int64_t now)
+{
+    struct pollfd p = { .fd = r->inbox.event_fd, .events = POLLIN };
+    if (r->conf.stepper != NULL)
+        r->conf.stepper->wait(r->conf.stepper->ctx, deadline);
+    else
+        (void)poll(&p, 1, (int)((deadline - now) / NS_PER_MS) + 1);
+}
+
 /* Everything read so far goes to the writer; what it does not take in time is still in the files. */
 static void finish(struct reader *r)
 {
     int64_t deadline = atomic_load(&r->stop_deadline_ns);
     close_groups(r, clock_mono_ns(), true);
     for (int64_t now; has_pending(r) && (now = clock_mono_ns()) < deadline;) {
-        struct pollfd p = { .fd = r->inbox.event_fd, .events = POLLIN };
-        (void)poll(&p, 1, (int)((deadline - now) / NS_PER_MS) + 1);
+        wait_for_messages(r, deadline, now);
         handle_messages(r, clock_mono_ns());
         close_groups(r, clock_mono_ns(), true); /* an output that was blocked may have one group more */
     }
@@ -294,7 +324,7 @@ static void *reader_main(void *arg)
     struct reader *r = arg;
     (void)pthread_setname_np(pthread_self(), "reader");
     while (!atomic_load(&r->is_stopping))
-        turn(r);
+        look(r, turn(r));
     finish(r);
     return NULL;
 }
@@ -368,7 +398,7 @@ int reader_start(struct reader *r, struct writer *writer, struct err *err)
     if (r->conf.adopt != NULL) /* not before everything else runs: it cannot be given back */
         tail_adopt(r->tail, r->conf.adopt);
     r->conf.adopt = NULL;
-    int e = -pthread_create(&r->thread, NULL, reader_main, r);
+    int e = r->conf.stepper != NULL ? 0 : -pthread_create(&r->thread, NULL, reader_main, r);
     if (e < 0)
         return err_set(err, e, "cannot start the reader");
     r->is_started = true;
@@ -382,7 +412,10 @@ void reader_stop(struct reader *r, int64_t grace_ns)
     atomic_store(&r->stop_deadline_ns, clock_mono_ns() + grace_ns);
     atomic_store(&r->is_stopping, true);
     inbox_wake(&r->inbox);
-    (void)pthread_join(r->thread, NULL);
+    if (r->conf.stepper != NULL)
+        finish(r);
+    else
+        (void)pthread_join(r->thread, NULL);
     r->is_started = false;
 }
 

@@ -9,6 +9,7 @@
 
 #include "agent/base/buf.h"
 #include "agent/base/err.h"
+#include "agent/base/stepper.h"
 #include "agent/queue/queue.h"
 #include "agent/tail/tail.h"
 #include "agent/writer.h"
@@ -24,10 +25,15 @@ struct reader_conf {
     struct tail *adopt;                             /* of the configuration before, or NULL; taken by reader_start */
     void (*on_ready)(void *ctx);                    /* reader thread: the first scan is done */
     void *ctx;
+    const struct stepper *stepper;                  /* NULL: a thread; else reader_start makes none */
 };
 
 NODISCARD int reader_new(const struct reader_conf *conf, struct reader **ret_reader, struct err *err);
 NODISCARD int reader_start(struct reader *r, struct writer *writer, struct err *err);
+/* With a stepper: one turn, without waiting. has_events: tail_fd() would be readable. Returns when it wants the next one
+ * (monotonic; 0 = at once), if it is not called before. */
+int64_t reader_step(struct reader *r, bool has_events);
+bool reader_is_called(const struct reader *r); /* there is a message */
 /* Closes and hands over every open group, ends the thread. Groups that the writer does not take within grace_ns are
  * given up: their lines are still in their files. */
 void reader_stop(struct reader *r, int64_t grace_ns);

@@ -429,14 +429,14 @@ static void give_memory_back(struct writer *w)
             buf_shrink(&w->channels[i].wire, 0);
 }
 
-static void wait_for_work(struct writer *w)
+static void wait_for_work(struct writer *w, int64_t at)
 {
-    int64_t at = next_wake(w), now = clock_mono_ns();
+    int64_t now = clock_mono_ns();
     int64_t wait_ns = MIN(at == INT64_MAX ? 10 * NS_PER_SEC : at - now, 10 * NS_PER_SEC);
     struct pollfd p = { .fd = w->inbox.event_fd, .events = POLLIN };
-    if (at == INT64_MAX)
-        give_memory_back(w);
-    if (wait_ns > 0)
+    if (w->conf.stepper != NULL)
+        w->conf.stepper->wait(w->conf.stepper->ctx, now + wait_ns);
+    else if (wait_ns > 0)
         (void)poll(&p, 1, (int)((wait_ns + NS_PER_MS - 1) / NS_PER_MS)); /* an error only makes a turn more */
 }
 
@@ -462,25 +462,53 @@ static void finish(struct writer *w)
     }
 }
 
+/* Returns when the next one is wanted, if nothing comes before: 0 = at once. */
+static int64_t turn(struct writer *w)
+{
+    bool any = false;
+    stats_turn(THREAD_WRITER);
+    (void)run_jobs(w);
+    int64_t now = clock_mono_ns();
+    for (size_t i = 0; i < w->conf.n_outputs; i++)
+        any |= channel_turn(w, &w->channels[i], now);
+    if (any)
+        return 0;
+    int64_t at = next_wake(w);
+    if (at == INT64_MAX)
+        give_memory_back(w);
+    return at;
+}
+
+/* Turns until it is told to stop and all is written, or its time is up. */
+static void run(struct writer *w)
+{
+    for (;;) {
+        int64_t now = clock_mono_ns(), at = turn(w);
+        if (atomic_load(&w->is_stopping) && (is_drained(w) || now >= atomic_load(&w->stop_deadline_ns)))
+            break;
+        if (at > 0)
+            wait_for_work(w, at);
+    }
+    finish(w);
+    (void)run_jobs(w);
+}
+
 static void *writer_main(void *arg)
 {
     struct writer *w = arg;
     (void)pthread_setname_np(pthread_self(), "writer");
-    for (;;) {
-        stats_turn(THREAD_WRITER);
-        (void)run_jobs(w);
-        bool any = false;
-        int64_t now = clock_mono_ns();
-        for (size_t i = 0; i < w->conf.n_outputs; i++)
-            any |= channel_turn(w, &w->channels[i], now);
-        if (atomic_load(&w->is_stopping) && (is_drained(w) || now >= atomic_load(&w->stop_deadline_ns)))
-            break;
-        if (!any)
-            wait_for_work(w);
-    }
-    finish(w);
-    (void)run_jobs(w);
+    run(w);
     return NULL;
+}
+
+int64_t writer_step(struct writer *w)
+{
+    return turn(w);
+}
+
+bool writer_is_called(const struct writer *w)
+{
+    return inbox_is_awake(&w->inbox);
 }
 
 int writer_start(const struct writer_conf *conf, struct writer **ret_writer, struct err *err)
@@ -501,13 +529,11 @@ int writer_start(const struct writer_conf *conf, struct writer **ret_writer, str
         buf_init(&c->wire, WIRE_BYTES_MAX);
         gauge_set(&stats.outputs[i].queue_limit_bytes, (int64_t)c->output->conf->queue.max_bytes);
         for (int k = 0; k < BLOCKED_REASONS; k++)
-            gauge_set(&stats.outputs[i].blocked[k], 0); /* of the engine before a reload */
-        for (int k = 0; k < BLOCKED_REASONS; k++)
             gauge_set(&stats.outputs[i].blocked[k], 0); /* of the writer before this one */
         publish_gauges(c);
     }
     if (r == 0) {
-        r = -pthread_create(&w->thread, NULL, writer_main, w);
+        r = conf->stepper != NULL ? 0 : -pthread_create(&w->thread, NULL, writer_main, w);
         w->is_started = r == 0;
     }
     if (r < 0) {
@@ -525,7 +551,10 @@ void writer_stop(struct writer *w, int64_t grace_ns)
     atomic_store(&w->stop_deadline_ns, clock_mono_ns() + grace_ns);
     atomic_store(&w->is_stopping, true);
     inbox_wake(&w->inbox);
-    (void)pthread_join(w->thread, NULL);
+    if (w->conf.stepper != NULL)
+        run(w);
+    else
+        (void)pthread_join(w->thread, NULL);
     w->is_started = false;
 }
 

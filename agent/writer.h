@@ -16,6 +16,7 @@
 #include "agent/base/err.h"
 #include "agent/base/inbox.h"
 #include "agent/base/ring.h"
+#include "agent/base/stepper.h"
 #include "agent/queue/queue.h"
 #include "outputs/output.h"
 
@@ -69,9 +70,14 @@ struct writer_conf {
     struct writer_events events;
     struct slice (*input_name)(void *ctx, uint32_t input);
     void *input_ctx;
+    const struct stepper *stepper; /* NULL: a thread; else writer_start makes none */
 };
 
 NODISCARD int writer_start(const struct writer_conf *conf, struct writer **ret_writer, struct err *err);
+/* With a stepper: one turn, without waiting. Returns when it wants the next one (monotonic; 0 = at once), if it is not
+ * called before. */
+int64_t writer_step(struct writer *w);
+bool writer_is_called(const struct writer *w); /* something was pushed or posted */
 /* Writes and syncs all that was pushed (a queue that is blocked is given up after grace_ns: its lines are still in
  * their files), ends the thread. NULL is fine. Jobs posted later are run by the caller's thread. */
 void writer_stop(struct writer *w, int64_t grace_ns);

@@ -29,6 +29,11 @@ void inbox_deinit(struct inbox *in); /* must be empty */
 void inbox_post(struct inbox *in, struct inbox_link *msg);
 /* All messages in order of posting, as a list; NULL when none. Clears the eventfd first. */
 struct inbox_link *inbox_take_all(struct inbox *in);
+/* Something was posted, or it was woken, since the last take. */
+static inline bool inbox_is_awake(const struct inbox *in)
+{
+    return atomic_load((atomic_bool *)&in->is_awake);
+}
 /* Wakes the receiver without a message. */
 void inbox_wake(struct inbox *in);
 

@@ -1,9 +1,8 @@
 #include "agent/deliver/backoff.h"
 
-#include <sys/random.h>
-
 #include "agent/base/clock.h"
 #include "agent/base/macros.h"
+#include "agent/queue/fs.h"
 
 struct deliver_timing deliver_timing = {
     .backoff_min_ns = 500 * NS_PER_MS,
@@ -29,8 +28,8 @@ uint64_t backoff_random(uint64_t *rng)
 uint64_t backoff_seed(void)
 {
     uint64_t seed = 0;
-    if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) != (ssize_t)sizeof(seed))
-        seed = (uint64_t)clock_wall_ns() ^ (uint64_t)clock_mono_ns() << 20; /* early boot: spread is all we need */
+    if (fs_current()->random(&seed, sizeof(seed)) < 0)
+        seed = (uint64_t)clock_wall_ns() ^ (uint64_t)clock_mono_ns() << 20; /* spread is all we need */
     return seed | 1;
 }
 

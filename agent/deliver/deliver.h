@@ -96,6 +96,7 @@ struct sender {
     const struct slice *inputs;
     size_t n_inputs;
     struct http *http;
+    const struct stepper *stepper;   /* NULL: a thread */
     struct inbox inbox;              /* jobs that are done; any thread wakes */
     pthread_t thread;
     uint64_t rng;

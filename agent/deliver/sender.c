@@ -63,6 +63,24 @@ static int64_t turn_all(struct sender *s)
     return wake;
 }
 
+static void wait_for_news(struct sender *s, int64_t timeout_ns)
+{
+    if (s->stepper != NULL)
+        s->stepper->wait(s->stepper->ctx, clock_mono_ns() + timeout_ns);
+    http_wait(s->http, s->inbox.event_fd, s->stepper != NULL ? 0 : timeout_ns);
+}
+
+int64_t sender_step(struct sender *s)
+{
+    http_wait(s->http, s->inbox.event_fd, 0);
+    return turn_all(s);
+}
+
+bool sender_is_called(const struct sender *s)
+{
+    return inbox_is_awake(&s->inbox);
+}
+
 /* --- the end --- */
 
 static unsigned in_flight(const struct sender *s)
@@ -81,7 +99,7 @@ static void wait_for_requests(struct sender *s)
         take_replies(s);
         if (in_flight(s) == 0 || left <= 0)
             return;
-        http_wait(s->http, s->inbox.event_fd, MIN(left, STOP_TURN_NS));
+        wait_for_news(s, MIN(left, STOP_TURN_NS));
     }
 }
 
@@ -89,7 +107,7 @@ static void wait_for_jobs(struct sender *s)
 {
     take_jobs(s, clock_mono_ns());
     while (s->n_jobs > 0) {
-        http_wait(s->http, s->inbox.event_fd, STOP_TURN_NS);
+        wait_for_news(s, STOP_TURN_NS);
         take_jobs(s, clock_mono_ns());
     }
 }
@@ -127,7 +145,7 @@ static void *thread_main(void *ctx)
         const int64_t wake = turn_all(s), now = clock_mono_ns();
         if (atomic_load(&s->is_stopping))
             break;
-        http_wait(s->http, s->inbox.event_fd, MAX(wake - now, 0));
+        wait_for_news(s, MAX(wake - now, 0));
     }
     finish_all(s);
     pthread_mutex_lock(&s->status_lock);
@@ -197,9 +215,10 @@ int sender_start(const struct sender_conf *conf, struct sender **ret_sender, str
     s->n_inputs = conf->n_inputs;
     s->on_space = conf->on_space;
     s->ctx = conf->ctx;
+    s->stepper = conf->stepper;
     s->rng = backoff_seed();
     r = init_all(s, conf, err);
-    if (r == 0 && (r = start_thread(s)) < 0)
+    if (r == 0 && s->stepper == NULL && (r = start_thread(s)) < 0)
         (void)err_set(err, r, "cannot start the sender thread");
     if (r < 0) {
         sender_free(s);
@@ -216,7 +235,10 @@ void sender_stop(struct sender *s, int64_t grace_ns)
     atomic_store(&s->stop_by_mono_ns, clock_mono_ns() + grace_ns);
     atomic_store(&s->is_stopping, true);
     inbox_wake(&s->inbox);
-    (void)pthread_join(s->thread, NULL);
+    if (s->stepper != NULL)
+        finish_all(s);
+    else
+        (void)pthread_join(s->thread, NULL);
     sender_free(s);
 }
 

@@ -16,6 +16,7 @@
 
 #include "agent/base/buf.h"
 #include "agent/base/err.h"
+#include "agent/base/stepper.h"
 #include "agent/queue/queue.h"
 #include "agent/writer.h"
 #include "outputs/output.h"
@@ -35,9 +36,13 @@ struct sender_conf {
     size_t n_inputs;
     void (*on_space)(void *ctx, uint32_t output); /* sender thread: the queue got smaller, reading may go on */
     void *ctx;
+    const struct stepper *stepper; /* NULL: a thread; else sender_start makes none */
 };
 
 NODISCARD int sender_start(const struct sender_conf *conf, struct sender **ret_sender, struct err *err);
+/* With a stepper: one turn, without waiting. Returns when it wants the next one (monotonic), if it is not called before. */
+int64_t sender_step(struct sender *s);
+bool sender_is_called(const struct sender *s); /* a job is done, or sender_wake(); replies do not show here */
 /* Waits up to grace_ns for requests in flight, aborts the rest (they are sent again later), writes and syncs cursors
  * through the writer, ends the thread. NULL is fine. */
 void sender_stop(struct sender *s, int64_t grace_ns);
