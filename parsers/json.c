@@ -1,52 +1,19 @@
 #include "parsers/json.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
-#include <yajl/yajl_parse.h>
-
-#include "agent/base/buf.h"
-#include "agent/base/limits.h"
-#include "parsers/duplicates.h"
-#include "parsers/json_pool.h"
-#include "parsers/json_string.h"
+#include "parsers/json_events.h"
 
 #define DECODE_KEEP (64 * KIB)
 
-struct json {
-    const struct keys *keys;
-    bool find_duplicates;
-    yajl_handle handle; /* NULL = to be made; reused from line to line as long as each was whole */
-    struct json_pool pool;
-    struct duplicates duplicates;
-    struct buf decoded; /* never grows within a line: slices point into it */
+/* ---- a line by yajl: its callbacks as our events
+ * -------------------------------------------------------------------- */
 
-    /* The line at hand. */
-    struct slice line;   /* without the blanks around it */
-    size_t line_off;     /* of `line` in what the caller gave */
-    const struct json_sink *sink;
-    void *ctx;
-    enum json_result result; /* why a callback cancelled */
-    bool has_duplicates, is_done;
-    unsigned depth;
-    uint32_t node;       /* of the key whose value comes next */
-    bool is_suspect;     /* that key is one, in `suspect` */
-    bool is_suspect_open; /* its object or array is being read */
-    struct suspect suspect;
-    uint32_t n_objects;
-    struct {
-        uint32_t node;   /* KEY_NONE: nobody looks inside; arrays too */
-        uint32_t object; /* number for the duplicate set */
-    } stack[JSON_DEPTH_MAX + 1];
-};
-
-/* ---- tokens ------------------------------------------------------------------------------------------------------- */
-
-/* Bytes of the line behind the present token; for all but numbers, whose end yajl finds by reading one further. */
-static size_t token_end(const struct json *j)
+/* Behind the present token; for all but numbers, whose end yajl finds by reading one further. */
+static const char *token_end(const struct json *j)
 {
-    return yajl_get_bytes_consumed(j->handle);
+    return j->line.ptr + yajl_get_bytes_consumed(j->handle);
 }
 
 static bool is_in_line(const struct json *j, const unsigned char *ptr)
@@ -56,222 +23,78 @@ static bool is_in_line(const struct json *j, const unsigned char *ptr)
 }
 
 /*
- * The raw inside of the string that yajl has just handed out. A string without an escape lies in the line itself; of one
- * with escapes we get a decoded copy, so its opening quote is looked for backwards from the closing one: it is the first
- * quote without a backslash before it (inside, every quote has one; before an opening quote stands never one).
+ * The string that yajl has just handed out. One without an escape lies in the line itself; of one with
+ * escapes we get a decoded copy, so its opening quote is looked for backwards from the closing one: it is the
+ * first quote without a backslash before it (inside, every quote has one; before an opening quote stands
+ * never one).
  */
-static struct slice raw_string(const struct json *j, const unsigned char *ptr, size_t len)
+static struct json_text string_token(const struct json *j, const unsigned char *ptr, size_t len)
 {
     if (is_in_line(j, ptr))
-        return slice_of(ptr, len);
-    const char *line = j->line.ptr;
-    size_t close = token_end(j) - 1, open = close - 1;
-    assert(line[close] == '"');
-    while (line[open] != '"' || line[open - 1] == '\\') {
-        assert(open > 1); /* the brace and this quote come before */
+        return (struct json_text){ .raw = slice_of(ptr, len) };
+    const char *close = token_end(j) - 1, *open = close - 1;
+    assert(*close == '"');
+    while (*open != '"' || open[-1] == '\\') {
+        assert(open > j->line.ptr + 1); /* the brace and this quote come before */
         open--;
     }
-    return slice_of(line + open + 1, close - open - 1);
-}
-
-/* false: an escape that cannot be decoded, or no memory; the line is then bad. */
-static bool decode(struct json *j, struct slice raw, const unsigned char *ptr, struct slice *ret_text)
-{
-    if (is_in_line(j, ptr)) {
-        *ret_text = raw;
-        return true;
-    }
-    /* No string is decoded twice and decoding never lengthens, so the line's length is room for all of them. */
-    if (j->decoded.len == 0 && buf_reserve(&j->decoded, j->line.len) < 0)
-        return false;
-    assert(raw.len <= j->decoded.cap - j->decoded.len);
-    char *out = j->decoded.ptr + j->decoded.len;
-    ssize_t n = json_unescape(raw, out);
-    if (n < 0)
-        return false;
-    j->decoded.len += (size_t)n;
-    *ret_text = slice_of(out, (size_t)n);
-    return true;
-}
-
-static uint32_t offset_of(const struct json *j, const char *ptr)
-{
-    return (uint32_t)(j->line_off + (size_t)(ptr - j->line.ptr));
-}
-
-static int cancel(struct json *j, enum json_result result)
-{
-    j->result = result;
-    return 0;
-}
-
-/* ---- keys --------------------------------------------------------------------------------------------------------- */
-
-/* Top level only: is the key's first dotted segment one of ours? */
-static bool is_trusted(const struct json *j, uint32_t node, struct slice key)
-{
-    if (node != KEY_NONE && j->keys->nodes[node].is_trusted)
-        return true;
-    if (key.len == 0 || !j->keys->trusted_first[(unsigned char)key.ptr[0]])
-        return false;
-    struct slice segment = key_first_segment(key);
-    if (segment.len == key.len)
-        return false; /* that was the node */
-    uint32_t first = keys_find(j->keys, KEY_ROOT, segment, key_hash(segment));
-    return first != KEY_NONE && j->keys->nodes[first].is_trusted;
+    return (struct json_text){ .raw = slice_of(open + 1, (size_t)(close - open - 1)), .is_escaped = true };
 }
 
 static int on_key(void *ctx, const unsigned char *ptr, size_t len)
 {
     struct json *j = ctx;
-    uint32_t parent = j->stack[j->depth].node;
-    j->node = KEY_NONE;
-    if (parent == KEY_NONE && !j->find_duplicates)
-        return 1;
-
-    struct slice raw = raw_string(j, ptr, len), key;
-    if (!decode(j, raw, ptr, &key))
-        return cancel(j, JSON_BAD);
-    uint64_t hash = key_hash(key);
-    if (j->find_duplicates && !j->has_duplicates)
-        j->has_duplicates = duplicates_add(&j->duplicates, j->stack[j->depth].object, hash);
-    if (parent == KEY_NONE)
-        return 1;
-    j->node = keys_find(j->keys, parent, key, hash);
-    if (j->depth == 1 && is_trusted(j, j->node, key)) {
-        j->is_suspect = true;
-        j->suspect = (struct suspect){ .key = key,
-                                       .key_start = offset_of(j, raw.ptr) - 1,
-                                       .key_end = offset_of(j, raw.ptr + raw.len) + 1 };
-    }
-    return 1;
-}
-
-/* ---- values ------------------------------------------------------------------------------------------------------- */
-
-static int tell(struct json *j, struct value value)
-{
-    const struct key_node *node = &j->keys->nodes[j->node];
-    j->node = KEY_NONE;
-    if (node->has_use && !j->sink->value(j->ctx, node, value))
-        return cancel(j, JSON_STOPPED);
-    return 1;
-}
-
-/* A scalar with its span in j->line. */
-static int scalar(struct json *j, struct value value, size_t start, size_t end)
-{
-    if (j->is_suspect) {
-        j->is_suspect = false;
-        j->suspect.value = value;
-        j->suspect.value_start = (uint32_t)(j->line_off + start);
-        j->suspect.value_end = (uint32_t)(j->line_off + end);
-        j->sink->suspect(j->ctx, &j->suspect);
-    }
-    return tell(j, value);
-}
-
-static bool is_wanted(const struct json *j)
-{
-    return j->node != KEY_NONE || j->is_suspect;
+    return json_on_key(j, string_token(j, ptr, len));
 }
 
 static int on_string(void *ctx, const unsigned char *ptr, size_t len)
 {
     struct json *j = ctx;
-    if (!is_wanted(j))
-        return 1;
-    struct slice raw = raw_string(j, ptr, len);
-    struct value value = { .kind = VALUE_STRING };
-    if (!decode(j, raw, ptr, &value.text))
-        return cancel(j, JSON_BAD);
-    size_t start = (size_t)(raw.ptr - j->line.ptr);
-    return scalar(j, value, start - 1, start + raw.len + 1);
+    return !json_is_wanted(j) || json_on_string(j, string_token(j, ptr, len));
 }
 
 static int on_number(void *ctx, const char *ptr, size_t len)
 {
-    struct json *j = ctx;
-    if (!is_wanted(j))
-        return 1;
-    size_t start = (size_t)(ptr - j->line.ptr);
-    return scalar(j, (struct value){ VALUE_NUMBER, slice_of(ptr, len) }, start, start + len);
+    return json_on_number(ctx, slice_of(ptr, len));
 }
 
-static int on_word(struct json *j, enum value_kind kind, struct slice word)
+static int on_word(struct json *j, enum value_kind kind, size_t len)
 {
-    if (!is_wanted(j))
-        return 1;
-    size_t end = token_end(j);
-    return scalar(j, (struct value){ kind, kind == VALUE_NULL ? SLICE("") : word }, end - word.len, end);
+    return json_on_word(j, kind, slice_of(token_end(j) - len, len));
 }
 
 static int on_null(void *ctx)
 {
-    return on_word(ctx, VALUE_NULL, SLICE("null"));
+    return on_word(ctx, VALUE_NULL, 4);
 }
 
 static int on_boolean(void *ctx, int is_true)
 {
-    return on_word(ctx, VALUE_BOOL, is_true ? SLICE("true") : SLICE("false"));
-}
-
-/* ---- objects and arrays ------------------------------------------------------------------------------------------- */
-
-static int open_container(struct json *j, enum value_kind kind)
-{
-    uint32_t inside = KEY_NONE;
-    if (j->depth == 0)
-        inside = KEY_ROOT;
-    else if (kind == VALUE_OBJECT && j->node != KEY_NONE && j->keys->nodes[j->node].has_children)
-        inside = j->node;
-    if (j->depth == JSON_DEPTH_MAX)
-        return cancel(j, JSON_BAD);
-    j->depth++;
-    j->stack[j->depth].node = inside;
-    j->stack[j->depth].object = ++j->n_objects;
-
-    if (j->is_suspect) {
-        j->is_suspect = false;
-        j->is_suspect_open = true;
-        j->suspect.value = (struct value){ .kind = kind };
-        j->suspect.value_start = (uint32_t)(j->line_off + token_end(j) - 1);
-    }
-    return j->node == KEY_NONE ? 1 : tell(j, (struct value){ .kind = kind });
-}
-
-static int close_container(struct json *j)
-{
-    assert(j->depth > 0);
-    j->depth--;
-    if (j->depth == 1 && j->is_suspect_open) {
-        j->is_suspect_open = false;
-        j->suspect.value_end = (uint32_t)(j->line_off + token_end(j));
-        j->sink->suspect(j->ctx, &j->suspect);
-    }
-    if (j->depth > 0)
-        return 1;
-    /* The handle takes many values, so that it can be used for the next line: what follows the object is our business,
-     * and must never reach its lexer, which would keep it for the next line. */
-    if (token_end(j) != j->line.len)
-        return cancel(j, JSON_BAD);
-    j->is_done = true;
-    return 1;
+    return on_word(ctx, VALUE_BOOL, is_true ? 4 : 5);
 }
 
 static int on_start_map(void *ctx)
 {
-    return open_container(ctx, VALUE_OBJECT);
+    return json_on_open(ctx, VALUE_OBJECT, token_end(ctx) - 1);
 }
 
 static int on_start_array(void *ctx)
 {
-    return open_container(ctx, VALUE_ARRAY);
+    return json_on_open(ctx, VALUE_ARRAY, token_end(ctx) - 1);
 }
 
 static int on_end(void *ctx)
 {
-    return close_container(ctx);
+    struct json *j = ctx;
+    json_on_close(j, token_end(j));
+    if (j->depth > 0)
+        return 1;
+    /* The handle takes many values, so that it can be used for the next line: what follows the object is our
+     * business, and must never reach its lexer, which would keep it for the next line. */
+    if (token_end(j) != j->line.ptr + j->line.len)
+        return json_stop(j, JSON_BAD);
+    j->is_done = true;
+    return 1;
 }
 
 static const yajl_callbacks callbacks = {
@@ -286,7 +109,8 @@ static const yajl_callbacks callbacks = {
     .yajl_end_array = on_end,
 };
 
-/* ---- public ------------------------------------------------------------------------------------------------------- */
+/* ---- public
+ * ------------------------------------------------------------------------------------------------------- */
 
 int json_new(const struct keys *keys, bool find_duplicates, struct json **ret_json)
 {
@@ -354,7 +178,9 @@ static void begin(struct json *j, struct slice line, const struct json_sink *sin
     j->depth = 0;
     j->node = KEY_NONE;
     j->n_objects = 0;
-    buf_reset(&j->decoded);
+    buf_reset(&j->decoded); /* the slices of the last line are dead now */
+    if (j->decoded.cap > 4 * DECODE_KEEP)
+        buf_shrink(&j->decoded, DECODE_KEEP);
     if (j->find_duplicates)
         duplicates_begin(&j->duplicates);
 }
@@ -366,14 +192,10 @@ static bool is_clean(struct slice line)
            memchr(line.ptr, '\f', line.len) == NULL;
 }
 
-enum json_result json_scan(struct json *j, struct slice line, const struct json_sink *sink, void *ctx)
+enum json_result json_scan_by_yajl(struct json *j, struct slice line, const struct json_sink *sink, void *ctx)
 {
     if (line.len >= UINT32_MAX || !json_is_likely(line))
         return JSON_BAD;
-    if (j->decoded.cap > 4 * DECODE_KEEP) { /* the slices of the last line are dead now */
-        buf_reset(&j->decoded);
-        buf_shrink(&j->decoded, DECODE_KEEP);
-    }
     begin(j, line, sink, ctx);
     if (!prepare_handle(j, j->line.len)) {
         drop_handle(j);
@@ -386,6 +208,18 @@ enum json_result json_scan(struct json *j, struct slice line, const struct json_
     if (!is_whole)
         return status == yajl_status_client_canceled ? j->result : JSON_BAD;
     return is_clean(j->line) ? JSON_OBJECT : JSON_BAD;
+}
+
+enum json_result json_scan(struct json *j, struct slice line, const struct json_sink *sink, void *ctx)
+{
+    if (line.len >= UINT32_MAX || !json_is_likely(line))
+        return JSON_BAD;
+    begin(j, line, sink, ctx);
+    enum json_result result = json_walk(j);
+    if (result != JSON_BAD)
+        return result;
+    sink->restart(ctx);
+    return json_scan_by_yajl(j, line, sink, ctx);
 }
 
 bool json_has_duplicates(const struct json *j)

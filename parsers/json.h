@@ -1,5 +1,7 @@
 /*
- * json.h - one JSON object a line, in one pass of yajl: calls back for the members that somebody wants.
+ * json.h - one JSON object a line, in one pass: calls back for the members that somebody wants.
+ *
+ * json_walk.c reads lines as loggers write them; what it does not understand is read by yajl, whose word is the last.
  *
  * Strings without an escape are slices of the line; others are decoded into the scanner's buffer and live until the next
  * json_scan. Only a whole, valid object counts: blanks around it are fine, anything else behind it is not, nor is nesting
@@ -32,6 +34,8 @@ struct json_sink {
     bool (*value)(void *ctx, const struct key_node *node, struct value value);
     /* A top-level member whose first dotted segment is trusted, at its end. */
     void (*suspect)(void *ctx, const struct suspect *suspect);
+    /* What was told of this line so far is void: it begins again. */
+    void (*restart)(void *ctx);
 };
 
 NODISCARD int json_new(const struct keys *keys, bool find_duplicates, struct json **ret_json);
@@ -39,6 +43,9 @@ void json_free(struct json *j);
 
 /* Reads the line. What the sink was told holds only when JSON_OBJECT or JSON_STOPPED comes back. */
 enum json_result json_scan(struct json *j, struct slice line, const struct json_sink *sink, void *ctx);
+
+/* The same by yajl alone: slower, and what json_scan is compared with. restart is not called. */
+enum json_result json_scan_by_yajl(struct json *j, struct slice line, const struct json_sink *sink, void *ctx);
 
 /* Of the last line that was read to its end. */
 bool json_has_duplicates(const struct json *j);

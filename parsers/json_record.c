@@ -20,12 +20,12 @@ struct json_record {
     void *ctx;
     unsigned marks;
     bool has_level, has_module;
-    bool is_time_bad;                      /* a time key held something that is none */
+    bool is_time_bad;                              /* a time key held something that is none */
     uint16_t time_rank, message_rank, tenant_rank; /* of what the record holds so far */
     int64_t time_ns;
-    uint16_t seconds_rank;                 /* a time in two members: instant.epochSecond and instant.nanoOfSecond */
+    uint16_t seconds_rank; /* a time in two members: instant.epochSecond and instant.nanoOfSecond */
     int64_t seconds, nanos;
-    bool is_nested[WANTED_KEYS_MAX];       /* values[i] came by the nested path: a flat key beats it */
+    bool is_nested[WANTED_KEYS_MAX]; /* values[i] came by the nested path: a flat key beats it */
 };
 
 int json_record_new(const struct parser_conf *conf, struct json_record **ret_reader)
@@ -57,7 +57,8 @@ void json_record_free(struct json_record *r)
     free(r);
 }
 
-/* ---- one value ---------------------------------------------------------------------------------------------------- */
+/* ---- one value
+ * ---------------------------------------------------------------------------------------------------- */
 
 /* Asks the pipeline; false ends the scan. */
 static bool goes_on(const struct json_record *r)
@@ -143,7 +144,8 @@ static void on_wanted(struct json_record *r, const struct key_node *node, struct
 
 static bool is_tenant_value(struct value value)
 {
-    return value.kind == VALUE_NUMBER || value.kind == VALUE_BOOL || (value.kind == VALUE_STRING && value.text.len > 0);
+    return value.kind == VALUE_NUMBER || value.kind == VALUE_BOOL ||
+           (value.kind == VALUE_STRING && value.text.len > 0);
 }
 
 static bool on_value(void *ctx, const struct key_node *node, struct value value)
@@ -177,20 +179,39 @@ static void on_suspect(void *ctx, const struct suspect *suspect)
         rec->suspects[rec->n_suspects++] = *suspect;
 }
 
-static const struct json_sink sink = { .value = on_value, .suspect = on_suspect };
+/* ---- the line
+ * ----------------------------------------------------------------------------------------------------- */
 
-/* ---- the line ----------------------------------------------------------------------------------------------------- */
-
-static void begin(struct json_record *r, const struct timestamp_env *env, struct record *rec)
+void record_clear(struct record *rec, size_t n_wanted)
 {
-    r->env = env;
-    r->rec = rec;
+    rec->flags &=
+        ~(uint32_t)(RECORD_BAD_JSON | RECORD_DUPLICATE_KEYS | RECORD_BAD_TIME | RECORD_MANY_SUSPECTS);
+    rec->level = LEVEL_UNKNOWN;
+    rec->module = SLICE("");
+    rec->message = rec->line;
+    rec->tenant_key = (struct value){ .kind = VALUE_MISSING, .text = SLICE("") };
+    for (size_t i = 0; i < n_wanted; i++)
+        rec->values[i] = (struct value){ .kind = VALUE_MISSING, .text = SLICE("") };
+    rec->n_suspects = 0;
+}
+
+static void begin(struct json_record *r)
+{
     r->marks = 0;
     r->has_level = r->has_module = r->is_time_bad = false;
     r->time_rank = r->message_rank = r->tenant_rank = r->seconds_rank = RANK_NONE;
     r->nanos = 0;
     memset(r->is_nested, 0, r->n_wanted * sizeof(r->is_nested[0]));
 }
+
+static void on_restart(void *ctx)
+{
+    struct json_record *r = ctx;
+    record_clear(r->rec, r->n_wanted);
+    begin(r);
+}
+
+static const struct json_sink sink = { .value = on_value, .suspect = on_suspect, .restart = on_restart };
 
 static void finish_time(struct json_record *r)
 {
@@ -210,10 +231,11 @@ static void finish_time(struct json_record *r)
 enum json_result json_record_read(struct json_record *r, const struct timestamp_env *env, struct record *rec,
                                   parser_is_out_fn *is_out, void *ctx)
 {
-    begin(r, env, rec);
+    r->env = env;
+    r->rec = rec;
     r->is_out = is_out;
     r->ctx = ctx;
-    rec->message = rec->line;
+    begin(r);
 
     enum json_result result = json_scan(r->json, rec->line, &sink, r);
     if (result != JSON_OBJECT)

@@ -16,6 +16,9 @@ struct json_record;
 NODISCARD int json_record_new(const struct parser_conf *conf, struct json_record **ret_reader); /* -ENOMEM, -ENOSPC */
 void json_record_free(struct json_record *r);
 
+/* Empties what a parser fills in *rec; what the caller set stays. */
+void record_clear(struct record *rec, size_t n_wanted);
+
 /* JSON_OBJECT: *rec is filled but for kind. JSON_STOPPED: is_out said so. JSON_BAD: what is in *rec has no meaning; the
  * caller begins anew. env: for times without an offset or a year. */
 enum json_result json_record_read(struct json_record *r, const struct timestamp_env *env, struct record *rec,

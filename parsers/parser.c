@@ -108,19 +108,6 @@ void parser_frame(struct parser *p, struct slice line, int64_t now_ns, struct fr
 
 /* ---- record ------------------------------------------------------------------------------------------------------- */
 
-/* What the parser fills, empty; what the caller set stays. */
-static void begin(const struct parser *p, struct record *rec)
-{
-    rec->flags &= ~(uint32_t)(RECORD_BAD_JSON | RECORD_DUPLICATE_KEYS | RECORD_BAD_TIME | RECORD_MANY_SUSPECTS);
-    rec->level = LEVEL_UNKNOWN;
-    rec->module = SLICE("");
-    rec->message = rec->line;
-    rec->tenant_key = (struct value){ .kind = VALUE_MISSING, .text = SLICE("") };
-    for (size_t i = 0; i < p->n_wanted; i++)
-        rec->values[i] = (struct value){ .kind = VALUE_MISSING, .text = SLICE("") };
-    rec->n_suspects = 0;
-}
-
 static enum parse_result read_text(struct parser *p, const struct timestamp_env *env, struct record *rec,
                                    parser_is_out_fn *is_out, void *ctx)
 {
@@ -149,7 +136,7 @@ enum parse_result parser_record(struct parser *p, struct record *rec, parser_is_
 {
     const struct timestamp_env env = { .zone = p->zone, .now_ns = rec->read_ns };
     give_back(&p->text_scratch);
-    begin(p, rec);
+    record_clear(rec, p->n_wanted);
 
     enum parse_result result;
     if (p->json == NULL || !json_is_likely(rec->line)) {
@@ -161,7 +148,7 @@ enum parse_result parser_record(struct parser *p, struct record *rec, parser_is_
             return PARSE_OUT;
         result = PARSE_OK;
         if (json == JSON_BAD) {
-            begin(p, rec);
+            record_clear(rec, p->n_wanted);
             result = read_broken(rec, is_out, ctx);
         }
     }
