@@ -65,6 +65,18 @@ $B/%.o: %.c
 	$Qmkdir -p $(@D)
 	$Q$(CC) $(ALL_CFLAGS) -c -o $@ $<
 
+# The model disk; it takes the place of agent/tail/watch.c.
+MODEL_OBJECTS := $(patsubst %.c,$B/%.o,$(wildcard tests/sim/disk*.c) tests/sim/watch_model.c)
+
+$B/libmodel.a: $(MODEL_OBJECTS)
+	$(call say,AR)
+	$Qrm -f $@ && ar rcs $@ $^
+
+$B/unit/sim/%: tests/unit/sim/%.c $B/libmodel.a $B/libtailrace.a
+	$(call say,CC)
+	$Qmkdir -p $(@D)
+	$Q$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $B/libmodel.a $B/libtailrace.a $(PKG_LIBS) -lcmocka -lm
+
 $B/unit/%: tests/unit/%.c $B/libtailrace.a
 	$(call say,CC)
 	$Qmkdir -p $(@D)
@@ -75,7 +87,7 @@ $B/tools/%: tests/tools/%.c
 	$Qmkdir -p $(@D)
 	$Q$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $(PKG_LIBS) -lm
 
--include $(OBJECTS:.o=.d) $(UNITS:=.d) $(TOOLS:=.d)
+-include $(OBJECTS:.o=.d) $(MODEL_OBJECTS:.o=.d) $(UNITS:=.d) $(TOOLS:=.d)
 
 tools: $(TOOLS) ## build the test tools (generator, counting server)
 
