@@ -14,13 +14,17 @@ comma := ,
 ifneq ($(SAN),)
 VARIANT    := san-$(subst $(comma),-,$(SAN))
 SAN_FLAGS  := -fsanitize=$(SAN) -fno-omit-frame-pointer
+else ifneq ($(FUZZ),)
+VARIANT    := fuzz
+CC         := clang
+SAN_FLAGS  := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 else ifneq ($(COV),)
 VARIANT    := coverage
 SAN_FLAGS  := --coverage -O0
 else
 VARIANT    := release
 endif
-ifneq ($(findstring clang,$(CC)),)
+ifeq ($(FUZZ)$(findstring clang,$(CC)),clang)
 VARIANT    := $(VARIANT)-clang
 endif
 B := build/$(VARIANT)
@@ -47,7 +51,7 @@ UNITS := $(UNIT_SOURCES:tests/unit/%.c=$B/unit/%)
 TOOLS := $(patsubst tests/tools/%.c,$B/tools/%,$(wildcard tests/tools/*.c))
 
 .PHONY: all run demo test unit integration check bench bench-quick install uninstall clean help deps tools tidy fmt \
-        arrows servers
+        arrows servers fuzz fuzz-build
 .DEFAULT_GOAL := all
 
 all: $B/tailrace ## build build/release/tailrace
@@ -86,6 +90,30 @@ $B/tools/%: tests/tools/%.c
 	$(call say,CC)
 	$Qmkdir -p $(@D)
 	$Q$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $(PKG_LIBS) -lm
+
+# Fuzz targets: FUZZ=1 builds them for libFuzzer; the replay of their inputs is a unit test of every variant.
+FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
+FUZZ_SECONDS ?= 20
+
+$B/fuzz/%: tests/fuzz/fuzz_%.c tests/fuzz/driver.c tests/fuzz/fuzz.h $B/libtailrace.a
+	$(call say,CC)
+	$Qmkdir -p $(@D)
+	$Q$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -fsanitize=fuzzer -DFUZZ_FUNCTION=fuzz_$* -o $@ $< tests/fuzz/driver.c $B/libtailrace.a $(PKG_LIBS) -ljansson -lm
+
+$B/unit/fuzz/test_replay: tests/unit/fuzz/test_replay.c $(wildcard tests/fuzz/fuzz_*.c) tests/fuzz/fuzz.h $B/libtailrace.a
+	$(call say,CC)
+	$Qmkdir -p $(@D)
+	$Q$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.c,$^) $B/libtailrace.a $(PKG_LIBS) -ljansson -lcmocka -lm
+
+fuzz-build: $(FUZZ_NAMES:%=$B/fuzz/%)
+
+fuzz: ## every fuzz target with libFuzzer for FUZZ_SECONDS each (20); `make fuzz-json FUZZ_SECONDS=600` for one
+	$Q$(MAKE) --no-print-directory FUZZ=1 fuzz-build
+	$Qscripts/fuzz.sh $(FUZZ_SECONDS) $(FUZZ_NAMES)
+
+$(FUZZ_NAMES:%=fuzz-%): fuzz-%:
+	$Q$(MAKE) --no-print-directory FUZZ=1 build/fuzz/fuzz/$*
+	$Qscripts/fuzz.sh $(FUZZ_SECONDS) $*
 
 -include $(OBJECTS:.o=.d) $(MODEL_OBJECTS:.o=.d) $(UNITS:=.d) $(TOOLS:=.d)
 

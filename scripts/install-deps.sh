@@ -5,7 +5,7 @@ set -eu
 
 build="gcc make pkg-config libc6-dev libyajl-dev zlib1g-dev libdeflate-dev libsnappy-dev libcurl4-openssl-dev libssl-dev
 libyaml-dev libmicrohttpd-dev"
-tests="libcmocka-dev python3 python3-pytest curl jq openssl logrotate strace valgrind prometheus rsyslog
+tests="libcmocka-dev libjansson-dev libclang-rt-dev python3 python3-pytest curl jq openssl logrotate strace valgrind prometheus rsyslog
 rsyslog-elasticsearch clang clang-format clang-tidy systemd maven openjdk-17-jdk-headless golang-go cargo python3-venv git
 ca-certificates faketime"
 
