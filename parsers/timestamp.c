@@ -4,11 +4,12 @@
 
 #define YEAR_MIN 1678
 #define YEAR_MAX 2261
+#define YEAR_NONE (-1) /* not written; 0000 is, and is no year */
 #define DAY_S INT64_C(86400)
 
 /* A time as written, piece by piece. */
 struct stamp {
-    int64_t year; /* 0 = not written */
+    int64_t year;
     unsigned month, day, hour, minute, second;
     int64_t nanos;
     bool has_offset;
@@ -259,7 +260,7 @@ static bool to_ns_without_year(const struct timestamp_env *env, struct stamp *t,
         best = ns;
         best_away = away;
     }
-    t->year = 0;
+    t->year = YEAR_NONE;
     if (best_away == INT64_MAX)
         return false;
     *ret_ns = best;
@@ -330,11 +331,11 @@ static size_t month_first_form(const struct timestamp_env *env, struct slice s, 
     if (four(s, &with_year, &t->year) && byte(s, &with_year, ' '))
         i = with_year;
     else
-        t->year = 0;
+        t->year = YEAR_NONE;
     if (!clock_time(s, &i, t))
         return 0;
     optional_offset(env, s, &i, t);
-    if (has_weekday && t->year == 0)
+    if (has_weekday && t->year == YEAR_NONE)
         trailing_year(s, &i, t);
     return i;
 }
@@ -361,11 +362,11 @@ static size_t any_form(const struct timestamp_env *env, struct slice s, struct s
 
 size_t timestamp_scan(const struct timestamp_env *env, struct slice s, int64_t *ret_ns)
 {
-    struct stamp t = { 0 };
+    struct stamp t = { .year = YEAR_NONE };
     size_t n = any_form(env, s, &t);
     if (n == 0 || is_alpha(at(s, n)) || is_digit(at(s, n)))
         return 0;
-    bool is_good = t.year == 0 ? to_ns_without_year(env, &t, ret_ns) : to_ns(env->zone, &t, ret_ns);
+    bool is_good = t.year == YEAR_NONE ? to_ns_without_year(env, &t, ret_ns) : to_ns(env->zone, &t, ret_ns);
     return is_good ? n : 0;
 }
 
@@ -448,7 +449,7 @@ static bool read_decimal(struct slice s, struct decimal *ret_decimal)
             d.exponent = MIN(d.exponent + (has_point ? 0 : 1), 1000);
         }
     }
-    if (d.digits == 0 || d.digits > INT64_MAX || !read_exponent(s, &i, &d.exponent) || i != s.len)
+    if (d.digits == 0 || !read_exponent(s, &i, &d.exponent) || i != s.len)
         return false;
     d.n_integer = n_kept + d.exponent;
     *ret_decimal = d;
@@ -461,12 +462,14 @@ bool timestamp_from_number(struct slice s, int64_t *ret_ns)
     if (!read_decimal(s, &d) || d.n_integer < 9 || d.n_integer > 19)
         return false;
     int exponent = d.exponent + (d.n_integer <= 11 ? 9 : d.n_integer <= 14 ? 6 : d.n_integer <= 17 ? 3 : 0);
-    int64_t ns = (int64_t)d.digits;
+    uint64_t ns = d.digits; /* 950000000000.1234567 has 19 digits and passes INT64_MAX before it is divided */
     for (; exponent < 0; exponent++)
         ns /= 10;
     for (; exponent > 0; exponent--)
-        if (__builtin_mul_overflow(ns, INT64_C(10), &ns))
+        if (__builtin_mul_overflow(ns, UINT64_C(10), &ns))
             return false;
-    *ret_ns = ns;
+    if (ns > INT64_MAX)
+        return false;
+    *ret_ns = (int64_t)ns;
     return true;
 }

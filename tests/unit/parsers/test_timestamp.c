@@ -30,6 +30,7 @@ static struct zone *load(struct slice name)
 /* In Europe/Berlin, on 2026-01-03. */
 static const struct { struct slice text; int64_t ns; } good[] = {
     { SLICE_INIT("2026-01-02T03:04:05Z"), AT(0) },
+    { SLICE_INIT("950000000000.1234567"), INT64_C(950000000000123456) }, /* 19 digits that need 64 bits */
     { SLICE_INIT("2026-01-02t03:04:05z"), AT(0) },
     { SLICE_INIT("2026-01-02T03:04:05.6Z"), AT(600000000) },
     { SLICE_INIT("2026-01-02T03:04:05.678901234Z"), AT(678901234) },
@@ -82,6 +83,7 @@ static const struct { struct slice text; int64_t ns; } good[] = {
 };
 
 static const struct slice bad[] = {
+    SLICE_INIT("0000-01-02 03:04:05"), SLICE_INIT("0000-01-02T03:04:05Z"), SLICE_INIT("0001-01-01T00:00:00Z"),
     SLICE_INIT(""), SLICE_INIT("now"), SLICE_INIT("2026-01-02"), SLICE_INIT("2026-13-02T03:04:05Z"),
     SLICE_INIT("2026-02-29T03:04:05Z"), SLICE_INIT("2026-00-02T03:04:05Z"), SLICE_INIT("2026-01-00T03:04:05Z"),
     SLICE_INIT("2026-01-02T24:04:05Z"), SLICE_INIT("2026-01-02T03:60:05Z"), SLICE_INIT("2026-01-02T03:04:61Z"),
