@@ -15,6 +15,7 @@
 #define RULE_YEARS_TO 2200
 #define TYPES_MAX 64u
 #define ABBREVIATION_MAX 8u
+#define OFFSET_MAX_S (26 * 3600) /* RFC 8536; the arithmetic of whoever asks relies on it */
 
 struct zone_type {
     int32_t offset;
@@ -199,10 +200,11 @@ static int tzif_body_read(struct zone *z, uint32_t n_max, const struct tzif_head
     for (uint32_t i = 0; i < h->typecnt; i++) {
         const char *t = types + i * (size_t)6;
         uint8_t at = (uint8_t)t[5];
-        if (at >= h->charcnt)
+        int32_t offset = (int32_t)be32(t);
+        if (at >= h->charcnt || offset < -OFFSET_MAX_S || offset > OFFSET_MAX_S)
             return -EBADMSG;
         struct slice name = slice_of(names + at, strnlen(names + at, h->charcnt - at));
-        map[i] = type_index(z, (int32_t)be32(t), name);
+        map[i] = type_index(z, offset, name);
     }
     z->first_type = map[0];
     for (uint32_t i = 0; i < h->timecnt; i++) {

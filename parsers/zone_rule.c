@@ -43,22 +43,21 @@ static bool hours(struct cursor *c, unsigned max_hours, int32_t *ret_seconds)
     return true;
 }
 
+static bool is_name_byte(char c, bool is_quoted)
+{
+    return ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') || (is_quoted && ((c >= '0' && c <= '9') || c == '+' || c == '-'));
+}
+
+/* CET, <+03>: at least three characters. */
 static bool name(struct cursor *c, struct slice *ret_name)
 {
+    bool is_quoted = take(c, '<');
     size_t n = 0;
-    if (take(c, '<')) {
-        ptrdiff_t end = slice_find_byte(c->rest, '>');
-        if (end < 0)
-            return false;
-        *ret_name = slice_first(c->rest, (size_t)end);
-        c->rest = slice_from(c->rest, (size_t)end + 1);
-        return true;
-    }
-    while (n < c->rest.len && ((c->rest.ptr[n] | 0x20) >= 'a' && (c->rest.ptr[n] | 0x20) <= 'z'))
+    while (n < c->rest.len && is_name_byte(c->rest.ptr[n], is_quoted))
         n++;
     *ret_name = slice_first(c->rest, n);
     c->rest = slice_from(c->rest, n);
-    return n >= 3;
+    return n >= 3 && (!is_quoted || take(c, '>'));
 }
 
 static bool change(struct cursor *c, struct zone_change *ret_change)
