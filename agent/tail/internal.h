@@ -418,6 +418,7 @@ struct tail_file *resume_match(struct tail *t, int fd, const struct stat *st, co
                                const char *real, uint32_t input, bool is_content);
 void resume_found(struct tail_file *f); /* no longer MISSING */
 void place_at_furthest(struct tail_file *f, uint32_t output);
+void resume_captures(struct tail_file *f); /* of the name by which it is, or was, included */
 void resume_siblings(struct tail *t); /* first scan: MISSING ones are looked for beside their names */
 
 /* ---- held.c ---- */

@@ -216,6 +216,21 @@ static struct tail_file *match_content(struct tail *t, int fd, const struct stat
     return NULL;
 }
 
+/* What the pattern catches of its name; rotated before the restart, of the name it had before: that tells its tenant. */
+void resume_captures(struct tail_file *f)
+{
+    struct pair caps[PATTERN_CAPTURES_MAX];
+    size_t n_caps = 0;
+    char base[PATH_MAX];
+    const char *named = f->base == NULL ? f->path.path : f->origin;
+    if (input_of_path(f->t, slice_cstr(named), NULL, NULL) < 0) {
+        rotate_base(named, base);
+        named = base;
+    }
+    if (input_of_path(f->t, slice_cstr(named), caps, &n_caps) >= 0 && file_set_captures(f, caps, n_caps) < 0)
+        log_error("tail", "file.stalled", "out of memory", LOG_CSTR("path", f->path.path));
+}
+
 static void settle_at(struct tail_file *f, int fd, const struct stat *st, const char *path, const char *real,
                       uint32_t input)
 {
@@ -242,11 +257,7 @@ static void settle_at(struct tail_file *f, int fd, const struct stat *st, const 
             file_dirty(f, BIT(o)); /* the others know all this */
     if (f->stage == STAGE_FINISHED && !f->is_gz && f->size > file_least_off(f))
         file_revive(f);
-    struct pair caps[PATTERN_CAPTURES_MAX];
-    size_t n_caps = 0;
-    const char *named = f->base == NULL ? path : f->origin;
-    if (input_of_path(t, slice_cstr(named), caps, &n_caps) >= 0 && file_set_captures(f, caps, n_caps) < 0)
-        log_error("tail", "file.stalled", "out of memory", LOG_CSTR("path", path));
+    resume_captures(f);
 }
 
 struct tail_file *resume_match(struct tail *t, int fd, const struct stat *st, const char *path,

@@ -264,8 +264,10 @@ static void take_place(struct tail_file *f, int fd, const struct stat *st, const
 {
     struct file_ident id = { 0 };
     ident_of_fd(fd, st, &id);
-    if (f->phase == PHASE_MISSING)
+    if (f->phase == PHASE_MISSING) {
         resume_found(f);
+        resume_captures(f);
+    }
     file_take_fd(f, fd);
     file_set_ino(f, &id);
     f->is_gz = is_gz;

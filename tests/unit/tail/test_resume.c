@@ -66,6 +66,33 @@ static void test_rotated_once(void **state)
     up_and_expect(w, 4);
 }
 
+/* A rotated name fits no include: what the pattern catches (a tenant) is caught of the name before. */
+static void test_rotated_keeps_its_captures(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "<tenant>.log");
+    w_append(w, "acme.log", line(1));
+    world_start(w);
+    world_run(w);
+    world_commit_all(w);
+    world_stop(w);
+    w_append(w, "acme.log", line(2));
+    w_rename(w, "acme.log", "acme.log.1");
+    world_start(w);
+    world_run(w);
+    expect_numbers(w, 0, 1, 2);
+    assert_string_equal("tenant=acme ", w->last_captures);
+    world_commit_all(w);
+    world_stop(w); /* now the queue knows it by its new name */
+    w_append(w, "acme.log.1", line(3));
+    world_start(w);
+    world_run(w);
+    expect_numbers(w, 0, 1, 3);
+    assert_string_equal("tenant=acme ", w->last_captures);
+    world_free(w);
+}
+
 static void test_rotated_thrice(void **state)
 {
     (void)state;
@@ -614,6 +641,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rotated_once),
+        cmocka_unit_test(test_rotated_keeps_its_captures),
         cmocka_unit_test(test_rotated_thrice),
         cmocka_unit_test(test_rotated_and_no_live_file_yet),
         cmocka_unit_test(test_compressed),
