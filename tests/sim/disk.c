@@ -304,7 +304,7 @@ static const char *trail_link(struct trail *t, const struct node *link, const ch
     char *to = t->text[1 - t->at];
     if (++t->n_links > LINKS_MAX)
         return NULL;
-    int n = snprintf(to, PATH_MAX, "%.*s/%s", (int)link->size, (const char *)link->now.p, rest);
+    int n = snprintf(to, PATH_MAX, "%.*s%s", (int)link->size, (const char *)link->now.p, rest);
     t->at = 1 - t->at;
     return n < PATH_MAX ? to : NULL;
 }
@@ -326,9 +326,12 @@ static void real_up(char *real)
 
 int walk(const struct disk *d, uint32_t from, const char *path, bool follow, struct where *ret, char *real)
 {
-    struct trail trail = { .at = 0 };
+    struct trail trail; /* large: only what counts is set */
+    trail.at = 0;
+    trail.n_links = 0;
     uint32_t at = path[0] == '/' ? ROOT : from;
-    *ret = (struct where){ .dir = at, .node = at };
+    ret->dir = ret->node = at;
+    ret->name[0] = '\0';
     if (path[0] == '\0')
         return -ENOENT;
     if (real != NULL)

@@ -70,14 +70,24 @@ static void pend_forget(struct node *n)
 /* Whole pages are written: bytes that a failed sync left behind go with them. */
 void file_synced(struct node *n)
 {
+    uint64_t start = 0, end = 0; /* writes that follow each other are copied at once */
     for (size_t i = 0; i < n->n_pend; i++) {
         const struct pend *p = &n->pend[i];
-        if (p->is_truncate)
+        uint64_t first = p->off / DISK_PAGE * DISK_PAGE;
+        uint64_t last = (p->off + p->len + DISK_PAGE - 1) / DISK_PAGE * DISK_PAGE;
+        if (p->is_truncate) {
+            old_copy(n, start, end);
             old_resize(n, p->len);
-        else
-            old_copy(n, p->off / DISK_PAGE * DISK_PAGE,
-                     (p->off + p->len + DISK_PAGE - 1) / DISK_PAGE * DISK_PAGE);
+            start = end = 0;
+        } else if (first >= start && first <= end) {
+            end = MAX(end, last);
+        } else {
+            old_copy(n, start, end);
+            start = first;
+            end = last;
+        }
     }
+    old_copy(n, start, end);
     if (n->old_size != n->size && !n->is_safe)
         old_resize(n, n->size); /* the size is metadata: it is never lost to a failed write of data */
     pend_forget(n);
@@ -160,16 +170,14 @@ static void replay_sectors(struct node *n, const struct choice *c, size_t i)
 }
 
 /* Bytes over old ones go by whole sectors, bytes that make the file longer one by one. */
-static void replay_torn(struct node *n, const struct choice *c, size_t i, uint64_t durable_size)
+static void replay_torn(struct node *n, const struct choice *c, size_t i)
 {
     const struct pend *p = &n->pend[i];
     uint64_t end = p->off + (i < c->cut ? p->len : c->cut_len);
-    if (i == c->cut && end < durable_size && end < p->off + p->len)
+    if (i == c->cut && end < n->old_size && end < p->off + p->len)
         end = MAX(p->off, end / DISK_SECTOR * DISK_SECTOR);
-    if (i <= c->cut)
-        replay_bytes(n, p, p->off, end);
-    if (i <= c->cut)
-        n->old_size = MAX(n->old_size, end);
+    replay_bytes(n, p, p->off, end);
+    old_resize(n, MAX(n->old_size, end));
 }
 
 static uint64_t size_after(const struct node *n, uint64_t old_size, size_t n_ops)
@@ -217,14 +225,11 @@ static void crash_sectors(struct disk *d, struct node *n, const struct choice *c
 
 static void crash_torn(struct node *n, const struct choice *c)
 {
-    uint64_t durable_size = n->old_size;
     for (size_t i = 0; i <= c->cut && i < n->n_pend; i++) {
-        if (!n->pend[i].is_truncate) {
-            replay_torn(n, c, i, durable_size);
-        } else if (i < c->cut) {
+        if (!n->pend[i].is_truncate)
+            replay_torn(n, c, i);
+        else if (i < c->cut)
             old_resize(n, n->pend[i].len);
-            durable_size = MIN(durable_size, n->old_size);
-        }
     }
 }
 

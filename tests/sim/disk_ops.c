@@ -197,7 +197,8 @@ static int find(const struct disk *d, int dir_fd, const char *name, bool follow,
 {
     uint32_t from = ROOT;
     int r = name[0] == '/' ? 0 : dir_of(d, dir_fd, &from);
-    *ret = (struct where){ .dir = NO_NODE, .node = NO_NODE };
+    ret->dir = ret->node = NO_NODE;
+    ret->name[0] = '\0';
     return r < 0 ? r : walk(d, from, name, follow, ret, NULL);
 }
 
@@ -303,7 +304,9 @@ static ssize_t model_pread(int fd, void *ptr, size_t len, uint64_t off)
     if (n == NULL)
         return r;
     ssize_t result;
-    if (!S_ISREG(n->mode)) {
+    if ((fd_agents(d, fd)->flags & O_ACCMODE) == O_WRONLY) {
+        result = -EBADF;
+    } else if (!S_ISREG(n->mode)) {
         result = S_ISDIR(n->mode) ? -EISDIR : -ESPIPE;
     } else {
         size_t got = off >= n->size ? 0 : (size_t)MIN((uint64_t)len, n->size - off);
@@ -483,6 +486,14 @@ static int model_sync_dir(int dir_fd)
     return r;
 }
 
+/* Is a folder, or the one above it …, this one? */
+static bool is_below(const struct disk *d, uint32_t dir, uint32_t above)
+{
+    while (dir != NO_NODE && dir != above)
+        dir = node_at(d, dir)->parent;
+    return dir == above;
+}
+
 static int rename_found(struct disk *d, const struct where *from, const struct where *to)
 {
     if (from->node == NO_NODE || to->dir == NO_NODE)
@@ -492,6 +503,10 @@ static int rename_found(struct disk *d, const struct where *from, const struct w
     bool is_dir = S_ISDIR(node_at(d, from->node)->mode);
     if (to->node != NO_NODE && S_ISDIR(node_at(d, to->node)->mode) != is_dir)
         return is_dir ? -ENOTDIR : -EISDIR;
+    if (is_dir && is_below(d, to->dir, from->node))
+        return -EINVAL;
+    if (is_dir && to->node != NO_NODE && node_at(d, to->node)->names.n > 0)
+        return -ENOTEMPTY;
     uint32_t cookie = ++d->cookie, flag = is_dir ? IN_ISDIR : 0;
     notify(d, from->dir, IN_MOVED_FROM | flag, cookie, from->name);
     (void)names_change(d, from->dir, from->name, to->dir, to->name, from->node);
