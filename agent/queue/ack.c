@@ -166,7 +166,7 @@ int queue_unlink_acked(struct queue *q)
         has_unlinked = true;
         pthread_mutex_lock(&q->lock);
         /* What stands behind its last DATA frame went with it. */
-        (void)ack_span_locked(q, (struct span){ 1, s.last_seq });
+        (void)ack_span_locked(q, (struct span){ .first = 1, .last = s.last_seq });
         q->n_segs--;
         memmove(q->segs, q->segs + 1, q->n_segs * sizeof(*q->segs));
         pthread_mutex_unlock(&q->lock);

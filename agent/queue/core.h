@@ -15,6 +15,7 @@
 
 #include "agent/queue/frame.h"
 #include "agent/queue/fs.h"
+#include "agent/queue/marks.h"
 #include "agent/queue/positions.h"
 #include "agent/queue/queue.h"
 #include "agent/queue/totals.h"
@@ -30,6 +31,9 @@
 #define SPANS_MAX 256
 /* Copies of damaged bytes made by one process; beyond this damage is counted and not kept. */
 #define QUARANTINE_BYTES_MAX (256 * MIB)
+
+/* No more of a file is looked at: a segment's soft size and a group of the largest frames are below it. */
+#define SEGMENT_READ_MAX (256 * MIB)
 
 /* Zero: the production value. Set by tests before queue_open. */
 struct queue_tuning {
@@ -47,6 +51,7 @@ struct segment {
 
 struct span {
     uint64_t first, last;
+    bool is_logged; /* of losses: it stands in dead/ with the lines */
 };
 
 /* A frame that was handed out: where it stands, so that going back costs nothing. */
@@ -170,6 +175,7 @@ struct queue {
     _Atomic uint64_t quarantined_bytes;
 
     /* ---- open ---- */
+    struct marks replayed; /* dead letters that the newest segments hold as frames */
     bool is_opening; /* what is lost now is in the report, from which the caller fills the metrics */
     struct ledger_row *rec_ledger;
     struct recovered_row *rec_rows;
@@ -180,6 +186,8 @@ struct queue {
 void segment_name(char out[SEGMENT_NAME_BYTES], uint64_t id);
 /* "%016x" + suffix: the id, or 0 for another name. */
 uint64_t segment_name_parse(const char *name, const char *suffix);
+/* A regular file by this name, whatever else may stand there: a descriptor; -ENOENT, -EBADMSG for what is none. */
+NODISCARD int queue_open_file(const struct fs_ops *fs, int dir_fd, const char *name, int flags, struct stat *ret_st);
 NODISCARD int segment_begin(struct queue *q);    /* the next segment, durable; from here on it is written */
 NODISCARD int segment_seal(struct queue *q);     /* SEAL and sync; nothing may be unsealed after it */
 void segment_make_spare(struct queue *q);
@@ -227,6 +235,7 @@ struct segment *segment_of_locked(const struct queue *q, uint64_t seq);
 /* loss.c */
 bool spans_have_locked(const struct queue *q, uint64_t first, uint64_t last);
 void spans_add_locked(struct queue *q, uint64_t first, uint64_t last);
+void spans_set_logged_locked(struct queue *q, uint64_t first, uint64_t last);
 /* Counts lines that were queued as lost: metrics, the log of the ledger at the next loss_flush, our log. */
 void loss_count(struct queue *q, enum lost_reason reason, const struct totals *rows, uint64_t bytes);
 /* The same for lines that were parked. */
@@ -252,15 +261,25 @@ NODISCARD int segment_last_seq(struct queue *q, const struct segment *seg, uint6
 NODISCARD int segment_missing(struct queue *q, const struct segment *seg, struct totals *rows);
 NODISCARD int segment_open(struct queue *q, uint64_t id, int *ret_fd, uint64_t *ret_size);
 void quarantine_copy(struct queue *q, int fd, uint64_t segment_id, uint64_t off, uint64_t len);
-void quarantine_rename(struct queue *q, const char *name);
+/* What stands at this name goes to quarantine/ under a name of its own, and the log says so. */
+void quarantine_rename(struct queue *q, int dir_fd, const char *name);
 
 /* dead.c */
 NODISCARD int dead_open(struct queue *q);
 void dead_close(struct queue *q);
 NODISCARD int dead_put_losses(struct queue *q, const struct tally *losses, const struct span *spans, size_t n);
+NODISCARD int dead_put_marks(struct queue *q, const struct marks *m);
+/* Files that hold no open letter any more, from the oldest on. */
+void dead_drop_settled(struct queue *q);
+
+/* letters.c */
+NODISCARD int letters_finish(struct queue *q);
 
 /* reader.c */
 void reader_close(struct queue *q);
+/* A frame that was handed out and will not be sent: copied to quarantine/, counted lost{dropped}; the next
+ * queue_cursor_sync() passes it. */
+NODISCARD int reader_give_up(struct queue *q, const struct frame_head *head);
 void known_add(struct queue *q, uint64_t segment_id, uint64_t off, const struct frame_hdr *h);
 NODISCARD int frame_load(int fd, const struct frame_head *head, struct buf *meta, struct buf *body); /* -EBADMSG */
 

@@ -66,9 +66,11 @@ static int put_spans(struct buf *meta, const struct span *spans, size_t n)
 static int put_state(struct queue *q, struct buf *raw)
 {
     struct span spans[SPANS_MAX];
+    size_t n = 0;
     pthread_mutex_lock(&q->lock);
-    size_t n = q->n_spans;
-    memcpy(spans, q->spans, n * sizeof(*spans));
+    for (size_t i = 0; i < q->n_spans; i++)
+        if (q->spans[i].is_logged) /* the others come with their lines */
+            spans[n++] = q->spans[i];
     pthread_mutex_unlock(&q->lock);
     int r = tally_put(&q->dead.tally, raw);
     if (r == 0)
@@ -231,34 +233,59 @@ int dead_put_losses(struct queue *q, const struct tally *losses, const struct sp
     return append_losses(q, losses, spans, n, 0);
 }
 
+int dead_put_marks(struct queue *q, const struct marks *m)
+{
+    struct buf meta;
+    struct frame_hdr h = { .type = FRAME_LOST, .built_ns = clock_wall_ns() };
+    buf_init(&meta, FRAME_META_MAX);
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < m->n; i++)
+        r = marks_put(&meta, m->list[i].id, m->list[i].fate);
+    if (r == 0)
+        r = append(q, &h, buf_slice(&meta), SLICE(""));
+    buf_deinit(&meta);
+    return r;
+}
+
 /* ---- reading ---- */
 
 typedef void (*each_frame)(struct queue *q, void *ctx, const struct frame_hdr *h, struct slice meta);
 
-/* Good frames of one file in order. -EBADMSG: not even a header. */
-static int walk_file(struct queue *q, uint64_t id, each_frame each, void *ctx)
+static int open_dead(struct queue *q, uint64_t id, struct scan *s, int *ret_fd)
 {
     char name[SEGMENT_NAME_BYTES];
     uint8_t raw[SEGMENT_HEAD_BYTES];
     struct segment_head head;
     struct stat st;
     file_name(name, id);
-    int fd = q->fs->open(q->dead.dir_fd, name, O_RDONLY, 0);
+    int fd = queue_open_file(q->fs, q->dead.dir_fd, name, O_RDONLY, &st);
     if (fd < 0)
         return fd;
-    struct scan s = { 0 };
-    struct buf meta;
-    buf_init(&meta, SNAP_RAW_MAX);
-    int r = q->fs->fstat(fd, &st);
-    if (r == 0 && fs_pread_full(fd, raw, sizeof(raw), 0) != (ssize_t)sizeof(raw))
-        r = -EBADMSG;
+    int r = fs_pread_full(fd, raw, sizeof(raw), 0) == (ssize_t)sizeof(raw) ? 0 : -EBADMSG;
     if (r == 0)
         r = segment_head_decode(raw, &head);
+    if (r == 0 && (head.id != id || memcmp(head.uuid, q->uuid, UUID_BYTES) != 0))
+        r = -EBADMSG;
     if (r == 0)
-        r = scan_init(&s, fd, (uint64_t)st.st_size, head.salt);
+        r = scan_init(s, fd, MIN((uint64_t)st.st_size, (uint64_t)SEGMENT_READ_MAX), head.salt);
+    if (r < 0)
+        (void)q->fs->close(fd);
+    *ret_fd = fd;
+    return r;
+}
+
+/* Good frames of one file in order. -EBADMSG: it is not ours. */
+static int walk_file(struct queue *q, uint64_t id, each_frame each, void *ctx)
+{
+    int fd;
+    struct scan s = { 0 };
+    struct buf meta;
     struct frame_hdr h;
-    for (uint64_t off = SEGMENT_HEAD_BYTES, seq = 1;
-         r == 0 && scan_find(&s, off, seq, SEQ_MAX, &off, &h); seq = h.seq + 1) {
+    int r = open_dead(q, id, &s, &fd);
+    if (r < 0)
+        return r;
+    buf_init(&meta, SNAP_RAW_MAX);
+    for (uint64_t off = SEGMENT_HEAD_BYTES, seq = 1; scan_find(&s, off, seq, SEQ_MAX, &off, &h); seq = h.seq + 1) {
         if (scan_meta(&s, off, &h, &meta) == 0)
             each(q, ctx, &h, buf_slice(&meta));
         off += frame_bytes(&h);
@@ -266,21 +293,63 @@ static int walk_file(struct queue *q, uint64_t id, each_frame each, void *ctx)
     scan_deinit(&s);
     buf_deinit(&meta);
     (void)q->fs->close(fd);
-    return r;
+    return 0;
 }
 
-static void count_dead(struct queue *q, void *ctx, const struct frame_hdr *h, struct slice meta)
+static void take_marks(struct queue *q, void *ctx, const struct frame_hdr *h, struct slice meta)
 {
     (void)q;
-    struct totals *rows = ctx;
+    if (h->type == FRAME_LOST)
+        (void)!marks_take(ctx, meta);
+}
+
+/* Letters of one file that nobody has decided about. */
+struct open_letters {
+    struct marks marks;
+    struct totals rows;
+    uint64_t file, seq; /* seq: the next that is due */
+    size_t n;
+    bool has_holes;
+};
+
+static void add_rows(struct totals *rows, struct slice meta)
+{
     struct meta_item item;
-    while (h->type == FRAME_DATA && meta_next(&meta, &item) > 0) {
+    while (meta_next(&meta, &item) > 0) {
         struct slice input, tenant;
         uint64_t lines;
         if (item.tag == META_COUNT && meta_get_count(item.bytes, &input, &tenant, &lines) == 0 &&
             totals_add(rows, SLICE(""), tenant, lines) < 0)
             return;
     }
+}
+
+static void count_open(struct queue *q, void *ctx, const struct frame_hdr *h, struct slice meta)
+{
+    struct open_letters *o = ctx;
+    (void)q;
+    o->has_holes |= h->seq != o->seq;
+    o->seq = h->seq + 1;
+    if (h->type != FRAME_DATA || marks_find(&o->marks, (struct letter_id){ o->file, h->seq }) != LETTER_OPEN)
+        return;
+    o->n++;
+    add_rows(&o->rows, meta);
+}
+
+static void open_letters_deinit(struct open_letters *o)
+{
+    marks_deinit(&o->marks);
+    totals_deinit(&o->rows);
+}
+
+/* What became of letters stands in the same file or in later ones. */
+static int look_at(struct queue *q, uint64_t file, struct open_letters *ret)
+{
+    *ret = (struct open_letters){ .file = file, .seq = 1 };
+    for (size_t i = 0; i < q->dead.n_files; i++)
+        if (walk_file(q, q->dead.files[i].id, take_marks, &ret->marks) == -ENOMEM)
+            return -ENOMEM;
+    return walk_file(q, file, count_open, ret);
 }
 
 /* ---- bounded ---- */
@@ -304,18 +373,17 @@ static int drop_oldest(struct queue *q)
 {
     struct dead_log *d = &q->dead;
     struct dead_file f = d->files[0];
-    struct totals rows = { 0 };
     struct tally losses = { 0 };
-    int r = walk_file(q, f.id, count_dead, &rows);
-    if (r == -ENOMEM)
-        goto out;
-    r = 0;
-    for (size_t i = 0; r == 0 && i < rows.n; i++) {
-        struct tally_row *t = tally_get(&losses, rows.rows[i].tenant);
+    struct open_letters letters;
+    const struct totals *rows = &letters.rows;
+    int r = look_at(q, f.id, &letters);
+    r = r == -ENOMEM ? r : 0;
+    for (size_t i = 0; r == 0 && i < rows->n; i++) {
+        struct tally_row *t = tally_get(&losses, rows->rows[i].tenant);
         if (t == NULL)
             r = -ENOMEM;
         else
-            t->lost[LOST_DEAD_FULL] += rows.rows[i].lines;
+            t->lost[LOST_DEAD_FULL] += rows->rows[i].lines;
     }
     if (r == 0 && losses.n > 0)
         losses.rows[0].lost_bytes[LOST_DEAD_FULL] = f.bytes;
@@ -324,8 +392,8 @@ static int drop_oldest(struct queue *q)
     if (r < 0)
         goto out;
     d->dropped_id = f.id;
-    if (rows.lines > 0)
-        count_dropped(q, &rows, f.bytes);
+    if (rows->lines > 0)
+        count_dropped(q, rows, f.bytes);
     char name[SEGMENT_NAME_BYTES];
     file_name(name, f.id);
     (void)q->fs->unlink(d->dir_fd, name); /* if not now, then at the next open */
@@ -334,9 +402,22 @@ static int drop_oldest(struct queue *q)
     memmove(d->files, d->files + 1, d->n_files * sizeof(*d->files));
     publish_bytes(q);
 out:
-    totals_deinit(&rows);
+    open_letters_deinit(&letters);
     tally_deinit(&losses);
     return r;
+}
+
+void dead_drop_settled(struct queue *q)
+{
+    struct dead_log *d = &q->dead;
+    while (d->n_files > 1) {
+        struct open_letters letters;
+        int r = look_at(q, d->files[0].id, &letters);
+        bool is_settled = r == 0 && letters.n == 0 && !letters.has_holes;
+        open_letters_deinit(&letters);
+        if (!is_settled || drop_oldest(q) < 0)
+            return;
+    }
 }
 
 static bool take_seen(struct dead_log *d, uint64_t seq, uint32_t item)
@@ -398,6 +479,7 @@ static void replay(struct queue *q, void *ctx, const struct frame_hdr *h, struct
             (void)!add_loss(d, slice_from(s, LOSS_BYTES), get_le32(s.ptr), get_le64(s.ptr + 8), get_le64(s.ptr + 16));
         } else if (item.tag == META_SPAN && s.len >= 16 && get_le64(s.ptr) <= get_le64(s.ptr + 8)) {
             spans_add_locked(q, get_le64(s.ptr), get_le64(s.ptr + 8));
+            spans_set_logged_locked(q, get_le64(s.ptr), get_le64(s.ptr + 8));
         } else if (item.tag == META_DROPPED && s.len >= 8) {
             d->dropped_id = MAX(d->dropped_id, get_le64(s.ptr));
         } else if (item.tag == META_COUNT && h->type == FRAME_DATA &&
@@ -430,7 +512,7 @@ static void see(struct queue *q, void *ctx, const struct frame_hdr *h, struct sl
         d->cap_seen = cap;
     }
     d->seen[d->n_seen++] = (struct seen){ m.orig.seq, m.orig.item };
-    count_dead(q, &d->unsettled, h, all);
+    add_rows(&d->unsettled, all);
 }
 
 static void collect(void *ctx, const char *name)
@@ -445,6 +527,28 @@ static int by_id(const void *a, const void *b)
 {
     uint64_t x = ((const struct dead_file *)a)->id, y = ((const struct dead_file *)b)->id;
     return x < y ? -1 : x > y;
+}
+
+/* What is not ours, or has no good header, is not trusted and not removed either. */
+static void weed(struct queue *q)
+{
+    struct dead_log *d = &q->dead;
+    size_t kept = 0;
+    for (size_t i = 0; i < d->n_files; i++) {
+        char name[SEGMENT_NAME_BYTES];
+        struct scan s = { 0 };
+        int fd = -1;
+        int r = open_dead(q, d->files[i].id, &s, &fd);
+        scan_deinit(&s);
+        if (r == 0)
+            (void)q->fs->close(fd);
+        file_name(name, d->files[i].id);
+        if (r == -EBADMSG)
+            quarantine_rename(q, d->dir_fd, name);
+        else if (r != -ENOENT)
+            d->files[kept++] = d->files[i];
+    }
+    d->n_files = kept;
 }
 
 /* The newest file that begins with a SNAP, and what was written after it. */
@@ -492,6 +596,7 @@ int dead_open(struct queue *q)
         qsort(d->files, d->n_files, sizeof(*d->files), by_id);
         d->id = d->files[d->n_files - 1].id;
     }
+    weed(q);
     replay_newest(q);
     stat_files(q);
     for (size_t i = d->n_files; i-- > 0 && i + SEEN_FILES >= d->n_files;)

@@ -80,6 +80,7 @@ enum meta_tag {
     META_LOSS,    /* in dead/: lines that are lost */
     META_SPAN,    /* in dead/: seqs whose loss is counted */
     META_DROPPED, /* in dead/: files up to this id are counted as lost */
+    META_LETTER,  /* in dead/: what became of a dead letter; in the queue: which letter this frame was */
     META_TAGS
 };
 

@@ -38,7 +38,14 @@ void spans_add_locked(struct queue *q, uint64_t first, uint64_t last)
         q->n_spans--;
         memmove(q->spans, q->spans + 1, q->n_spans * sizeof(*q->spans));
     }
-    q->spans[q->n_spans++] = (struct span){ first, last };
+    q->spans[q->n_spans++] = (struct span){ .first = first, .last = last };
+}
+
+void spans_set_logged_locked(struct queue *q, uint64_t first, uint64_t last)
+{
+    for (size_t i = 0; i < q->n_spans; i++)
+        if (q->spans[i].first == first && q->spans[i].last == last)
+            q->spans[i].is_logged = true;
 }
 
 /* ---- counting ---- */
@@ -135,12 +142,15 @@ int loss_flush(struct queue *q)
     pthread_mutex_unlock(&q->lock);
 
     int r = dead_put_losses(q, &losses, spans, n);
+    pthread_mutex_lock(&q->lock);
     if (r < 0) {
-        pthread_mutex_lock(&q->lock);
         tally_merge(&q->losses, &losses);
         q->has_losses = true;
-        pthread_mutex_unlock(&q->lock);
+    } else {
+        for (size_t i = 0; i < n; i++)
+            spans_set_logged_locked(q, spans[i].first, spans[i].last);
     }
+    pthread_mutex_unlock(&q->lock);
     tally_deinit(&losses);
     return r;
 }
@@ -150,18 +160,13 @@ int loss_flush(struct queue *q)
 int segment_open(struct queue *q, uint64_t id, int *ret_fd, uint64_t *ret_size)
 {
     char name[SEGMENT_NAME_BYTES];
+    struct stat st;
     segment_name(name, id);
-    int fd = q->fs->open(q->dir_fd, name, O_RDONLY, 0);
+    int fd = queue_open_file(q->fs, q->dir_fd, name, O_RDONLY, &st);
     if (fd < 0)
         return fd;
-    struct stat st;
-    int r = q->fs->fstat(fd, &st);
-    if (r < 0) {
-        (void)q->fs->close(fd);
-        return r;
-    }
     *ret_fd = fd;
-    *ret_size = (uint64_t)st.st_size;
+    *ret_size = MIN((uint64_t)st.st_size, (uint64_t)SEGMENT_READ_MAX);
     return 0;
 }
 
@@ -292,7 +297,7 @@ static int take_stock(struct queue *q, const struct segment *seg, struct totals 
         bool has = walk_next(&w, seg->last_seq, &off, &h);
         uint64_t seq = has ? h.seq : seq_end;
         if (seq > expect && *n_holes < SPANS_MAX)
-            holes[(*n_holes)++] = (struct span){ expect, seq - 1 };
+            holes[(*n_holes)++] = (struct span){ .first = expect, .last = seq - 1 };
         expect = seq + 1;
         if (!has)
             break;
@@ -302,7 +307,7 @@ static int take_stock(struct queue *q, const struct segment *seg, struct totals 
         if (r == -EBADMSG) {
             r = 0;
             if (*n_holes < SPANS_MAX)
-                holes[(*n_holes)++] = (struct span){ h.seq, h.seq };
+                holes[(*n_holes)++] = (struct span){ .first = h.seq, .last = h.seq };
         } else if (r == 0 && h.type == FRAME_SEAL) {
             *ret_has_seal = true;
             r = totals_from_meta(sealed, buf_slice(&w.meta));
@@ -398,15 +403,15 @@ int segment_missing(struct queue *q, const struct segment *seg, struct totals *r
 
 /* ---- quarantine ---- */
 
-void quarantine_rename(struct queue *q, const char *name)
+void quarantine_rename(struct queue *q, int dir_fd, const char *name)
 {
     char to[SEGMENT_NAME_BYTES * 3];
     struct stat st;
     snprintf(to, sizeof(to), "%s", name);
     for (unsigned i = 1; i < 1000 && q->fs->stat(q->quarantine_fd, to, &st, false) == 0; i++)
         snprintf(to, sizeof(to), "%s.%u", name, i);
-    int r = q->fs->rename(q->dir_fd, name, q->quarantine_fd, to);
-    log_error("queue", "queue.recovered", "a damaged queue file was set aside in quarantine/",
+    int r = q->fs->rename(dir_fd, name, q->quarantine_fd, to);
+    log_error("queue", "queue.damaged", "a file that is not a good file of the queue was set aside in quarantine/",
               LOG_CSTR("output", q->name), LOG_CSTR("file", name), LOG_NUM("errno", -r));
 }
 

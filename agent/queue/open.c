@@ -168,6 +168,7 @@ static void queue_free(struct queue *q)
     positions_deinit(&q->positions);
     totals_deinit(&q->totals);
     tally_deinit(&q->losses);
+    marks_deinit(&q->replayed);
     free(q->voided);
     free(q->fenced);
     free(q->segs);

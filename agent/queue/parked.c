@@ -235,7 +235,8 @@ static int open_file(struct queue *q, uint64_t id, int *ret_fd)
 {
     char name[SEGMENT_NAME_BYTES];
     file_name(name, id);
-    *ret_fd = q->fs->open(q->parked_fd, name, O_RDONLY, 0);
+    struct stat st;
+    *ret_fd = queue_open_file(q->fs, q->parked_fd, name, O_RDONLY, &st);
     return MIN(*ret_fd, 0);
 }
 
@@ -394,7 +395,7 @@ static int open_one(struct queue *q, uint64_t id, struct buf *meta, struct tally
         return r;
     if (r < 0) {
         /* Torn while it was written: its frame is still in the queue. Or damaged: kept for people. */
-        (void)q->fs->rename(q->parked_fd, name, q->quarantine_fd, name);
+        quarantine_rename(q, q->parked_fd, name);
         return 0;
     }
     const struct segment *seg = segment_of_locked(q, m.orig.seq);

@@ -79,6 +79,8 @@ int queue_meta_frame(struct buf *meta, const struct frame_in *f, const struct fr
         r = meta_put(meta, META_RUNS, false, f->runs);
     if (r == 0 && orig != NULL)
         r = meta_put_orig(meta, orig);
+    if (r == 0 && f->letter.file != 0)
+        r = marks_put(meta, f->letter, LETTER_RESENT);
     return r;
 }
 
@@ -155,7 +157,7 @@ static bool drop_oldest(struct queue *q)
     totals_deinit(&rows);
     pthread_mutex_lock(&q->lock);
     spans_add_locked(q, s.first_seq, s.last_seq);
-    (void)ack_span_locked(q, (struct span){ 1, s.last_seq }); /* nothing older is left */
+    (void)ack_span_locked(q, (struct span){ .first = 1, .last = s.last_seq }); /* nothing older is left */
     pthread_mutex_unlock(&q->lock);
     /* Not even the loss or the cursor can be written: then nothing is dropped either. */
     return queue_cursor_sync(q) >= 0 && queue_unlink_acked(q) >= 0;

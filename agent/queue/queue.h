@@ -46,6 +46,11 @@ struct lost_range {
     struct slice tenant; /* whose lost_bytes these are; not in the frame's meta */
 };
 
+/* A dead letter, by the file of dead/ and the number in it. file 0: none. */
+struct letter_id {
+    uint64_t file, seq;
+};
+
 struct frame_in {
     struct slice route;
     struct slice wire;      /* the body's final bytes */
@@ -54,6 +59,7 @@ struct frame_in {
     size_t n_rows;
     struct slice runs;      /* struct body.runs; empty with one row */
     int64_t built_ns;       /* wall clock */
+    struct letter_id letter; /* it was a dead letter: sent again */
 };
 
 /* What the last frame of a group carries. */

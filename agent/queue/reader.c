@@ -58,9 +58,9 @@ static void damaged_add(struct queue *q, uint64_t first, uint64_t last)
     if (q->n_damaged > 0 && q->damaged[q->n_damaged - 1].last + 1 == first)
         q->damaged[q->n_damaged - 1].last = last;
     else if (q->n_damaged < SPANS_MAX)
-        q->damaged[q->n_damaged++] = (struct span){ first, last };
+        q->damaged[q->n_damaged++] = (struct span){ .first = first, .last = last };
     else
-        (void)ack_span_locked(q, (struct span){ first, last });
+        (void)ack_span_locked(q, (struct span){ .first = first, .last = last });
     pthread_mutex_unlock(&q->lock);
 }
 
@@ -93,8 +93,8 @@ static void count_missing(struct queue *q, const struct segment *seg, struct spa
     damaged_add(q, s.first, s.last);
 }
 
-/* Header and meta are good, the body is not: whose lines it held is known. */
-static void count_rows(struct queue *q, const struct frame_head *h, struct slice meta)
+/* The meta is good: whose lines it held is known. */
+static void count_rows(struct queue *q, const struct frame_head *h, struct slice meta, enum lost_reason reason)
 {
     if (is_counted(q, h->seq, h->seq)) {
         damaged_add(q, h->seq, h->seq);
@@ -109,7 +109,7 @@ static void count_rows(struct queue *q, const struct frame_head *h, struct slice
             totals_add(&rows, input, tenant, lines) < 0)
             break;
     }
-    loss_count(q, LOST_DAMAGE, &rows, h->body_len);
+    loss_count(q, reason, &rows, h->body_len);
     totals_deinit(&rows);
     damaged_add(q, h->seq, h->seq);
 }
@@ -139,7 +139,7 @@ static int find_segment(struct queue *q, struct segment *seg)
         *seg = *s;
         if (s->first_seq > q->read_seq) {
             if (q->read_seq <= s->fence)
-                missing = (struct span){ q->read_seq, s->fence };
+                missing = (struct span){ .first = q->read_seq, .last = s->fence };
             q->read_seq = s->first_seq;
         }
     }
@@ -183,7 +183,7 @@ static int seek(struct queue *q, const struct segment *seg, struct frame_hdr *re
     if (!has) {
         has = scan_find(&s, bad_off, q->read_seq, limit, &q->read_off, ret);
         uint64_t end = has ? q->read_off : s.size;
-        struct span missing = { q->read_seq, has ? ret->seq - 1 : limit };
+        struct span missing = { .first = q->read_seq, .last = has ? ret->seq - 1 : limit };
         if (missing.first <= missing.last) {
             quarantine_copy(q, fd, seg->id, bad_off, end - bad_off);
             count_missing(q, seg, missing, 0, end - bad_off);
@@ -231,7 +231,7 @@ static int next_header(struct queue *q, const struct segment *seg, struct frame_
     int r = reader_fd(q, seg->id, &fd);
     if (r == -ENOENT) {
         /* Taken away under us. */
-        struct span all = { q->read_seq, MIN(seg->last_seq, atomic_load(&q->durable_seq)) };
+        struct span all = { .first = q->read_seq, .last = MIN(seg->last_seq, atomic_load(&q->durable_seq)) };
         count_missing(q, seg, all, 0, 0);
         q->read_seq = all.last + 1;
         return 0;
@@ -392,9 +392,9 @@ static void set_aside(struct queue *q, int fd, const struct frame_head *head, co
     if (fd >= 0)
         quarantine_copy(q, fd, head->segment_id, head->off, len);
     if (has_meta)
-        count_rows(q, head, buf_slice(meta));
+        count_rows(q, head, buf_slice(meta), LOST_DAMAGE);
     else
-        count_missing(q, &seg, (struct span){ head->seq, head->seq }, head->lines, len);
+        count_missing(q, &seg, (struct span){ .first = head->seq, .last = head->seq }, head->lines, len);
 }
 
 int queue_load(struct queue *q, const struct frame_head *head, struct buf *meta, struct buf *body)
@@ -412,6 +412,24 @@ int queue_load(struct queue *q, const struct frame_head *head, struct buf *meta,
     if (!ack_is_done(q, head->seq))
         set_aside(q, fd, head, meta, has_meta);
     return -EBADMSG;
+}
+
+int reader_give_up(struct queue *q, const struct frame_head *head)
+{
+    struct buf meta, body;
+    int fd = -1;
+    buf_init(&meta, FRAME_META_MAX);
+    buf_init(&body, FRAME_BODY_MAX);
+    int r = queue_load(q, head, &meta, &body);
+    if (r == 0)
+        r = reader_fd(q, head->segment_id, &fd);
+    if (r == 0) {
+        quarantine_copy(q, fd, head->segment_id, head->off, FRAME_HEAD_BYTES + (uint64_t)head->meta_len + head->body_len);
+        count_rows(q, head, buf_slice(&meta), LOST_DROPPED);
+    }
+    buf_deinit(&meta);
+    buf_deinit(&body);
+    return r == -EBADMSG ? 0 : r; /* damaged: that is counted too */
 }
 
 int frame_load(int fd, const struct frame_head *head, struct buf *meta, struct buf *body)

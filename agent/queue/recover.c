@@ -240,6 +240,18 @@ static void place_bits(struct recovery *rc, uint64_t last_seq)
             (void)ack_mark_locked(q, rc->cursor.acked_seq + 1 + i);
 }
 
+/* Frames whose loss is in the ledger are not sent as well, and no new frame may take their numbers. */
+static void pass_counted(struct recovery *rc)
+{
+    struct queue *q = rc->q;
+    for (size_t i = 0; i < q->n_spans; i++) {
+        rc->top_seq = MAX(rc->top_seq, q->spans[i].last);
+        if (q->n_damaged < SPANS_MAX)
+            q->damaged[q->n_damaged++] = q->spans[i];
+    }
+    ack_damaged_locked(q);
+}
+
 /* ---- replay of the newest ---- */
 
 /* A segment that was being made when we died: a header perhaps, and not one good frame. */
@@ -443,7 +455,7 @@ static void set_aside(struct recovery *rc)
         } else if (f->verdict == FILE_BAD) {
             rc->rec->damaged_bytes += f->size;
             rc->rec->damaged_frames++;
-            quarantine_rename(q, name);
+            quarantine_rename(q, q->dir_fd, name);
         }
     }
 }
@@ -701,6 +713,7 @@ static int recover_steps(struct recovery *rc)
         return r;
     place_bits(rc, q->n_segs > 0 ? q->segs[q->n_segs - 1].last_seq : 0);
     r = dead_open(q);
+    pass_counted(rc);
     if (r == 0)
         r = parked_open(q, &rc->parked);
     if (r < 0)
@@ -708,6 +721,9 @@ static int recover_steps(struct recovery *rc)
     set_aside(rc);
     count_gaps(rc);
     r = count_queued(rc);
+    if (r == 0 && letters_finish(q) < 0)
+        log_error("queue", "queue.recovered", "dead letters that were sent again cannot be marked so",
+                  LOG_CSTR("output", q->name));
     if (r == 0)
         r = check_wire_form(rc);
     if (r == -EPROTO)

@@ -13,6 +13,7 @@ void replay_init(struct replay *rp, struct queue *q, uint64_t acked_seq)
     positions_clear(&q->positions);
     totals_clear(&q->totals);
     totals_commit(&q->totals);
+    q->replayed.n = 0;
 }
 
 void replay_deinit(struct replay *rp)
@@ -48,6 +49,11 @@ static int take_items(struct replay *rp, const struct frame_hdr *h, struct slice
             uint64_t lines = item.bytes.len >= 16 ? get_le64(item.bytes.ptr) : 0;
             if (lines > q->totals.lines && lines < SEQ_MAX)
                 r = totals_add(&q->totals, SLICE(""), SLICE(TENANT_UNKNOWN), lines - q->totals.lines);
+        } else if (item.tag == META_LETTER) {
+            struct mark m;
+            r = marks_get(item.bytes, &m);
+            if (r == 0)
+                r = marks_add(&q->replayed, m.id, m.fate);
         } else {
             r = totals_take(&q->totals, item.tag, item.bytes);
             if (r == 0)
@@ -67,6 +73,7 @@ static void close_group(struct replay *rp, const struct place *p)
     totals_commit(&rp->q->totals);
     rp->good_end = p->off;
     rp->good_seq = p->expect - 1;
+    rp->n_letters = rp->q->replayed.n;
 }
 
 /* SNAP says everything anew, SEAL all counts. A meta that passes its CRC and cannot be read is our own mistake or a
@@ -180,6 +187,7 @@ int replay_segment(struct replay *rp, const struct segment *seg, uint64_t last_s
     }
     positions_rollback(&rp->q->positions);
     totals_rollback(&rp->q->totals);
+    rp->q->replayed.n = rp->n_letters;
     scan_deinit(&p.scan);
     (void)rp->q->fs->close(p.fd);
     return r;

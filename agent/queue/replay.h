@@ -12,6 +12,7 @@ struct replay {
     uint64_t top_seq;        /* the highest that was seen */
     uint64_t good_end, good_seq; /* of the last segment: its last whole group */
     uint64_t damaged_bytes, damaged_frames;
+    size_t n_letters;        /* of q->replayed, in whole groups */
     struct buf meta;
 };
 

@@ -51,6 +51,22 @@ uint64_t segment_name_parse(const char *name, const char *suffix)
     return strcmp(name + 16, suffix) == 0 && id <= SEQ_MAX ? id : 0;
 }
 
+/* O_NONBLOCK: a FIFO must not stop us. O_NOFOLLOW: what lies behind a link is not ours. */
+int queue_open_file(const struct fs_ops *fs, int dir_fd, const char *name, int flags, struct stat *ret_st)
+{
+    int fd = fs->open(dir_fd, name, flags | O_NONBLOCK | O_NOFOLLOW, 0);
+    if (fd < 0)
+        return fd == -ELOOP || fd == -EISDIR || fd == -ENXIO ? -EBADMSG : fd;
+    int r = fs->fstat(fd, ret_st);
+    if (r == 0 && !S_ISREG(ret_st->st_mode))
+        r = -EBADMSG;
+    if (r < 0) {
+        (void)fs->close(fd);
+        return r;
+    }
+    return fd;
+}
+
 /* ---- writing ---- */
 
 int frame_write(struct queue *q, int fd, uint64_t off, struct frame_hdr *h, struct slice meta, struct slice body)

@@ -17,7 +17,7 @@ _tailrace()
     explain) COMPREPLY=($(compgen -W '-c --config --input --path --file --lines --help' -- "$cur")) ;;
     health) COMPREPLY=($(compgen -W 'live ready -c --config --format --watch --help' -- "$cur")) ;;
     status) COMPREPLY=($(compgen -W '-c --config --help' -- "$cur")) ;;
-    queue) COMPREPLY=($(compgen -W 'ls cat verify export -c --config --dead --parked --all --help' -- "$cur")) ;;
+    queue) COMPREPLY=($(compgen -W 'ls verify cat export dead resend drop skip -c --config --format --dead --parked --all --reason --help' -- "$cur")) ;;
     esac
 }
 complete -F _tailrace tailrace

@@ -55,7 +55,7 @@ def test_help_of_each_command(command):
 @pytest.mark.parametrize("argv, word", [
     ([], "usage"), (["rnu"], "rnu"), (["run", "--nothing"], "nothing"), (["run", "extra"], "files"), (["check", "extra"], "extra"),
     (["run", "--stdout"], "file"), (["explain", "extra"], "extra"), (["status", "extra"], "extra"), (["version", "extra"], "extra"),
-    (["queue"], "ls, verify, cat or export"), (["run", "-c"], "-c|argument|'c'"),
+    (["queue"], "ls, verify, cat, export, dead or skip"), (["run", "-c"], "-c|argument|'c'"),
 ])
 def test_misuse(argv, word):
     r = run(*argv)

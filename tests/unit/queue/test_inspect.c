@@ -66,6 +66,7 @@ static void everything_is_shown(void **state)
     buf_init(&text, MIB);
     fill(f);
     fixture_path(f, dir, "");
+    const struct queue_report to = { .dir = dir, .output = SLICE("out"), .text = &text };
     assert_int_equal(queue_inspect_each_frame(dir, each, &seen, &f->err), 0);
     assert_int_equal(seen.queued, 50);
     assert_int_equal(seen.acked, 10);
@@ -76,14 +77,14 @@ static void everything_is_shown(void **state)
     assert_int_equal(queue_inspect_each_frame(dir, each, &seen, &f->err), 7);
     assert_int_equal(seen.queued, 5);
 
-    assert_int_equal(queue_inspect_ls(dir, &text, &f->err), 0);
+    assert_int_equal(queue_inspect_ls(&to, &f->err), 0);
     assert_int_equal(buf_terminate(&text), 0);
     assert_non_null(strstr(text.ptr, "queued  frames 50  lines 50"));
     assert_non_null(strstr(text.ptr, "parked  files 1"));
     assert_non_null(strstr(text.ptr, "dead    files 1"));
 
     buf_reset(&text);
-    int problems = queue_inspect_verify(dir, &text, &f->err);
+    int problems = queue_inspect_verify(&to, &f->err);
     assert_int_equal(buf_terminate(&text), 0);
     if (problems != 0)
         fail_msg("%s", text.ptr);
@@ -93,7 +94,7 @@ static void everything_is_shown(void **state)
     fixture_open(f);
     put_synced(f, 61, 62);
     buf_reset(&text);
-    assert_int_equal(queue_inspect_verify(dir, &text, &f->err), 0);
+    assert_int_equal(queue_inspect_verify(&to, &f->err), 0);
     buf_deinit(&text);
 }
 
@@ -109,6 +110,8 @@ static void damage_is_found(void **state)
     queue_close(f->q);
     f->q = NULL;
     fixture_path(f, dir, "");
+    const struct queue_report to = { .dir = dir, .output = SLICE("out"), .text = &text };
+    const struct queue_report nowhere = { .dir = "/nowhere/at/all", .output = SLICE("out"), .text = &text };
     fixture_path(f, path, "0000000000000001.seg");
     assert_int_equal(stat(path, &st), 0);
     int fd = open(path, O_RDWR);
@@ -120,20 +123,20 @@ static void damage_is_found(void **state)
         assert_int_equal(pwrite(fd, &bad, 1, at), 1);
         seen = (struct seen_frames){ 0 };
         buf_reset(&text);
-        found += queue_inspect_verify(dir, &text, &f->err) > 0;
+        found += queue_inspect_verify(&to, &f->err) > 0;
         tried++;
-        assert_int_equal(queue_inspect_ls(dir, &text, &f->err), 0);
+        assert_int_equal(queue_inspect_ls(&to, &f->err), 0);
         assert_int_equal(queue_inspect_each_frame(dir, each, &seen, &f->err), 0);
         assert_int_equal(pwrite(fd, &byte, 1, at), 1);
     }
     assert_true(found > tried * 9 / 10); /* the rest is padding */
     buf_reset(&text);
     assert_int_equal(pwrite(fd, "\xff\xff", 2, 20), 2);
-    assert_true(queue_inspect_verify(dir, &text, &f->err) > 0);
+    assert_true(queue_inspect_verify(&to, &f->err) > 0);
     assert_int_equal(ftruncate(fd, 600), 0);
-    assert_true(queue_inspect_verify(dir, &text, &f->err) > 0);
+    assert_true(queue_inspect_verify(&to, &f->err) > 0);
     close(fd);
-    assert_true(queue_inspect_verify("/nowhere/at/all", &text, &f->err) < 0);
+    assert_true(queue_inspect_verify(&nowhere, &f->err) < 0);
     assert_non_null(strstr(f->err.text, "/nowhere"));
     buf_deinit(&text);
 }
