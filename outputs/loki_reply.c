@@ -139,7 +139,7 @@ static void judge_failure(const struct http_reply *reply, struct judgement *ret)
 /* Loki answers a push with 204 and nothing else; an empty 200 is what some proxies make of it. */
 static void judge_success(const struct http_reply *reply, struct judgement *ret)
 {
-    bool is_page = has(reply->content_type, SLICE("text/html")) || slice_trim(reply->body).len > 0;
+    bool is_page = has(reply->content_type, SLICE("text/html")) || slice_trim(reply->body).len > 0 || reply->is_cut;
     if (reply->status == 260)
         say(ret, VERDICT_HOLD, "ingestion_blocked");
     else if (reply->status != 200 && reply->status != 204)

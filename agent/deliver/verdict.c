@@ -12,8 +12,10 @@
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
 
-/* Resets of one frame's request, others accepted meanwhile, after which its size is to blame. */
+/* Resets of one frame's request after which its size may be to blame. */
 #define RESETS_MAX 3
+/* No server finds a request of so little too large. */
+#define SMALL_RAW_BYTES (64 * KIB)
 
 /* --- parts --- */
 
@@ -155,15 +157,27 @@ static void apply_items(struct shipment *sh, const struct http_reply *reply, str
 
 /* --- all together --- */
 
-/* A server that closes before it has read all may mean "too large" (Elasticsearch 9 does). */
+static uint64_t raw_bytes(const struct part *p)
+{
+    const struct frame_head *h = &p->frame->head;
+    return (uint64_t)h->raw_len * p->n / MAX(h->lines, 1u);
+}
+
+/* A server that closes before it has read all may mean "too large" (Elasticsearch 9 does). When others pass meanwhile it
+ * is so. When nothing else is there to compare with, halves show it: they pass, or the server is away; a single line is
+ * never given up for that. */
 static bool is_reset_too_often(struct shipment *sh, const struct http_reply *reply, int64_t now)
 {
-    struct part *p = sh->parts;
-    if (reply->status != 0 || strcmp(reply->failure, "reset") != 0 || sh->n_parts > 1)
+    const struct part *first = sh->parts;
+    if (reply->status != 0 || strcmp(reply->failure, "reset") != 0)
         return false;
-    if (p->resets++ == 0)
-        p->reset_ns = now;
-    return p->resets >= RESETS_MAX && delivery_others_accepted(sh->d, NULL, p->reset_ns);
+    for (struct part *p = sh->parts; p != NULL; p = p->next)
+        if (p->resets++ == 0)
+            p->reset_ns = now;
+    if (first->resets < RESETS_MAX)
+        return false;
+    return sh->n_parts > 1 || delivery_others_accepted(sh->d, NULL, first->reset_ns) ||
+           (first->n > 1 && raw_bytes(first) > SMALL_RAW_BYTES);
 }
 
 static void apply_whole(struct shipment *sh, const struct http_reply *reply, const struct judgement *j, int64_t now)

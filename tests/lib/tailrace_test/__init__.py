@@ -40,7 +40,8 @@ Faults
       .wait_requests(n, timeout)  .lines(accepted_only=False)  .stop() .start() (same port)  .drop_connections()
   steps: Reply(status, body, headers) BulkReply(decide) EarlyReply(413) Reset("before"|"mid"|"after"|"reply") Hangup()
       Stall(seconds, then) NeverRead() CutReply(reply, at) SlowReply(reply) Garbage() HugeBody(size) Forward(url, lose=True)
-      on accept: Close() ResetConnection() HoldConnection() SayOnAccept()
+      Bytes(data, hold=True) Flood(piece, size)
+      on accept: Close() ResetConnection() HoldConnection() SayOnAccept(); server.on_accept = one of them for all
   certs                                       fixture; .ca .server .client .expired .wrong_host .stranger
 
 Lines
@@ -66,7 +67,7 @@ from .certs import Certs
 from .client import request
 from .elastic import Elastic
 from .faults import (
-    BulkReply, Close, CutReply, EarlyReply, FaultServer, Forward, Garbage, Hangup, HoldConnection, HugeBody,
+    BulkReply, Bytes, Close, CutReply, EarlyReply, FaultServer, Flood, Forward, Garbage, Hangup, HoldConnection, HugeBody,
     NeverRead, Reply, Reset, ResetConnection, SayOnAccept, SlowReply, Stall, Step,
 )
 from .loggen import FIVE, LEVELS, SHAPES, Line, Loggen, assert_arrived, cri, docker, seqs, write

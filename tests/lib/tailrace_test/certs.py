@@ -5,8 +5,8 @@ import subprocess
 
 
 class Certs:
-    """Each is (certificate, key): server, client, expired, wrong_host, stranger (server, of a CA nobody knows).
-    ca is the certificate of the authority."""
+    """Each is (certificate, key): server, client, expired, wrong_host, stranger (server, of a CA nobody knows),
+    self_signed. ca is the certificate of the authority."""
 
     def __init__(self, tmpdir):
         self.dir = pathlib.Path(tmpdir) / "certs"
@@ -18,6 +18,7 @@ class Certs:
         self.client = self._signed("client", "extendedKeyUsage=clientAuth")
         self.expired = self._signed("expired", local, dates=("20200101000000Z", "20200201000000Z"))
         self.wrong_host = self._signed("wrong-host", "subjectAltName=DNS:elsewhere.invalid")
+        self.self_signed = self._self_signed("self-signed", local)
         self.stranger = self._signed("stranger", local, authority="other-ca")
 
     def _openssl(self, *args):
@@ -34,6 +35,12 @@ class Certs:
             "-subj", f"/CN=tailrace test {name}", "-addext", "keyUsage=critical,keyCertSign,cRLSign",
         )
         return self.dir / f"{name}.pem"
+
+    def _self_signed(self, name, extension):
+        self._key(name)
+        self._openssl("req", "-x509", "-new", "-key", f"{name}.key", "-out", f"{name}.pem", "-days", "30",
+                      "-subj", f"/CN={name}", "-addext", extension)
+        return self.dir / f"{name}.pem", self.dir / f"{name}.key"
 
     def _signed(self, name, extensions, authority="ca", dates=None):
         """dates: (from, to) as YYYYMMDDHHMMSSZ; without, 30 days from now."""

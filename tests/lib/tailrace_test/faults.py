@@ -327,6 +327,35 @@ class Forward(Step):
         return True
 
 
+class Bytes(Step):
+    """Any bytes as the answer after reading the body; then the connection closes, or is held (silent) until released."""
+
+    def __init__(self, data, hold=False):
+        self.data, self.hold = data, hold
+
+    def play(self, conn, request):
+        conn.read_body(request)
+        conn.send(self.data)
+        if self.hold:
+            conn.hold(None, watch=True)
+        return False
+
+
+class Flood(Step):
+    """After reading the body: `piece` again and again, as fast as the peer takes it, up to `size` bytes in all."""
+
+    def __init__(self, piece, size=64 << 20, first=b""):
+        self.piece, self.size, self.first = piece, size, first
+
+    def play(self, conn, request):
+        conn.read_body(request)
+        conn.send(self.first)
+        many = self.piece * max(1, 65536 // len(self.piece))
+        for _ in range(0, self.size, len(many)):
+            conn.send(many)
+        return False
+
+
 class ConnectionStep(Step):
     """Played when a connection is accepted, before TLS; met by a request on an open connection, it plays then."""
 
@@ -535,6 +564,7 @@ class FaultServer:
 
     def __init__(self, tls=None, client_ca=None, default=None, port=0):
         self.default = default or Reply(204)
+        self.on_accept = None  # a ConnectionStep for every connection
         self.tls = None
         if tls:
             self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -584,7 +614,7 @@ class FaultServer:
             for when, queue in self._scripts:
                 if when is None and queue:
                     return queue.popleft() if isinstance(queue[0], ConnectionStep) else None
-        return None
+        return self.on_accept
 
     def take_step(self, request):
         with self._lock:

@@ -404,6 +404,73 @@ static void test_resets_split(void **state)
     server_stop(&srv);
 }
 
+/* The same with nothing else to compare with: every frame is too large, or the server is away. */
+struct size_limit {
+    atomic_size_t bytes;
+};
+
+static struct server_answer reset_above(void *ctx, const struct server_request *req)
+{
+    const struct size_limit *l = ctx;
+    return req->body_len > atomic_load(&l->bytes) ? (struct server_answer){ .act = ACT_RESET }
+                                                  : (struct server_answer){ .status = 204 };
+}
+
+static void put_fat_lines(struct rig *g, unsigned n, unsigned bytes)
+{
+    struct buf wire;
+    buf_init(&wire, 64 * MIB);
+    for (unsigned i = 0; i < n; i++)
+        assert_int_equal(buf_printf(&wire, "fat %u %0*u\n", i, (int)bytes, i), 0);
+    rig_frame(g, "fat", buf_slice(&wire), n, (uint32_t)wire.len, "fat");
+    buf_deinit(&wire);
+}
+
+static void test_resets_of_the_only_frame(void **state)
+{
+    (void)state;
+    struct rig g;
+    struct server srv;
+    struct size_limit limit = { 200 * KIB };
+    assert_int_equal(server_start(&srv, 0, reset_above, &limit), 0);
+    rig_init(&g, &toy_ops, srv.port);
+    put_fat_lines(&g, 60, 10000);
+    run_to_end(&g);
+    const struct rig_ledger l = rig_ledger(&g, "fat");
+    assert_int_equal(l.delivered, 60);
+    assert_int_equal(l.dead, 0);
+    for (unsigned i = 0; i < 60; i++)
+        assert_true(rig_times(&srv, "fat", i) >= 1);
+    rig_deinit(&g);
+    server_stop(&srv);
+}
+
+/* A server that resets everything is away, not choosy: nothing dies of it, and pieces do not become crumbs. */
+static void test_resets_of_everything(void **state)
+{
+    (void)state;
+    struct rig g;
+    struct server srv;
+    struct size_limit limit = { 0 };
+    assert_int_equal(server_start(&srv, 0, reset_above, &limit), 0);
+    rig_init(&g, &toy_ops, srv.port);
+    put_fat_lines(&g, 60, 10000);
+    put_fat_lines(&g, 1, 100000);
+    rig_start(&g);
+    rig_until(server_count(&srv) >= 100);
+    assert_int_equal(rig_ledger(&g, "fat").queued, 61);
+    atomic_store(&limit.bytes, SIZE_MAX);
+    const size_t before = server_count(&srv);
+    run_to_end(&g);
+    assert_true(server_count(&srv) - before <= 20);
+    const struct rig_ledger l = rig_ledger(&g, "fat");
+    assert_int_equal(l.dead, 0);
+    assert_int_equal(l.queued, 0);
+    rig_assert_balance(&g, "fat");
+    rig_deinit(&g);
+    server_stop(&srv);
+}
+
 /* --- items --- */
 
 /* Letters by id: 1 is dead, 2 is retried twice, 3 is text once, 4 is held twice; by line, in the order of the body. */
@@ -1030,6 +1097,8 @@ int main(void)
         cmocka_unit_test(test_all_refused_holds),
         cmocka_unit_test(test_bad_frame_among_good),
         cmocka_unit_test(test_resets_split),
+        cmocka_unit_test(test_resets_of_the_only_frame),
+        cmocka_unit_test(test_resets_of_everything),
         cmocka_unit_test(test_items),
         cmocka_unit_test(test_key_held),
         cmocka_unit_test(test_key_backing_off),
