@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "agent/admin/admin.h"
+#include "agent/base/budget.h"
 #include "agent/base/clock.h"
 #include "agent/base/io.h"
 #include "agent/base/log.h"
@@ -124,7 +125,6 @@ int agent_start(struct conf *conf, struct agent **ret_agent, struct err *err)
     a->world.machine_salt = machine_salt();
     raise_descriptor_limit();
     gauge_set(&stats.started_wall_ns, clock_wall_ns());
-    gauge_set(&stats.memory_limit_bytes, (int64_t)conf->memory_bytes);
     gauge_set(&stats.reload_successful, 1);
     gauge_set(&stats.reload_wall_ns, clock_wall_ns());
     gauge_set(&stats.state_writable, 1);
@@ -208,6 +208,21 @@ static void trim_memory(void)
     (void)malloc_trim(0);
 }
 
+/* Said when it begins and when it ends, not each second in between. */
+static void say_memory(void)
+{
+    static bool is_told;
+    if (budget_is_exceeded() == is_told)
+        return;
+    is_told = !is_told;
+    if (is_told)
+        log_warn("main", "memory.tight", "the tables of what is followed leave little of limits.memory: batches are kept small",
+                 LOG_NUM("limit_bytes", budget_limit()), LOG_NUM("accounted_bytes", budget_total()),
+                 LOG_NUM("files_bytes", budget_used(MEMORY_FILES)), LOG_NUM("queues_bytes", budget_used(MEMORY_QUEUES)));
+    else
+        log_info("main", "memory.tight", "there is memory for batches again", LOG_NUM("accounted_bytes", budget_total()));
+}
+
 void agent_tick(struct agent *a)
 {
     const struct conf *c = a->engine->conf;
@@ -219,5 +234,6 @@ void agent_tick(struct agent *a)
         gauge_set(&stats.state_free_bytes, (int64_t)(fs.f_bavail * fs.f_frsize));
     gauge_set(&stats.state_writable, access(path, W_OK) == 0 && (fs.f_flag & ST_RDONLY) == 0);
     trim_memory();
+    say_memory();
     gauge_set(&stats.memory_bytes, resident_bytes());
 }

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 
+#include "agent/base/budget.h"
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
 #include "agent/base/stats.h"
@@ -160,6 +161,8 @@ int engine_start(const struct engine_world *world, struct conf *conf, struct tai
         e->world = world;
         e->conf = conf;
         e->n = conf->n_outputs;
+        budget_configure(conf->memory_bytes, e->n);
+        gauge_set(&stats.memory_limit_bytes, (int64_t)conf->memory_bytes);
     }
     for (size_t i = 0; r == 0 && i < e->n; i++) {
         r = open_output(e, i, err);

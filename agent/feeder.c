@@ -17,6 +17,16 @@ void feeder_init(struct feeder *f, struct output *output, struct writer *writer,
                           .writer = writer,
                           .tallies = tallies,
                           .last_end_ns = mono_ns };
+    output->open.account = ACCOUNT_BATCHES(f->index);
+}
+
+/* The batches take their share of memory. While the writer is behind they are let grow to it whole; else half of it is on
+ * its way as the other half grows. */
+static bool is_share_used(const struct feeder *f)
+{
+    size_t used = budget_of(f->output->open.account), share = budget_batches_share();
+    return f->opened_ns != 0 &&
+           (used >= share || (used >= share / 2 && !writer_is_writing(f->writer, f->index)));
 }
 
 static void group_is_empty(struct feeder *f)
@@ -114,6 +124,8 @@ int64_t feeder_due_at(const struct feeder *f)
         return f->retry_at_ns;
     /* The queue makes room for a group of this size; what is with the writer already is part of it. */
     if (f->pushed_bytes + f->output->open.raw_bytes >= f->output->conf->queue.group_bytes)
+        return 0;
+    if (is_share_used(f))
         return 0;
     if (f->opened_ns != 0)
         return f->opened_ns + f->output->conf->queue.batch_wait_ns;

@@ -12,9 +12,10 @@ struct join *join_new(struct tail_file *file, struct tail_pass *pass, struct joi
     if (j == NULL)
         return NULL;
     for (size_t i = 0; i < STREAMS_MAX; i++) {
-        buf_init(&j->streams[i].part.text, LINE_BYTES_MAX);
-        buf_init(&j->streams[i].group.text, LINE_BYTES_MAX);
+        buf_init_in(&j->streams[i].part.text, LINE_BYTES_MAX, ACCOUNT_OF(MEMORY_JOINS));
+        buf_init_in(&j->streams[i].group.text, LINE_BYTES_MAX, ACCOUNT_OF(MEMORY_JOINS));
     }
+    budget_took(ACCOUNT_OF(MEMORY_JOINS), j);
     j->file = file;
     j->pass = pass;
     j->list = list;
@@ -40,6 +41,7 @@ void join_free(struct join *j)
     while (*link != j)
         link = &(*link)->next;
     *link = j->next;
+    budget_gives(ACCOUNT_OF(MEMORY_JOINS), j);
     free(j);
 }
 

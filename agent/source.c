@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "agent/base/arena.h"
+#include "agent/base/budget.h"
 #include "agent/kube/pods.h"
 
 #define ORIGIN_BYTES_MAX (256 * KIB)
@@ -171,6 +172,7 @@ static struct origin *pack(struct origin *o)
     struct origin *packed = malloc(size_of(o));
     if (packed == NULL)
         return NULL;
+    budget_took(ACCOUNT_OF(MEMORY_FILES), packed);
     *packed = *o;
     char *at = (char *)(packed + 1);
     for (size_t i = 0; i < ARRAY_LEN(pairs_offsets); i++) { /* pairs first: they need the alignment */
@@ -215,6 +217,7 @@ struct origin *origin_new(const struct conf *conf, uint32_t input_index, struct 
 
 void origin_free(struct origin *o)
 {
+    budget_gives(ACCOUNT_OF(MEMORY_FILES), o);
     free(o);
 }
 
@@ -262,6 +265,7 @@ struct source *source_new(const struct conf *conf, struct tail_file *f, const st
         free(s);
         return NULL;
     }
+    budget_took(ACCOUNT_OF(MEMORY_FILES), s);
     struct record rec = { .origin = s->origin };
     resolve_overrides(s, &rec);
     resolve_routes(s, conf, &rec);
@@ -273,5 +277,6 @@ void source_free(struct source *s)
     if (s == NULL)
         return;
     origin_free(s->origin);
+    budget_gives(ACCOUNT_OF(MEMORY_FILES), s);
     free(s);
 }

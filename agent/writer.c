@@ -13,16 +13,14 @@
 #include "agent/base/stats.h"
 #include "agent/base/tenants.h"
 
-/* Raw bytes handed over and not yet written, of one output: two full bodies and a bit, so that the writer never waits
- * for the reader, and memory stays bounded when the disk stands still. */
-#define INFLIGHT_BYTES_MAX (3 * MIB)
 #define RING_GROUPS 16
 #define SYNC_BYTES (8 * MIB)
 #define RETRY_MIN_NS (100 * NS_PER_MS)
 #define RETRY_MAX_NS (2 * NS_PER_SEC)
 #define WIRE_BYTES_MAX (64 * MIB)
-/* A wire buffer that one large body made is given back above this. */
+/* A wire buffer that one large body made is given back above this, or this part of the output's share. */
 #define WIRE_BYTES_KEEP (2 * MIB)
+#define WIRE_SHARE_KEEP 4
 #define ROWS_MAX BODY_ROWS_MAX
 
 struct channel { /* one output's */
@@ -73,11 +71,15 @@ void group_free(struct group *g, const struct output *out)
     free(g);
 }
 
+bool writer_is_writing(const struct writer *w, uint32_t output)
+{
+    return atomic_load(&w->channels[output].inflight_bytes) > 0;
+}
+
 int writer_push(struct writer *w, uint32_t output, struct group *g)
 {
     struct channel *c = &w->channels[output];
-    size_t used = atomic_load(&c->inflight_bytes);
-    if (used > 0 && used + g->raw_bytes > INFLIGHT_BYTES_MAX) {
+    if (atomic_load(&c->inflight_bytes) > 0 && budget_of(c->wire.account) > budget_batches_share()) {
         atomic_store(&c->wants_space, true);
         /* The writer may have finished between the look and the wish: look again. */
         if (atomic_load(&c->inflight_bytes) > 0)
@@ -212,7 +214,7 @@ static void body_drop_first(struct channel *c, struct group *g)
     body_free(b);
     c->is_sealed = false;
     buf_reset(&c->wire);
-    buf_shrink(&c->wire, WIRE_BYTES_KEEP);
+    buf_shrink(&c->wire, MIN(WIRE_BYTES_KEEP, budget_batches_share() / WIRE_SHARE_KEEP));
 }
 
 static int seal(struct channel *c, struct body *b)
@@ -526,7 +528,7 @@ int writer_start(const struct writer_conf *conf, struct writer **ret_writer, str
         c->output = conf->outputs[i].output;
         c->queue = conf->outputs[i].queue;
         ring_init(&c->ring, RING_GROUPS);
-        buf_init(&c->wire, WIRE_BYTES_MAX);
+        buf_init_in(&c->wire, WIRE_BYTES_MAX, ACCOUNT_BATCHES(c->output->conf->index));
         gauge_set(&stats.outputs[i].queue_limit_bytes, (int64_t)c->output->conf->queue.max_bytes);
         for (int k = 0; k < BLOCKED_REASONS; k++)
             gauge_set(&stats.outputs[i].blocked[k], 0); /* of the writer before this one */

@@ -4,8 +4,8 @@
  *
  * Owns:    the writing end of every queue between writer_start and writer_stop.
  * Threads: each call says whose it is.
- * Limits:  INFLIGHT_BYTES_MAX raw bytes between reader and writer of one output; beyond, writer_push says -EAGAIN and
- *          the reader marks that output blocked.
+ * Limits:  while an output's batches, open ones and those on the way, take more than its share of memory (budget.h),
+ *          writer_push says -EAGAIN and the reader marks that output blocked. With nothing on the way it takes any group.
  */
 #ifndef TAILRACE_AGENT_WRITER_H
 #define TAILRACE_AGENT_WRITER_H
@@ -85,6 +85,8 @@ void writer_free(struct writer *w);
 
 /* Reader. Takes g on success; -EAGAIN: not now, on_space follows. */
 NODISCARD int writer_push(struct writer *w, uint32_t output, struct group *g);
+/* Lines of this output are on the way: writer_push may say no. */
+bool writer_is_writing(const struct writer *w, uint32_t output);
 void group_free(struct group *g, const struct output *out);
 
 /* Any thread. After writer_stop began, jobs still run; nothing is lost. */

@@ -32,7 +32,7 @@ static const struct setting limits_settings[] = {
       .offset = offsetof(struct conf, memory_bytes),
       .def = "32MiB",
       .min = 8 << 20,
-      .help = "Memory that open batches may take together." },
+      .help = "Resident memory to keep to: batches and requests wait when it is used up." },
     { .key = "held", .type = SETTING_SECTION, .section = held_settings, .help = "Deleted files held open." },
     SETTING_END,
 };

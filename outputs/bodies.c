@@ -52,14 +52,15 @@ static int grow_table(struct bodies *bs)
     return 0;
 }
 
-static struct body *body_new(struct slice route, size_t body_max)
+static struct body *body_new(struct slice route, size_t body_max, uint8_t account)
 {
     struct body *b = calloc(1, sizeof(*b));
     if (b == NULL)
         return NULL;
-    buf_init(&b->route, MAX(route.len, (size_t)1));
-    buf_init(&b->raw, body_max);
-    buf_init(&b->runs, RUNS_BYTES_MAX);
+    budget_took(account, b);
+    buf_init_in(&b->route, MAX(route.len, (size_t)1), account);
+    buf_init_in(&b->raw, body_max, account);
+    buf_init_in(&b->runs, RUNS_BYTES_MAX, account);
     if (buf_append_slice(&b->route, route) < 0) {
         body_free(b);
         return NULL;
@@ -78,7 +79,7 @@ struct body *bodies_get(struct bodies *bs, struct slice route)
             return NULL;
         i = find_slot(bs, route);
     }
-    struct body *b = body_new(route, bs->body_max);
+    struct body *b = body_new(route, bs->body_max, bs->account);
     if (b == NULL)
         return NULL;
     bs->table[i] = b;
@@ -122,9 +123,12 @@ void body_free(struct body *b)
     if (b == NULL)
         return;
     assert(b->parts == NULL);
+    uint8_t account = b->raw.account;
     buf_deinit(&b->route);
     buf_deinit(&b->raw);
     buf_deinit(&b->runs);
+    budget_gives(account, b->rows);
+    budget_gives(account, b);
     free(b->rows);
     free(b);
 }
@@ -140,7 +144,9 @@ static int add_row(struct body *b, const struct record *rec)
         return -ENOBUFS;
     if (b->n_rows == b->cap_rows) {
         uint32_t cap = b->cap_rows == 0 ? 4 : b->cap_rows * 2;
+        budget_gives(b->raw.account, b->rows);
         struct body_row *rows = realloc(b->rows, cap * sizeof(*rows));
+        budget_took(b->raw.account, rows == NULL ? b->rows : rows);
         if (rows == NULL)
             return -ENOMEM;
         b->rows = rows;

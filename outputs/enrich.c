@@ -234,7 +234,7 @@ static int cache_fill(struct enricher *e, struct cached *c, const struct record 
     c->is_used = false;
     e->cached_bytes -= c->members.cap;
     if (c->members.max == 0)
-        buf_init(&c->members, MEMBERS_MAX);
+        buf_init_in(&c->members, MEMBERS_MAX, ACCOUNT_OF(MEMORY_STREAMS));
     buf_reset(&c->members);
     int r = build_members(e, rec, &c->members);
     e->cached_bytes += c->members.cap;

@@ -79,7 +79,7 @@ int es_items(const struct output *out, struct slice wire, struct slice route, st
     (void)out;
     (void)route; /* the index stands in each line */
     struct items it = { 0 };
-    buf_init(&it.raw, ES_DECODED_MAX);
+    buf_init_in(&it.raw, ES_DECODED_MAX, ACCOUNT_OF(MEMORY_SENDING));
     int r = gzip_decompress(wire, &it.raw);
     if (r == 0)
         r = split_lines(&it);
@@ -273,7 +273,7 @@ int es_build(struct output *out, const struct items *items, const uint8_t *choos
 {
     struct es *es = (struct es *)out;
     struct buf raw;
-    buf_init(&raw, 2 * ES_DECODED_MAX); /* text grows by its escapes */
+    buf_init_in(&raw, 2 * ES_DECODED_MAX, ACCOUNT_OF(MEMORY_SENDING)); /* text grows by its escapes */
     int r = 0;
     for (size_t i = 0; i < items->n && r == 0; i++)
         if (choose[i] != 0)

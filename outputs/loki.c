@@ -323,6 +323,7 @@ static void loki_close(struct output *out)
     template_free(l->writer);
     enricher_free(l->enricher);
     loki_streams_free(l->streams);
+    budget_gives(ACCOUNT_OF(MEMORY_STREAMS), l->lookups);
     free(l->lookups);
     buf_deinit(&l->route);
     buf_deinit(&l->labels_text);
@@ -344,6 +345,7 @@ static int open_parts(struct loki *l, struct err *err)
     if (r == 0 && l->set->line == LINE_ENRICHED)
         r = enricher_new(ENRICH_PLAIN, NULL, 0, &l->enricher);
     l->lookups = calloc(LOOKUP_SLOTS, sizeof(struct lookup));
+    budget_took(ACCOUNT_OF(MEMORY_STREAMS), l->lookups);
     return r == 0 && l->lookups == NULL ? -ENOMEM : r;
 }
 
@@ -610,8 +612,11 @@ static struct loki_parts *parts_of(struct loki *l, struct body *b)
 {
     if (b->parts == NULL) {
         struct loki_parts *parts = calloc(1, sizeof(*parts));
-        if (parts != NULL)
+        budget_took(b->raw.account, parts);
+        if (parts != NULL) {
+            parts->account = b->raw.account;
             parts->serial = l->next_serial++;
+        }
         b->parts = parts;
     }
     return b->parts;
@@ -621,7 +626,9 @@ static struct loki_part *part_new(struct loki_parts *parts, struct slice labels)
 {
     if (parts->n == parts->cap) {
         size_t cap = parts->cap == 0 ? 8 : parts->cap * 2;
+        budget_gives(parts->account, parts->part);
         struct loki_part **grown = realloc(parts->part, cap * sizeof(struct loki_part *));
+        budget_took(parts->account, grown == NULL ? parts->part : grown);
         if (grown == NULL)
             return NULL;
         parts->part = grown;
@@ -630,13 +637,14 @@ static struct loki_part *part_new(struct loki_parts *parts, struct slice labels)
     struct loki_part *p = calloc(1, sizeof(*p));
     if (p == NULL)
         return NULL;
-    buf_init(&p->msg, LOKI_RAW_MAX + 1 * MIB);
-    buf_init(&p->runs, 1 * MIB);
+    buf_init_in(&p->msg, LOKI_RAW_MAX + 1 * MIB, parts->account);
+    buf_init_in(&p->runs, 1 * MIB, parts->account);
     if (loki_begin_stream(&p->msg, labels) < 0) {
         buf_deinit(&p->msg);
         free(p);
         return NULL;
     }
+    budget_took(parts->account, p);
     parts->part[parts->n++] = p;
     return p;
 }

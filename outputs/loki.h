@@ -89,6 +89,7 @@ struct loki_part {  /* one Stream message in the making */
 
 struct loki_parts { /* body->parts */
     uint64_t serial;
+    uint8_t account;
     struct loki_part **part;
     size_t n, cap;
 };

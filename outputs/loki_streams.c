@@ -38,6 +38,7 @@ int loki_streams_new(size_t max, struct loki_streams **ret_streams)
 static void free_stream(struct loki_stream *s)
 {
     buf_deinit(&s->key);
+    budget_gives(ACCOUNT_OF(MEMORY_STREAMS), s);
     free(s);
 }
 
@@ -92,9 +93,7 @@ static void forget_oldest(struct loki_streams *ss)
     ss->key_bytes -= s->key.cap;
     ss->n--;
     if (s->key.cap > 1 * KIB) { /* long keys are given back, usual ones used again */
-        size_t max = s->key.max;
-        buf_deinit(&s->key);
-        buf_init(&s->key, max);
+        buf_deinit(&s->key); /* keeps its maximum and its account */
     }
     s->id = 0;
     s->hash_next = ss->spare;
@@ -106,8 +105,9 @@ static struct loki_stream *take_spare(struct loki_streams *ss)
     struct loki_stream *s = ss->spare;
     if (s == NULL) {
         s = calloc(1, sizeof(*s));
+        budget_took(ACCOUNT_OF(MEMORY_STREAMS), s);
         if (s != NULL)
-            buf_init(&s->key, 1 * MIB);
+            buf_init_in(&s->key, 1 * MIB, ACCOUNT_OF(MEMORY_STREAMS));
         return s;
     }
     ss->spare = s->hash_next;

@@ -426,8 +426,11 @@ void loki_discard(struct output *out, struct body *b)
     for (size_t i = 0; i < parts->n; i++) {
         buf_deinit(&parts->part[i]->msg);
         buf_deinit(&parts->part[i]->runs);
+        budget_gives(parts->account, parts->part[i]);
         free(parts->part[i]);
     }
+    budget_gives(parts->account, parts->part);
+    budget_gives(parts->account, parts);
     free(parts->part);
     free(parts);
     b->parts = NULL;
@@ -495,7 +498,7 @@ int loki_items(const struct output *out, struct slice wire, struct slice route, 
 {
     (void)out;
     struct items it = { 0 };
-    buf_init(&it.raw, LOKI_DECODED_MAX);
+    buf_init_in(&it.raw, LOKI_DECODED_MAX, ACCOUNT_OF(MEMORY_SENDING));
     int r = snappy_block_decompress(wire, &it.raw);
     if (r == 0)
         r = read_push(buf_slice(&it.raw), route, &it);
@@ -539,7 +542,7 @@ int loki_build(struct output *out, const struct items *items, const uint8_t *cho
     (void)out;
     (void)as_text; /* Loki takes every line as text already */
     struct buf push;
-    buf_init(&push, LOKI_DECODED_MAX);
+    buf_init_in(&push, LOKI_DECODED_MAX, ACCOUNT_OF(MEMORY_SENDING));
     int r = 0;
     for (size_t i = 0; r == 0 && i < items->n;) {
         size_t end = i + 1;

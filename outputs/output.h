@@ -28,7 +28,8 @@ struct body_row {
     uint32_t lines;
 };
 
-/* One request body in the making. Made by bodies_get, appended to by its output, handed to the writer when full. */
+/* One request body in the making. Made by bodies_get, appended to by its output, handed to the writer when full.
+ * Its memory is counted in raw.account, its parts' too. */
 struct body {
     struct body *next;          /* in the list of whoever holds it */
     struct buf route;           /* the route key: Loki tenant, Elasticsearch index or "" (many), path template's value */
@@ -51,6 +52,7 @@ struct bodies {
     struct body *first;         /* all open ones, oldest first */
     size_t raw_bytes;           /* of all */
     size_t body_max;            /* hard cap of one body's raw */
+    uint8_t account;            /* of the memory of bodies made from now on, see budget.h */
 };
 
 NODISCARD int bodies_init(struct bodies *bs, size_t body_max);

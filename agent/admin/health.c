@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "agent/admin/admin.h"
+#include "agent/base/budget.h"
 #include "agent/base/clock.h"
 #include "agent/base/stats.h"
 
@@ -120,6 +121,10 @@ static void judge_agent(struct health *h)
         say(h, HEALTH_UNHEALTHY, SLICE(""), "state", "the state folder is not writable");
     if (gauge_get(&stats.reload_successful) == 0)
         say(h, HEALTH_DEGRADED, SLICE(""), "config", "the last configuration was rejected; `tailrace check` says why");
+    if (budget_is_exceeded())
+        say(h, HEALTH_DEGRADED, SLICE(""), "memory",
+            "limits.memory (%zu MiB) is too small for what is followed: batches are kept small; tables take %zu MiB",
+            budget_limit() / MIB, (budget_total() - budget_used(MEMORY_BATCHES) - budget_used(MEMORY_SENDING)) / MIB);
     struct ledger_off off = ledger_sum();
     if (off.inputs + off.outputs > 0)
         say(h, HEALTH_UNHEALTHY, SLICE(""), "ledger", "%lld lines are not accounted for; please report this",

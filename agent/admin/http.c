@@ -122,9 +122,11 @@ static const struct {
 
 static enum MHD_Result reply(struct MHD_Connection *c, const struct answer *ans, struct buf *body)
 {
-    struct MHD_Response *r = MHD_create_response_from_buffer(body->len, body->ptr, MHD_RESPMEM_MUST_COPY);
+    struct MHD_Response *r = MHD_create_response_from_buffer(body->len, body->ptr, MHD_RESPMEM_MUST_FREE);
     if (r == NULL)
         return MHD_NO;
+    budget_add(body->account, -(int64_t)body->cap); /* the server's now: it frees it when it is sent */
+    *body = (struct buf){ .max = body->max };
     (void)MHD_add_response_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, ans->type);
     (void)MHD_add_response_header(r, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
     enum MHD_Result sent = MHD_queue_response(c, ans->status, r);
@@ -166,7 +168,7 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *c, const cha
     }
     struct answer ans = { .status = MHD_HTTP_OK, .type = "text/plain; charset=utf-8" };
     struct buf out;
-    buf_init(&out, ANSWER_BYTES_MAX);
+    buf_init_in(&out, ANSWER_BYTES_MAX, ACCOUNT_OF(MEMORY_ANSWERS));
     int r = build(ctx, url, method, &out, &ans);
     if (r < 0) {
         ans.status = MHD_HTTP_INTERNAL_SERVER_ERROR;

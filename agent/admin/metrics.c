@@ -502,6 +502,11 @@ static void agent(struct writer_ctx *w)
            gauge_get(&stats.state_free_bytes));
     single(w, "tailrace_memory_bytes", "gauge", "Resident memory.", gauge_get(&stats.memory_bytes));
     single(w, "tailrace_memory_limit_bytes", "gauge", "limits.memory.", gauge_get(&stats.memory_limit_bytes));
+    family(w, "tailrace_memory_accounted_bytes", "gauge", "Memory of what grows with input, by what holds it.");
+    for (int k = 0; k < MEMORY_KINDS; k++)
+        sample(w, "tailrace_memory_accounted_bytes",
+               (struct label[]){ { "kind", slice_cstr(memory_kind_name((enum memory_kind)k)) } }, 1,
+               (int64_t)budget_used((enum memory_kind)k));
     single(w, "tailrace_config_reload_successful", "gauge", "1 when the last load of the configuration was taken.",
            gauge_get(&stats.reload_successful));
     single_real(w, "tailrace_config_reload_timestamp_seconds", "gauge", "Unix time of the configuration in effect.",

@@ -26,7 +26,7 @@ struct ask *ask_new(size_t answer_max)
     pthread_cond_init(&a->changed, &attr);
     pthread_condattr_destroy(&attr);
     a->refs = 1;
-    buf_init(&a->answer, answer_max);
+    buf_init_in(&a->answer, answer_max, ACCOUNT_OF(MEMORY_ANSWERS));
     return a;
 }
 

@@ -6,11 +6,14 @@
 #include <stdlib.h>
 
 #define BUF_CAP_MIN 64
+/* Smaller ones double; larger ones grow by half, so that not half of a large one is air. */
+#define BUF_DOUBLING_MAX (64 * KIB)
 
 void buf_deinit(struct buf *b)
 {
+    budget_add(b->account, -(int64_t)b->cap);
     free(b->ptr);
-    *b = (struct buf){ .max = b->max };
+    *b = (struct buf){ .max = b->max, .account = b->account };
 }
 
 int buf_grow(struct buf *b, size_t more)
@@ -20,11 +23,12 @@ int buf_grow(struct buf *b, size_t more)
         return -ENOBUFS;
     size_t cap = MAX(b->cap, (size_t)BUF_CAP_MIN);
     while (cap < need)
-        cap = cap > SIZE_MAX / 2 ? need : cap * 2;
-    cap = MAX(MIN(cap, b->max), need);
+        cap += cap < BUF_DOUBLING_MAX ? cap : cap / 2; /* need is below 4 GiB */
+    cap = MAX(MIN(cap, (size_t)b->max), need);
     char *ptr = realloc(b->ptr, cap);
     if (ptr == NULL)
         return -ENOMEM;
+    budget_add(b->account, (int64_t)(cap - b->cap));
     b->ptr = ptr;
     b->cap = cap;
     return 0;
@@ -177,6 +181,7 @@ void buf_shrink(struct buf *b, size_t keep)
     if (b->cap <= keep || b->len > keep)
         return;
     if (keep == 0) {
+        budget_add(b->account, -(int64_t)b->cap);
         free(b->ptr);
         b->ptr = NULL;
         b->cap = 0;
@@ -185,6 +190,7 @@ void buf_shrink(struct buf *b, size_t keep)
     char *ptr = realloc(b->ptr, keep);
     if (ptr == NULL)
         return; /* the larger block is still good */
+    budget_add(b->account, -(int64_t)(b->cap - keep));
     b->ptr = ptr;
     b->cap = keep;
 }

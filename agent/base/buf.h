@@ -1,5 +1,5 @@
 /*
- * buf.h - a growing byte buffer that was told its maximum at birth.
+ * buf.h - a growing byte buffer that was told its maximum at birth, and the account its memory is counted in.
  *
  * Owns:   its heap memory; the struct lives in the caller's storage (_init/_deinit).
  * Errors: -ENOBUFS when max would be passed, -ENOMEM when malloc fails. The content is then as before the call.
@@ -10,19 +10,25 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "agent/base/budget.h"
 #include "agent/base/slice.h"
 
 struct buf {
     char *ptr;
     size_t len;
     size_t cap;
-    size_t max;
+    uint32_t max;    /* 4 GiB at most */
+    uint8_t account; /* that cap is counted in, wherever the struct is moved to; 0 = none */
 };
 
 /* No allocation yet. */
+static inline void buf_init_in(struct buf *b, size_t max, uint8_t account)
+{
+    *b = (struct buf){ .max = (uint32_t)MIN(max, (size_t)UINT32_MAX), .account = account };
+}
 static inline void buf_init(struct buf *b, size_t max)
 {
-    *b = (struct buf){ .max = max };
+    buf_init_in(b, max, 0);
 }
 
 void buf_deinit(struct buf *b); /* zeroed and deinitialised are fine */

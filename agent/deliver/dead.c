@@ -54,7 +54,6 @@ int dead_letter(struct part *p, const struct loaded *ld, const struct items *ite
         job_free(j);
         return r;
     }
-    job_account(j);
     j->frame = f;
     f->n_open++;
     job_post(j);

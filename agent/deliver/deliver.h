@@ -20,8 +20,6 @@
 #define WINDOW_FRAMES 1024
 /* Frames loaded ahead of their turn in lanes that are accepted: enough to join small ones. */
 #define LOOKAHEAD_FRAMES 32
-/* Bodies in memory, all outputs together; each has its share and may always hold one frame. */
-#define LOADED_BYTES_MAX (8 * MIB)
 #define URLS_MAX 16
 /* Frames in one joined request. */
 #define JOIN_FRAMES_MAX 32
@@ -49,7 +47,7 @@ struct delivery {
     struct http_target *target;      /* NULL for outputs on this machine */
     struct endpoint urls[URLS_MAX];
     size_t n_urls;
-    size_t budget_bytes, loaded_bytes;
+    uint8_t account;                 /* of bodies, requests and replies in memory */
     unsigned in_flight;
     struct shipment *shipments;      /* in flight */
 
@@ -117,7 +115,8 @@ NODISCARD int delivery_init(struct delivery *d, struct sender *s, const struct s
 void delivery_deinit(struct delivery *d);
 /* Does what can be done now; returns when it wants the next turn (monotonic). */
 int64_t delivery_turn(struct delivery *d, int64_t now);
-/* Bodies in memory: is there room for one more of len bytes? */
+/* Bodies in memory: is there room for one more of len bytes? Each output has its share (budget.h), and may always hold
+ * one frame. */
 bool delivery_has_room(const struct delivery *d, size_t len);
 /* A request was answered with yes, by this URL, for this lane. */
 void delivery_accepted(struct delivery *d, struct lane *l, size_t url, int64_t now);

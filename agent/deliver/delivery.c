@@ -32,12 +32,12 @@ int delivery_init(struct delivery *d, struct sender *s, const struct sender_outp
     d->conf = conf;
     d->st = &stats.outputs[conf->index];
     d->n_urls = MIN(MAX(conf->http.urls.n, (size_t)1), (size_t)URLS_MAX);
-    d->budget_bytes = LOADED_BYTES_MAX / s->n;
+    d->account = ACCOUNT_SENDING(conf->index);
     d->cursor_ns = clock_mono_ns();
     d->is_setup_done = so->output->ops->setup_request == NULL;
     if (so->output->ops->is_local)
         return local_init(d);
-    int r = http_target_open(&conf->http, &d->target, err);
+    int r = http_target_open(&conf->http, d->account, &d->target, err);
     return r < 0 ? err_prefix(err, "output %.*s", SLICE_ARGS(conf->name)) : 0;
 }
 
@@ -65,8 +65,8 @@ bool delivery_has_room(const struct delivery *d, size_t len)
 {
     /* One request may always go out; what failed jobs hold on to is bounded as well. */
     if (d->in_flight == 0 && d->n_parking == 0)
-        return d->loaded_bytes <= 2 * d->budget_bytes;
-    return d->loaded_bytes + len <= d->budget_bytes;
+        return budget_of(d->account) <= 2 * budget_sending_share();
+    return budget_of(d->account) + len <= budget_sending_share();
 }
 
 /* --- what the server says of itself --- */
@@ -170,11 +170,10 @@ static void keep_body(struct delivery *d, struct frame *f, struct loaded *ld)
 {
     const struct lane *l = f->lane;
     if (l->state != LANE_ACCEPTED || lane_has_parked(l) || d->n_ahead > LOOKAHEAD_FRAMES ||
-        d->loaded_bytes + ld->body.cap > d->budget_bytes)
+        budget_of(d->account) > budget_sending_share()) /* it is among them */
         return;
     buf_shrink(&ld->body, ld->body.len);
     f->body = ld->body;
-    d->loaded_bytes += f->body.cap;
     buf_init(&ld->body, 0);
 }
 
@@ -211,7 +210,7 @@ static int pull(struct delivery *d, int64_t now)
     struct loaded *ld = malloc(sizeof(*ld));
     int r = -ENOMEM;
     if (ld != NULL) {
-        loaded_init(ld);
+        loaded_init(ld, d->account);
         r = loaded_read(ld, d->q, &d->next);
         if (r == 0)
             r = admit(d, &d->next, ld);
@@ -284,10 +283,10 @@ static int64_t send_all(struct delivery *d, int64_t now)
 
 static bool drop_bodies(struct delivery *d)
 {
-    const size_t before = d->loaded_bytes;
+    const size_t before = budget_of(d->account);
     for (struct frame *f = d->first; f != NULL; f = f->next)
         frame_drop_body(f);
-    return d->loaded_bytes < before;
+    return budget_of(d->account) < before;
 }
 
 static int64_t send_turn(struct delivery *d, int64_t now)
@@ -303,7 +302,7 @@ static int64_t send_turn(struct delivery *d, int64_t now)
     if (now < d->pull_not_before_ns)
         wake = MIN(wake, d->pull_not_before_ns);
     /* Deadlock is not an option: bodies kept for later make room for the one that could go now. */
-    if (d->in_flight == 0 && d->loaded_bytes > 2 * d->budget_bytes && drop_bodies(d))
+    if (d->in_flight == 0 && budget_of(d->account) > 2 * budget_sending_share() && drop_bodies(d))
         return now;
     if (d->n_ahead >= LOOKAHEAD_FRAMES && d->in_flight < (unsigned)d->conf->http.concurrency)
         wake = MIN(wake, now + STALL_NS);

@@ -31,7 +31,7 @@ int frame_decode(struct frame *f, struct decoded **ret)
     struct decoded *dec = calloc(1, sizeof(*dec));
     if (dec == NULL)
         return -ENOMEM;
-    loaded_init(&dec->ld);
+    loaded_init(&dec->ld, d->account);
     int r = loaded_read(&dec->ld, d->q, &f->head);
     if (r == -EBADMSG)
         f->is_damaged = true;

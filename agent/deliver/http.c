@@ -50,6 +50,7 @@ struct http {
 
 struct http_target {
     const struct http_conf *conf;
+    uint8_t account; /* of replies */
     struct auth auth;
     char *ca_file, *cert_file, *key_file, *server_name, *proxy; /* NULL = not said */
     long tls_version;
@@ -199,12 +200,13 @@ static long tls_version_of(struct slice s)
            : slice_ends(s, SLICE("1.0")) ? CURL_SSLVERSION_TLSv1_0 : CURL_SSLVERSION_TLSv1_2;
 }
 
-int http_target_open(const struct http_conf *conf, struct http_target **ret_target, struct err *err)
+int http_target_open(const struct http_conf *conf, uint8_t account, struct http_target **ret_target, struct err *err)
 {
     struct http_target *t = calloc(1, sizeof(*t));
     if (t == NULL)
         return err_set(err, -ENOMEM, "cannot prepare HTTP");
     t->conf = conf;
+    t->account = account;
     t->tls_version = tls_version_of(conf->min_version);
     int r = auth_init(&t->auth, conf);
     if (r == 0)
@@ -487,7 +489,7 @@ int http_start(struct http *h, struct http_target *t, const struct http_request 
     call->target = t;
     call->owner = owner;
     call->reply.retry_after_ns = -1;
-    buf_init(&call->reply_body, HTTP_REPLY_MAX);
+    buf_init_in(&call->reply_body, HTTP_REPLY_MAX, t->account);
     call->easy = h->n_idle > 0 ? h->idle[--h->n_idle] : curl_easy_init();
     look_at_client_certificate(t);
     int r = call->easy == NULL ? -ENOMEM : set_options(call, req, body);

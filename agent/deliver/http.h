@@ -24,8 +24,8 @@ struct http_call;
 NODISCARD int http_open(struct http **ret_http, struct err *err);
 void http_close(struct http *h); /* no call may be left; NULL is fine */
 
-/* What is common to an output's requests. conf is borrowed. NULL is fine for close. */
-NODISCARD int http_target_open(const struct http_conf *conf, struct http_target **ret_target, struct err *err);
+/* What is common to an output's requests; account: that replies are counted in. conf is borrowed. NULL is fine for close. */
+NODISCARD int http_target_open(const struct http_conf *conf, uint8_t account, struct http_target **ret_target, struct err *err);
 void http_target_close(struct http_target *t);
 /* Unix seconds; 0 = not known. The server's is seen at the first TLS connection. */
 int64_t http_target_server_expiry(const struct http_target *t);

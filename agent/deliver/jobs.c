@@ -98,7 +98,6 @@ void job_free(struct job *j)
         free(j->entries[i].rows);
         free(j->entries[i].row_lines);
     }
-    j->d->loaded_bytes -= j->accounted_bytes;
     free(j->entries);
     buf_deinit(&j->meta);
     free(j);
@@ -176,7 +175,7 @@ void job_finish(struct job *j, int64_t now)
 
 int job_copy_meta(struct job *j, const struct loaded *ld)
 {
-    buf_init(&j->meta, MAX(ld->meta.len, (size_t)1));
+    buf_init_in(&j->meta, MAX(ld->meta.len, (size_t)1), j->d->account);
     return buf_append_slice(&j->meta, buf_slice(&ld->meta));
 }
 
@@ -184,15 +183,6 @@ int job_reserve(struct job *j, size_t n)
 {
     j->entries = calloc(n, sizeof(j->entries[0]));
     return j->entries == NULL ? -ENOMEM : 0;
-}
-
-void job_account(struct job *j)
-{
-    size_t bytes = j->meta.cap;
-    for (size_t i = 0; i < j->n; i++)
-        bytes += j->entries[i].wire.cap + j->entries[i].runs.cap;
-    j->accounted_bytes = bytes;
-    j->d->loaded_bytes += bytes;
 }
 
 /* The rows that have lines, renumbered, and the runs of the chosen lines by the new numbers. */
@@ -262,7 +252,7 @@ static void fill_all(struct job_entry *e, struct loaded *ld, const struct frame 
     e->in.lines = f->head.lines;
     e->in.raw_len = f->head.raw_len;
     e->wire = ld->body;
-    buf_init(&ld->body, WIRE_BYTES_MAX);
+    buf_init(&ld->body, 0);
     e->in.wire = buf_slice(&e->wire);
 }
 
@@ -274,8 +264,8 @@ int job_entry_fill(struct job *j, struct job_entry *e, struct frame *f, struct l
     int r = frame_meta_parse(buf_slice(&j->meta), rows, ARRAY_LEN(rows), &fields);
     if (r < 0 && r != -ENOBUFS)
         return r;
-    buf_init(&e->wire, WIRE_BYTES_MAX);
-    buf_init(&e->runs, RUNS_BYTES_MAX);
+    buf_init_in(&e->wire, WIRE_BYTES_MAX, j->d->account);
+    buf_init_in(&e->runs, RUNS_BYTES_MAX, j->d->account);
     e->rows = calloc(FRAME_ROWS_MAX, sizeof(e->rows[0]));
     e->row_lines = calloc(FRAME_ROWS_MAX, sizeof(e->row_lines[0]));
     if (e->rows == NULL || e->row_lines == NULL)

@@ -38,7 +38,6 @@ struct job {
     struct buf meta;           /* of the frame: entries point into it */
     struct job_entry *entries;
     size_t n, n_done;          /* n_done are written */
-    size_t accounted_bytes;
     uint64_t parked_id;        /* PARK: result. UNPARK, DROP: which */
     enum lost_reason reason;   /* DROP */
     uint64_t seq;              /* CHECKPOINT */
@@ -65,9 +64,8 @@ struct entry_lines {
 NODISCARD int job_entry_fill(struct job *j, struct job_entry *e, struct frame *f, struct loaded *ld,
                              const struct entry_lines *lines);
 NODISCARD int job_copy_meta(struct job *j, const struct loaded *ld);
-/* Room for n entries, counted in the memory of the output once they are filled. */
+/* Room for n entries. */
 NODISCARD int job_reserve(struct job *j, size_t n);
-void job_account(struct job *j);
 
 /* Where jobs go; tests without a writer put their own here before sender_start. */
 extern void (*jobs_post)(struct writer *w, struct writer_job *job);

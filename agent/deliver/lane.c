@@ -47,6 +47,8 @@ struct lane *lane_get(struct delivery *d, struct slice key)
         free(l);
         return NULL;
     }
+    budget_took(ACCOUNT_OF(MEMORY_LANES), l);
+    budget_took(ACCOUNT_OF(MEMORY_LANES), l->key);
     l->key_len = key.len;
     l->d = d;
     l->id = ++d->next_lane_id;
@@ -73,6 +75,9 @@ void lane_free(struct lane *l)
     d->n_lanes--;
     if (l->is_told)
         stats_count_code(d->st->keys_held, l->told_reason, -1);
+    budget_gives(ACCOUNT_OF(MEMORY_LANES), l->parked.heads);
+    budget_gives(ACCOUNT_OF(MEMORY_LANES), l->key);
+    budget_gives(ACCOUNT_OF(MEMORY_LANES), l);
     free(l->parked.heads);
     free(l->key);
     free(l);
@@ -234,7 +239,9 @@ int parked_push(struct parked *p, const struct frame_head *head)
     }
     if (p->first + p->n == p->cap) {
         const size_t cap = MAX(p->cap * 2, (size_t)16);
+        budget_gives(ACCOUNT_OF(MEMORY_LANES), p->heads);
         struct frame_head *more = realloc(p->heads, cap * sizeof(more[0]));
+        budget_took(ACCOUNT_OF(MEMORY_LANES), more == NULL ? p->heads : more);
         if (more == NULL)
             return -ENOMEM;
         p->heads = more;

@@ -30,7 +30,7 @@ int local_init(struct delivery *d)
     struct local *lc = calloc(1, sizeof(*lc));
     if (lc == NULL)
         return -ENOMEM;
-    loaded_init(&lc->ld);
+    loaded_init(&lc->ld, d->account);
     lc->lane = lane_get(d, SLICE(""));
     if (lc->lane == NULL) {
         free(lc);

@@ -53,7 +53,7 @@ bool park_recover(struct delivery *d)
     struct loaded *ld = malloc(sizeof(*ld));
     if (ld == NULL)
         return false;
-    loaded_init(ld);
+    loaded_init(ld, d->account);
     for (unsigned i = 0; i < RECOVER_PER_TURN && !d->is_parked_known; i++) {
         struct frame_head head;
         if (queue_parked_next(d->q, &d->parked_iter, &head) == 1)
@@ -122,7 +122,7 @@ static int make_job(struct lane *l, struct part *p, struct job **ret_job)
     struct loaded *ld = malloc(sizeof(*ld));
     if (ld == NULL)
         return -ENOMEM;
-    loaded_init(ld);
+    loaded_init(ld, l->d->account);
     struct job *j = job_new(l->d, JOB_PARK);
     int r = j == NULL ? -ENOMEM : fill(j, p, ld);
     loaded_deinit(ld);
@@ -138,7 +138,6 @@ static int make_job(struct lane *l, struct part *p, struct job **ret_job)
     e->orig.reason = slice_cstr(e->reason);
     j->lane = l;
     j->part = p;
-    job_account(j);
     *ret_job = j;
     return 0;
 }
@@ -272,9 +271,8 @@ static int take_up_one(struct lane *l, struct loaded *ld)
     (void)parked_pop(&l->parked, &gone);
     l->n_unparked++;
     lane_add(l, p);
-    if (d->loaded_bytes + ld->body.cap <= d->budget_bytes) {
+    if (budget_of(d->account) <= budget_sending_share()) { /* it is among them */
         f->body = ld->body;
-        d->loaded_bytes += f->body.cap;
         buf_init(&ld->body, 0);
     }
     return 0;
@@ -292,7 +290,7 @@ void park_take_up(struct lane *l, int64_t now)
     unsigned n = 0;
     int r = 0;
     while (r == 0 && n++ < most && l->parked.n > 0) {
-        loaded_init(ld);
+        loaded_init(ld, l->d->account);
         r = take_up_one(l, ld);
         loaded_deinit(ld);
     }

@@ -16,10 +16,10 @@
 
 /* --- reading --- */
 
-void loaded_init(struct loaded *ld)
+void loaded_init(struct loaded *ld, uint8_t account)
 {
-    buf_init(&ld->meta, META_BYTES_MAX);
-    buf_init(&ld->body, BODY_BYTES_MAX);
+    buf_init_in(&ld->meta, META_BYTES_MAX, account);
+    buf_init_in(&ld->body, BODY_BYTES_MAX, account);
     ld->fields = (struct frame_meta){ 0 };
 }
 
@@ -108,7 +108,9 @@ struct frame *frame_new(struct delivery *d, const struct frame_head *head, const
     f->lane = lane;
     f->n_rows = (uint32_t)n;
     lane->n_frames++;
-    buf_init(&f->body, BODY_BYTES_MAX);
+    buf_init(&f->body, 0); /* a body is moved there, or none */
+    budget_took(ACCOUNT_OF(MEMORY_LANES), f);
+    budget_took(ACCOUNT_OF(MEMORY_LANES), f->rows);
     for (size_t i = 0; i < n; i++)
         f->rows[i] = (struct line_row){ .ledger = stats_output_row(d->conf->index, tenant_intern(ld->rows[i].tenant)),
                                         .input = input_index(d->s, ld->rows[i].input),
@@ -118,9 +120,7 @@ struct frame *frame_new(struct delivery *d, const struct frame_head *head, const
 
 void frame_drop_body(struct frame *f)
 {
-    f->d->loaded_bytes -= f->body.cap;
     buf_deinit(&f->body);
-    buf_init(&f->body, BODY_BYTES_MAX);
 }
 
 void frame_unlink(struct frame *f)
@@ -144,6 +144,8 @@ void frame_free(struct frame *f)
     frame_drop_body(f);
     f->lane->n_frames--;
     free(f->deferral);
+    budget_gives(ACCOUNT_OF(MEMORY_LANES), f->rows);
+    budget_gives(ACCOUNT_OF(MEMORY_LANES), f);
     free(f->rows);
     free(f);
 }

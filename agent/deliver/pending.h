@@ -79,7 +79,7 @@ struct loaded {
     struct frame_row rows[FRAME_ROWS_MAX];
 };
 
-void loaded_init(struct loaded *ld);
+void loaded_init(struct loaded *ld, uint8_t account);
 void loaded_deinit(struct loaded *ld);
 /* 0, -EBADMSG (damaged: the queue has acknowledged it), -ENOMEM, or the disk's error. */
 NODISCARD int loaded_read(struct loaded *ld, struct queue *q, const struct frame_head *head);

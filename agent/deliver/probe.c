@@ -122,7 +122,7 @@ int sender_probe(struct output *output, struct buf *text)
     struct err err = { 0 };
     int r = http_open(&h, &err);
     if (r == 0)
-        r = http_target_open(&output->conf->http, &t, &err);
+        r = http_target_open(&output->conf->http, 0, &t, &err);
     const size_t n = MAX(output->conf->http.urls.n, (size_t)1);
     if (r < 0) {
         const int said = buf_printf(text, "  %s\n", err.text);

@@ -209,7 +209,7 @@ int sender_start(const struct sender_conf *conf, struct sender **ret_sender, str
     (void)pthread_mutex_init(&s->status_lock, NULL);
     (void)pthread_cond_init(&s->status_cond, &attr);
     (void)pthread_condattr_destroy(&attr);
-    buf_init(&s->status, STATUS_BYTES_MAX);
+    buf_init_in(&s->status, STATUS_BYTES_MAX, ACCOUNT_OF(MEMORY_ANSWERS));
     s->writer = conf->writer;
     s->inputs = conf->inputs;
     s->n_inputs = conf->n_inputs;

@@ -66,9 +66,8 @@ static int fill_wire(struct part *p, struct buf *wire)
     if (f->is_damaged)
         return -EBADMSG;
     if (is_plain(p) && f->body.len > 0) {
-        d->loaded_bytes -= f->body.cap;
         *wire = f->body;
-        buf_init(&f->body, WIRE_BYTES_MAX);
+        buf_init(&f->body, 0); /* a body is moved there, or none */
         return 0;
     }
     if (!delivery_has_room(d, f->head.body_len))
@@ -76,7 +75,7 @@ static int fill_wire(struct part *p, struct buf *wire)
     struct loaded *ld = malloc(sizeof(*ld));
     if (ld == NULL)
         return -ENOMEM;
-    loaded_init(ld);
+    loaded_init(ld, d->account);
     int r = loaded_read(ld, d->q, &f->head);
     if (r == 0 && is_plain(p)) {
         const struct buf empty = *wire;
@@ -115,7 +114,7 @@ static int join_more(struct shipment *sh)
     if (n == 0)
         return 0;
     struct buf joined;
-    buf_init(&joined, WIRE_BYTES_MAX);
+    buf_init_in(&joined, WIRE_BYTES_MAX, d->account);
     int r = buf_reserve(&joined, wire_len);
     if (r == 0)
         r = d->out->ops->join(d->out, wires, n + 1, &joined);
@@ -152,8 +151,6 @@ static int start_call(struct shipment *sh, const struct http_request *req, struc
         sh->next->prev = sh;
     d->shipments = sh;
     d->in_flight++;
-    sh->accounted_bytes = sh->wire.cap;
-    d->loaded_bytes += sh->accounted_bytes;
     return 0;
 }
 
@@ -209,7 +206,7 @@ int shipment_begin(struct lane *l, size_t url, int64_t now)
     sh->d = l->d;
     sh->lane = l;
     sh->url = url;
-    buf_init(&sh->wire, WIRE_BYTES_MAX);
+    buf_init_in(&sh->wire, WIRE_BYTES_MAX, l->d->account);
     struct part *p = choose(l);
     assert(p != NULL);
     int r = fill_wire(p, &sh->wire);
@@ -272,7 +269,6 @@ static void unlink_shipment(struct shipment *sh)
     if (sh->next != NULL)
         sh->next->prev = sh->prev;
     d->in_flight--;
-    d->loaded_bytes -= sh->accounted_bytes;
     if (sh->is_probe)
         d->urls[sh->url].is_probing = false;
     if (sh->lane != NULL)

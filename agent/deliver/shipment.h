@@ -16,7 +16,6 @@ struct shipment {
     struct part *parts;           /* list; their order is that of the lines in the wire */
     size_t n_parts;
     struct buf wire;
-    size_t accounted_bytes;
     size_t url;
     bool is_probe;                /* of a URL that has failed */
     int64_t started_ns;

@@ -109,7 +109,7 @@ static void put_delivery(struct buf *out, const struct delivery *d, int64_t now)
     put(out, d->is_failing ? SLICE("true,") : SLICE("false,"));
     put_num(out, "in_flight", d->in_flight);
     put_num(out, "window_frames", (int64_t)d->n_frames);
-    put_num(out, "loaded_bytes", (int64_t)d->loaded_bytes);
+    put_num(out, "loaded_bytes", (int64_t)budget_of(d->account));
     if (d->error[0] != '\0') {
         put_str(out, "last_error", slice_cstr(d->error));
         put_num(out, "last_error_ms_ago", MAX(clock_wall_ns() - d->error_wall_ns, 0) / NS_PER_MS);

@@ -86,6 +86,7 @@ static struct position_entry *get(struct positions *p, uint64_t incarnation)
     e = calloc(1, sizeof(*e));
     if (e == NULL)
         return NULL;
+    budget_took(ACCOUNT_OF(MEMORY_QUEUES), e);
     e->ident = (struct file_ident){ .incarnation = incarnation, .path = SLICE(""), .input = SLICE("") };
     p->entries[p->n] = e;
     chain(p, p->n++);
@@ -95,6 +96,8 @@ static struct position_entry *get(struct positions *p, uint64_t incarnation)
 static void name_free(struct slice *name)
 {
     if (name->len > 0)
+        budget_gives(ACCOUNT_OF(MEMORY_QUEUES), (void *)(uintptr_t)name->ptr);
+    if (name->len > 0)
         free((void *)(uintptr_t)name->ptr);
     *name = SLICE("");
 }
@@ -103,6 +106,7 @@ static void entry_free(struct position_entry *e)
 {
     name_free(&e->ident.path);
     name_free(&e->ident.input);
+    budget_gives(ACCOUNT_OF(MEMORY_QUEUES), e);
     free(e);
 }
 
@@ -119,6 +123,8 @@ static int name_set(struct slice *name, struct slice to)
         free(copy);
     else
         *name = slice_of(copy, to.len);
+    if (to.len > 0)
+        budget_took(ACCOUNT_OF(MEMORY_QUEUES), copy);
     return 0;
 }
 

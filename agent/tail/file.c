@@ -65,6 +65,7 @@ struct tail_file *file_by_path(const struct tail *t, const char *path)
 static void name_drop(struct name *n)
 {
     table_del(&n->file->t->names, &n->link);
+    budget_gives(ACCOUNT_OF(MEMORY_FILES), n->path);
     free(n->path);
     n->path = NULL;
     n->len = 0;
@@ -74,6 +75,7 @@ static void name_put(struct name *n, char *path)
 {
     n->path = path;
     n->len = strlen(path);
+    budget_took(ACCOUNT_OF(MEMORY_FILES), path);
     table_add(&n->file->t->names, &n->link, path_hash(path, n->len));
 }
 
@@ -196,6 +198,8 @@ struct tail_file *file_new(struct tail *t, uint32_t input, const char *path)
     list_add_tail(&t->files, &f->all);
     t->n_files++;
     f->slots = calloc(t->n_outputs, sizeof(*f->slots));
+    budget_took(ACCOUNT_OF(MEMORY_FILES), f);
+    budget_took(ACCOUNT_OF(MEMORY_FILES), f->slots);
     if (f->slots == NULL || file_set_path(f, path, NULL) < 0) {
         file_free(f);
         return NULL;
@@ -255,6 +259,8 @@ void file_free(struct tail_file *f)
     t->n_files--;
     file_clear_base(f);
     free(f->captures);
+    budget_gives(ACCOUNT_OF(MEMORY_FILES), f->slots);
+    budget_gives(ACCOUNT_OF(MEMORY_FILES), f);
     free(f->slots);
     free(f);
 }

@@ -16,6 +16,7 @@ static void pass_init(struct pass *p, struct tail_file *f)
 struct pass *pass_new(struct tail_file *f)
 {
     struct pass *p = malloc(sizeof(*p));
+    budget_took(ACCOUNT_OF(MEMORY_FILES), p);
     if (p != NULL)
         pass_init(p, f);
     return p;
@@ -48,6 +49,7 @@ void pass_free(struct pass *p)
         parked_del(p);
     if (p->pub.state != NULL)
         t->sink.pass_free(t->sink.ctx, &p->pub);
+    budget_gives(ACCOUNT_OF(MEMORY_FILES), p);
     free(p);
 }
 
@@ -67,6 +69,7 @@ int passes_reserve(struct tail *t)
         struct pass *p = calloc(1, sizeof(*p));
         if (p == NULL)
             return -1;
+        budget_took(ACCOUNT_OF(MEMORY_FILES), p);
         p->next_parked = t->spares;
         t->spares = p;
     }

@@ -108,6 +108,7 @@ void tail_close(struct tail *t)
     }
     for (struct pass *p = t->spares, *next; p != NULL; p = next) {
         next = p->next_parked;
+        budget_gives(ACCOUNT_OF(MEMORY_FILES), p);
         free(p);
     }
     struct vec *vecs[] = { &t->touched, &t->pending, &t->ret_files, &t->ret_positions, &t->ret_gone };

@@ -13,6 +13,7 @@
 #include <yajl/yajl_tree.h>
 
 #include "agent/admin/admin.h"
+#include "agent/base/budget.h"
 
 #define S NS_PER_SEC
 #define NOW (INT64_C(1800000000) * S)
@@ -94,6 +95,22 @@ static void test_thresholds(void **state)
             fail_msg("case %zu: %s, not %s", i, health_level_name(h.level), health_level_name(cases[i].want));
         assert_int_equal(h.n_reasons, cases[i].want == HEALTH_OPTIMAL ? 0 : 1);
     }
+}
+
+static void test_memory(void **state)
+{
+    struct health h;
+    (void)state;
+    budget_configure(16 * MIB, 1);
+    budget_add(ACCOUNT_OF(MEMORY_FILES), 3 * MIB);
+    assert_int_equal(judge(&h), HEALTH_OPTIMAL);
+    budget_add(ACCOUNT_OF(MEMORY_FILES), 1 * MIB);
+    assert_int_equal(judge(&h), HEALTH_DEGRADED);
+    assert_non_null(strstr(h.reasons[0].text, "limits.memory (16 MiB)"));
+    assert_non_null(strstr(h.reasons[0].text, "tables take 4 MiB"));
+    budget_add(ACCOUNT_OF(MEMORY_FILES), -(int64_t)(4 * MIB));
+    budget_configure(0, 1);
+    assert_int_equal(judge(&h), HEALTH_OPTIMAL);
 }
 
 static void test_nothing_accepted(void **state)
@@ -218,7 +235,7 @@ static void test_ready(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(test_thresholds, set_up), cmocka_unit_test_setup(test_nothing_accepted, set_up),
+        cmocka_unit_test_setup(test_thresholds, set_up), cmocka_unit_test_setup(test_memory, set_up), cmocka_unit_test_setup(test_nothing_accepted, set_up),
         cmocka_unit_test_setup(test_held_keys_and_ledger, set_up), cmocka_unit_test_setup(test_forms, set_up),
         cmocka_unit_test_setup(test_live, set_up), cmocka_unit_test_setup(test_ready, set_up),
     };

@@ -187,6 +187,47 @@ static void test_blocked_and_back(void **state)
     tear_down(&w);
 }
 
+/* With little memory groups are closed early, one is on its way at a time, and what an output holds stays near its share
+ * while the disk takes nothing. */
+static void test_small_share(void **state)
+{
+    struct followed w;
+    unsigned appended = 0;
+    (void)state;
+    set_up(&w);
+    uint8_t account = w.s->out.open.account;
+    budget_configure(1, 1); /* the least there is: a share of FLOW_MIN_BYTES / 2 */
+    size_t share = budget_batches_share();
+    assert_int_equal(share, FLOW_MIN_BYTES / 2);
+    atomic_store(&stand_write_error, -ENOSPC);
+    for (; !w.f.is_blocked; appended++) {
+        assert_int_equal(append(&w, 16 * KIB), 0);
+        assert_true(budget_of(account) < 2 * share);
+        if (feeder_due_at(&w.f) == 0)
+            feeder_close_if_due(&w.f, w.tail, w.now, false);
+        assert_true(appended < 100);
+    }
+    assert_true(w.f.collected >= 1 || w.f.pending != NULL);
+    atomic_store(&stand_write_error, 0);
+    for (unsigned seen = 0; w.f.is_blocked;) {
+        stand_wait(w.s, w.s->told.spaces > seen);
+        pthread_mutex_lock(&w.s->told.lock);
+        seen = w.s->told.spaces;
+        pthread_mutex_unlock(&w.s->told.lock);
+        if (feeder_on_space(&w.f, w.now))
+            break;
+    }
+    feeder_close_if_due(&w.f, w.tail, w.now, true);
+    stand_poll(stand_accepted(w.s) == appended);
+    assert_int_equal(append(&w, MIB), 0); /* one line is always taken */
+    read_file(&w);
+    feeder_close_if_due(&w.f, w.tail, w.now, true);
+    stand_poll(stand_accepted(w.s) == appended + 1);
+    budget_configure(0, 1);
+    tear_down(&w);
+    assert_int_equal(budget_of(account), 0);
+}
+
 static void test_fence(void **state)
 {
     struct followed w;
@@ -259,6 +300,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_due),   cmocka_unit_test(test_full_body_goes_at_once), cmocka_unit_test(test_blocked_and_back),
         cmocka_unit_test(test_fence), cmocka_unit_test(test_no_memory),              cmocka_unit_test(test_lost_bytes_are_kept),
+        cmocka_unit_test(test_small_share),
     };
     return cmocka_run_group_tests_name("agent/feeder", tests, NULL, NULL);
 }

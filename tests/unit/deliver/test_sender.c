@@ -860,7 +860,7 @@ static void test_memory_bounded(void **state)
     assert_non_null(window);
     assert_non_null(loaded);
     assert_true(strtol(window + 16, NULL, 10) <= WINDOW_FRAMES);
-    assert_true(strtol(loaded + 15, NULL, 10) <= (long)(LOADED_BYTES_MAX));
+    assert_true(strtol(loaded + 15, NULL, 10) <= (long)(SENDING_ALL_MAX));
     buf_deinit(&text);
     atomic_store(&gate.is_open, true);
     run_to_end(&g);
