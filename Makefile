@@ -81,6 +81,13 @@ $B/unit/sim/%: tests/unit/sim/%.c $B/libmodel.a $B/libtailrace.a
 	$Qmkdir -p $(@D)
 	$Q$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $B/libmodel.a $B/libtailrace.a $(PKG_LIBS) -lcmocka -lm
 
+# The simulator; its network takes the place of agent/deliver/http.c.
+SIM_OBJECTS := $(patsubst %.c,$B/%.o,$(filter-out tests/sim/disk% tests/sim/watch_model.c,$(wildcard tests/sim/*.c)))
+
+$B/sim: $(SIM_OBJECTS) $B/libmodel.a $B/libtailrace.a
+	$(call say,LD)
+	$Q$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
 $B/unit/%: tests/unit/%.c $B/libtailrace.a
 	$(call say,CC)
 	$Qmkdir -p $(@D)
@@ -115,7 +122,7 @@ $(FUZZ_NAMES:%=fuzz-%): fuzz-%:
 	$Q$(MAKE) --no-print-directory FUZZ=1 build/fuzz/fuzz/$*
 	$Qscripts/fuzz.sh $(FUZZ_SECONDS) $*
 
--include $(OBJECTS:.o=.d) $(MODEL_OBJECTS:.o=.d) $(UNITS:=.d) $(TOOLS:=.d)
+-include $(OBJECTS:.o=.d) $(SIM_OBJECTS:.o=.d) $(MODEL_OBJECTS:.o=.d) $(UNITS:=.d) $(TOOLS:=.d)
 
 tools: $(TOOLS) ## build the test tools (generator, counting server)
 

@@ -1,0 +1,22 @@
+/*
+ * What only an outsider may know of the model disk.
+ */
+#include "tests/sim/disk_core.h"
+#include "tests/sim/sim.h"
+
+bool peek_has_events(struct disk *d)
+{
+    for (size_t i = 0; i < INSTANCES && !d->holds_events; i++)
+        if (d->instances[i].is_used && d->instances[i].n_events > d->instances[i].first)
+            return true;
+    return false;
+}
+
+bool peek_is_open(struct disk *d, const char *path)
+{
+    const uint64_t ino = disk_ino(d, path);
+    for (size_t i = 0; ino != 0 && i < d->n_fds; i++)
+        if (d->fds[i].is_used && !d->fds[i].is_worlds && node_at(d, d->fds[i].node)->ino == ino)
+            return true;
+    return false;
+}

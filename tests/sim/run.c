@@ -1,0 +1,621 @@
+/*
+ * Carries a plan out.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/base/clock.h"
+#include "agent/base/log.h"
+#include "agent/base/stats.h"
+#include "agent/base/tenants.h"
+#include "agent/queue/core.h"
+#include "agent/registry.h"
+#include "tests/sim/sim.h"
+
+#define EPOCH_NS (INT64_C(1767225600) * NS_PER_SEC)
+/* Turns in one plan before it is taken for a runaway. */
+#define TURNS_MAX 400000
+#define START_RETRY_NS (5 * NS_PER_SEC)
+
+struct sim sim;
+
+void sim_fail(const char *fmt, ...)
+{
+    if (sim.has_failed)
+        return;
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vsnprintf(sim.failure, sizeof(sim.failure), fmt, ap);
+    va_end(ap);
+    sim.has_failed = true;
+    sim_say("FAILED: %s", sim.failure);
+}
+
+void sim_say(const char *fmt, ...)
+{
+    if (!sim.is_traced)
+        return;
+    va_list ap;
+    printf("%11.3f  ", (double)sim.mono_ns / (double)NS_PER_SEC);
+    va_start(ap, fmt);
+    (void)vprintf(fmt, ap);
+    va_end(ap);
+    printf("\n");
+    (void)fflush(stdout);
+}
+
+/* ---- time ---- */
+
+static int64_t model_mono(void)
+{
+    return sim.mono_ns;
+}
+
+static int64_t model_wall(void)
+{
+    return EPOCH_NS + sim.mono_ns + sim.wall_off_ns;
+}
+
+static void pass(int64_t ns)
+{
+    sim.mono_ns += ns;
+}
+
+static void on_slow(void *ctx, int64_t ns)
+{
+    (void)ctx;
+    pass(ns);
+}
+
+static void on_call(void *ctx, const char *what, int64_t result)
+{
+    (void)ctx;
+    sim_say("    %s = %lld", what, (long long)result);
+}
+
+/* ---- configurations ---- */
+
+static void put_output(struct buf *y, unsigned i)
+{
+    const struct shape *s = &sim.plan->shape;
+    if (s->servers[i] == SERVER_LOKI)
+        (void)!buf_printf(y, "  o%u:\n    type: loki\n    url: \"http://o%u\"\n    tenant: \"{tenant}\"\n"
+                             "    labels: { input: \"{input}\", host: \"{host}\" }\n    proxy: none\n", i, i);
+    else
+        (void)!buf_printf(y, "  o%u:\n    type: elasticsearch\n    urls: [\"http://o%u\"]\n    index: \"x-{tenant}\"\n"
+                             "    template: %s\n    proxy: none\n", i, i, sim.plan->seed % 4 == 0 ? "auto" : "off");
+}
+
+static void put_routes(struct buf *y, uint32_t outputs)
+{
+    static const char *const levels[] = { "debug", "info", "warn", "error" };
+    const struct shape *s = &sim.plan->shape;
+    (void)!buf_append_lit(y, "routes:\n");
+    for (unsigned i = 0; i < s->n_outputs; i++) {
+        if (!(outputs >> i & 1))
+            continue;
+        (void)!buf_append_lit(y, "  - { ");
+        if (s->tenant_of_output[i] != UINT32_MAX)
+            (void)!buf_printf(y, "match: { tenant: t%u }, ", s->tenant_of_output[i]);
+        (void)!buf_printf(y, "to: [o%u], levels: \"%s\", continue: true }\n", i, levels[s->levels[i]]);
+    }
+}
+
+static void put_yaml(struct buf *y, uint32_t outputs)
+{
+    static const char *const formats[] = { [LOG_JSON] = "auto", [LOG_TEXT] = "auto", [LOG_CRI] = "cri" };
+    const struct shape *s = &sim.plan->shape;
+    (void)!buf_append_lit(y, "state_dir: /state\nadmin: { listen: off }\nfields: { host: sim }\ninputs:\n");
+    for (unsigned i = 0; i < s->n_logs; i++)
+        (void)!buf_printf(y, "  l%u:\n    type: file\n    include: [\"/logs/%u/app.log\"]\n    format: %s\n"
+                             "    timezone: UTC\n    multiline: off\n    tenant: \"{record.tenant|'default'}\"\n",
+                          i, i, formats[s->kinds[i]]);
+    (void)!buf_append_lit(y, "outputs:\n");
+    for (unsigned i = 0; i < s->n_outputs; i++)
+        if (outputs >> i & 1)
+            put_output(y, i);
+    put_routes(y, outputs);
+}
+
+static void shrink_sizes(struct conf *c)
+{
+    const struct shape *s = &sim.plan->shape;
+    c->min_free = (struct conf_size_or_percent){ 0 };
+    for (size_t i = 0; i < c->n_outputs; i++) {
+        struct queue_conf *q = &c->outputs[i].queue;
+        q->sync = (enum queue_sync)s->sync;
+        q->sync_interval_ns = s->sync_ns;
+        q->batch_wait_ns = s->batch_wait_ns;
+        if (s->is_real_size)
+            continue;
+        q->max_bytes = s->max_bytes;
+        q->batch_bytes = s->batch_bytes;
+        q->group_bytes = s->group_bytes;
+    }
+}
+
+static struct conf *conf_for(uint32_t outputs)
+{
+    if (sim.confs[outputs] != NULL)
+        return sim.confs[outputs];
+    struct buf yaml, errors;
+    buf_init(&yaml, 64 * KIB);
+    buf_init(&errors, 64 * KIB);
+    put_yaml(&yaml, outputs);
+    if (conf_load_text("sim.yaml", buf_slice(&yaml), registry_types(), &sim.confs[outputs], &errors) < 0) {
+        fprintf(stderr, "sim: %.*s\n%.*s\n", SLICE_ARGS(buf_slice(&errors)), SLICE_ARGS(buf_slice(&yaml)));
+        abort();
+    }
+    shrink_sizes(sim.confs[outputs]);
+    buf_deinit(&yaml);
+    buf_deinit(&errors);
+    return sim.confs[outputs];
+}
+
+int sim_conf_index(unsigned slot)
+{
+    int at = 0;
+    if (!(sim.outputs >> slot & 1))
+        return -1;
+    for (unsigned i = 0; i < slot; i++)
+        at += (int)(sim.outputs >> i & 1);
+    return at;
+}
+
+/* ---- turns ---- */
+
+static bool is_dead(void)
+{
+    return disk_is_dead(sim.disk);
+}
+
+static void turn(enum engine_part part)
+{
+    sim.turns++;
+    pass(rnd_ns(&sim.rng, 1000, 100000));
+    sim.wake.part[part] = engine_step(sim.engine, part, part == ENGINE_READER && peek_has_events(sim.disk));
+}
+
+static bool wants_turn(enum engine_part part)
+{
+    if (engine_is_called(sim.engine, part) || sim.wake.part[part] <= sim.mono_ns)
+        return true;
+    if (part == ENGINE_READER)
+        return peek_has_events(sim.disk) && sim.wake.part[part] > sim.mono_ns + 20 * NS_PER_MS;
+    return part == ENGINE_SENDER && net_next_ns() <= sim.mono_ns;
+}
+
+static int64_t next_news(void)
+{
+    int64_t at = net_next_ns();
+    for (int i = 0; i < ENGINE_PARTS; i++)
+        at = MIN(at, sim.wake.part[i]);
+    return at;
+}
+
+/* Until then (monotonic), or the agent's death. */
+static void run_until(int64_t until)
+{
+    while (sim.mono_ns < until && sim.engine != NULL && !is_dead() && !sim.has_failed) {
+        bool any = false;
+        for (unsigned i = 0, first = rnd(&sim.rng, ENGINE_PARTS); i < ENGINE_PARTS && !is_dead(); i++) {
+            const enum engine_part part = (enum engine_part)((first + i) % ENGINE_PARTS);
+            if (!wants_turn(part) || (any && chance(&sim.rng, 30)))
+                continue;
+            turn(part);
+            any = true;
+        }
+        if (!any)
+            sim.mono_ns = MAX(sim.mono_ns, MIN(until, next_news()));
+        if (sim.turns > TURNS_MAX)
+            sim_fail("a runaway: %d turns", TURNS_MAX);
+    }
+    sim.mono_ns = MAX(sim.mono_ns, until);
+}
+
+/* A part waits in the middle of its work, at a stop. */
+static void wait_for_others(void *ctx, int64_t until)
+{
+    (void)ctx;
+    if (++sim.turns > 2 * TURNS_MAX) {
+        fprintf(stderr, "sim: seed %llu never stops\n", (unsigned long long)sim.plan->seed);
+        abort();
+    }
+    pass(rnd_ns(&sim.rng, 1000, 100000));
+    struct engine *e = sim.engine;
+    if (e == NULL || e->sender == NULL) { /* the writer itself: only time helps */
+        sim.mono_ns = MAX(sim.mono_ns, until);
+        return;
+    }
+    const int64_t at = writer_step(e->writer);
+    if (!engine_is_called(e, ENGINE_WRITER) && at > sim.mono_ns)
+        sim.mono_ns = MAX(sim.mono_ns, MIN(until, MIN(at, net_next_ns())));
+}
+
+/* ---- starts and ends ---- */
+
+static void forget_process(void)
+{
+    stats_forget_rows();
+    for (uint32_t i = 0; i < OUTPUTS_MAX; i++)
+        stats_forget_output(i);
+    for (uint32_t i = 0; i < INPUTS_MAX; i++)
+        stats_forget_input(i);
+    memset(&stats, 0, sizeof(stats));
+}
+
+static void after_death(bool is_power, enum disk_loss loss)
+{
+    if (is_power)
+        disk_crash(sim.disk, loss, rnd64(&sim.rng));
+    else
+        disk_kill(sim.disk);
+    if (is_power && sim.is_renumbered) {
+        disk_renumber(sim.disk);
+        sim.is_renumbered = false;
+    }
+    forget_process();
+    world_agent_died();
+}
+
+/* The agent is gone at this moment: what it holds is freed, and nothing it does reaches anything. */
+static void bury(bool is_power, enum disk_loss loss)
+{
+    if (!is_dead())
+        disk_die(sim.disk);
+    if (sim.engine != NULL) {
+        tail_close(engine_stop(sim.engine, 0));
+        engine_free(sim.engine);
+        sim.engine = NULL;
+    }
+    after_death(is_power, loss);
+}
+
+static void set_up(void)
+{
+    for (int i = 0; i < ENGINE_PARTS; i++)
+        sim.wake.part[i] = 0;
+    sim.started_ns = sim.mono_ns;
+}
+
+static void start(void)
+{
+    struct err err = { 0 };
+    sim.conf = conf_for(sim.outputs);
+    sim.starts++;
+    const int r = engine_start(&sim.world, sim.conf, NULL, &sim.engine, &err);
+    if (r < 0) {
+        sim.engine = NULL;
+        sim_say("the agent does not start: %s", err.text);
+        after_death(false, LOSS_NOTHING);
+        return;
+    }
+    set_up();
+    oracle_each_action();
+}
+
+static void stop_clean(void)
+{
+    if (sim.engine == NULL)
+        return;
+    tail_close(engine_stop(sim.engine, 5 * NS_PER_SEC));
+    engine_free(sim.engine);
+    sim.engine = NULL;
+    after_death(false, LOSS_NOTHING);
+}
+
+static void reload(uint32_t outputs)
+{
+    if (sim.engine == NULL) {
+        sim.outputs = outputs;
+        return;
+    }
+    struct err err = { 0 };
+    struct conf *conf = conf_for(outputs);
+    const uint32_t before = sim.outputs;
+    const int r = engine_reload(&sim.engine, conf, &err);
+    if (r < 0)
+        sim_say("the reload fails: %s", err.text);
+    if (sim.engine == NULL) {
+        after_death(false, LOSS_NOTHING);
+        return;
+    }
+    if (r == 0) {
+        sim.outputs = outputs;
+        sim.conf = conf;
+    }
+    for (unsigned i = 0; i < SIM_OUTPUTS; i++)
+        if ((before & ~sim.outputs) >> i & 1)
+            world_output_gone(i);
+    set_up();
+}
+
+/* ---- actions ---- */
+
+static void begin_outputs_again(uint32_t outputs)
+{
+    static uint32_t seen;
+    if (sim.starts == 0)
+        seen = sim.plan->shape.first_outputs;
+    for (unsigned i = 0; i < SIM_OUTPUTS; i++) {
+        if (!(outputs >> i & 1) || (seen >> i & 1))
+            continue;
+        for (size_t k = 0; k < sim.n_lines; k++) /* a new one begins where the furthest other stands */
+            sim.lines[k].may_miss |= (uint8_t)(1u << i);
+    }
+    seen |= outputs;
+}
+
+static void do_reload(const struct action *a)
+{
+    uint32_t outputs = sim.outputs;
+    if (a->a < SIM_OUTPUTS)
+        outputs ^= 1u << a->a;
+    if (outputs == 0)
+        outputs = sim.outputs;
+    begin_outputs_again(outputs);
+    reload(outputs);
+}
+
+static void do_fault(const struct action *a)
+{
+    static const struct {
+        enum disk_fault_kind kind;
+        uint32_t ops;
+        int error;
+    } rows[FAULT_KINDS] = {
+        [FAULT_SYNC] = { DISK_FAIL, DISK_OP(DISK_SYNC), EIO },
+        [FAULT_SHORT] = { DISK_SHORT, DISK_OP(DISK_WRITE), 0 },
+        [FAULT_ENOSPC] = { DISK_FAIL, DISK_OP(DISK_WRITE), ENOSPC },
+        [FAULT_EIO_WRITE] = { DISK_FAIL, DISK_OP(DISK_WRITE), EIO },
+        [FAULT_EIO_READ] = { DISK_FAIL, DISK_OP(DISK_READ), EIO },
+        [FAULT_LATE] = { DISK_FAIL_LATE, DISK_OP(DISK_WRITE), EIO },
+        [FAULT_SYNC_DIR] = { DISK_FAIL, DISK_OP(DISK_SYNC_DIR), EIO },
+        [FAULT_UNLINK] = { DISK_FAIL, DISK_OP(DISK_UNLINK), EIO },
+        [FAULT_CREATE] = { DISK_FAIL, DISK_OP(DISK_CREATE), ENOSPC },
+    };
+    const struct disk_fault f = { .kind = rows[a->b].kind, .ops = rows[a->b].ops, .error = rows[a->b].error,
+                                  .zones = DISK_STATE, .skip = a->n, .times = a->ns == 0 ? 1 : 0 };
+    disk_fault_add(sim.disk, &f);
+    if (a->ns > 0)
+        sim.fault_until_ns = sim.mono_ns + a->ns;
+}
+
+/* Faults that were to last are over. */
+static void end_faults(void)
+{
+    if (sim.fault_until_ns != 0 && sim.mono_ns >= sim.fault_until_ns) {
+        disk_faults_clear(sim.disk);
+        sim.fault_until_ns = 0;
+        sim_say("(the disk is well again)");
+    }
+    if (sim.space_until_ns != 0 && sim.mono_ns >= sim.space_until_ns) {
+        disk_set_space(sim.disk, 0);
+        sim.space_until_ns = 0;
+        sim_say("(the disk has room again)");
+    }
+}
+
+static bool is_power(const struct action *a)
+{
+    return a->b != CRASH_KILL;
+}
+
+static void run_for(int64_t ns);
+
+static void do_crash(const struct action *a)
+{
+    if (sim.engine != NULL && a->n > 0) {
+        const struct disk_fault f = { .kind = (enum disk_fault_kind)(DISK_DIE_BEFORE + a->rng % 3), .ops = DISK_ALL_OPS,
+                                      .zones = DISK_STATE, .skip = a->n - 1, .times = 1 };
+        disk_fault_add(sim.disk, &f);
+        run_until(sim.mono_ns + 2 * NS_PER_SEC);
+    }
+    bury(is_power(a), (enum disk_loss)a->b);
+    disk_faults_clear(sim.disk);
+    sim.fault_until_ns = 0;
+    pass(a->ns);
+}
+
+static void do_events(const struct action *a)
+{
+    if (a->b == 0)
+        disk_events_overflow(sim.disk);
+    else
+        disk_events_hold(sim.disk, a->b == 1);
+}
+
+static void do_caches(const struct action *a)
+{
+    if (a->b == 0)
+        disk_drop_caches(sim.disk);
+    else
+        disk_write_back(sim.disk, a->b == 2);
+}
+
+static void act(const struct action *a)
+{
+    switch ((enum action_kind)a->kind) {
+    case ACT_APPEND:
+        world_append(a);
+        return;
+    case ACT_HALF:
+        world_half(a);
+        return;
+    case ACT_ROTATE:
+        world_rotate(a);
+        return;
+    case ACT_COPYTRUNCATE:
+        world_copytruncate(a);
+        return;
+    case ACT_DELETE:
+        world_delete(a);
+        return;
+    case ACT_GZIP:
+        world_gzip(a);
+        return;
+    case ACT_WAIT:
+        run_for(a->ns);
+        return;
+    case ACT_SERVER:
+        net_set_mode(a->a, (enum server_mode)a->b, sim.mono_ns + a->ns, a->rng);
+        return;
+    case ACT_FAULT:
+        do_fault(a);
+        return;
+    case ACT_SPACE:
+        disk_set_space(sim.disk, MAX(a->n, 1u));
+        sim.space_until_ns = sim.mono_ns + a->ns;
+        return;
+    case ACT_CRASH:
+        do_crash(a);
+        return;
+    case ACT_STOP:
+        stop_clean();
+        pass(a->ns);
+        return;
+    case ACT_RELOAD:
+        do_reload(a);
+        return;
+    case ACT_CLOCK:
+        sim.wall_off_ns += a->ns;
+        return;
+    case ACT_EVENTS:
+        do_events(a);
+        return;
+    case ACT_CACHES:
+        do_caches(a);
+        return;
+    case ACT_RENUMBER:
+        sim.is_renumbered = true;
+        return;
+    case ACT_KINDS:
+        return;
+    }
+}
+
+/* A supervisor starts the agent again when it is gone. */
+static void run_for(int64_t ns)
+{
+    const int64_t until = sim.mono_ns + ns;
+    do {
+        end_faults();
+        if (is_dead()) {
+            sim_say("(the agent dies)");
+            bury(false, LOSS_NOTHING);
+        }
+        if (sim.engine == NULL)
+            start();
+        if (sim.engine == NULL)
+            pass(START_RETRY_NS);
+        int64_t stop = until;
+        if (sim.fault_until_ns != 0)
+            stop = MIN(stop, sim.fault_until_ns);
+        if (sim.space_until_ns != 0)
+            stop = MIN(stop, sim.space_until_ns);
+        run_until(stop);
+    } while (sim.mono_ns < until && !sim.has_failed);
+    end_faults();
+}
+
+/* ---- the whole ---- */
+
+static void begin(const struct plan *plan, bool is_traced)
+{
+    struct line *lines = sim.lines;
+    const size_t cap = sim.cap_lines;
+    const bool shows_calls = sim.shows_calls;
+    struct disk *disk = sim.disk == NULL ? disk_new() : sim.disk;
+    sim = (struct sim){ .plan = plan, .is_traced = is_traced, .shows_calls = shows_calls, .disk = disk, .lines = lines, .cap_lines = cap,
+                        .mono_ns = 1000 * NS_PER_SEC, .rng = plan->seed ^ UINT64_C(0x73696d),
+                        .outputs = plan->shape.first_outputs };
+    sim.stepper = (struct stepper){ .wait = wait_for_others };
+    sim.world = (struct engine_world){ .machine_salt = 1, .stepper = &sim.stepper };
+    clock_set_source(model_mono, model_wall);
+    disk_reset(sim.disk, &plan->shape.disk, plan->seed);
+    disk_use(sim.disk);
+    disk_on_slow(sim.disk, on_slow, NULL);
+    disk_on_call(sim.disk, is_traced && shows_calls ? on_call : NULL, NULL);
+    queue_tuning = (struct queue_tuning){ .segment_bytes = plan->shape.is_real_size ? 0 : plan->shape.segment_bytes };
+    forget_process();
+    servers_begin();
+    net_begin();
+    world_begin();
+    begin_outputs_again(sim.outputs);
+}
+
+/* All is well from now on: what was promised must arrive. */
+static void heal(void)
+{
+    sim_say("all is well from here on");
+    disk_faults_clear(sim.disk);
+    disk_set_space(sim.disk, 0);
+    disk_events_hold(sim.disk, false);
+    sim.fault_until_ns = sim.space_until_ns = 0;
+    net_heal();
+    servers_cure();
+    world_heal();
+    const uint32_t all = (1u << sim.plan->shape.n_outputs) - 1;
+    if (is_dead())
+        bury(false, LOSS_NOTHING);
+    if (sim.outputs != all) {
+        begin_outputs_again(all);
+        reload(all);
+    }
+}
+
+static void run_to_the_end(void)
+{
+    heal();
+    run_for(2 * NS_PER_SEC);
+    for (int i = 0; i < 60 && !oracle_is_settled() && !sim.has_failed; i++)
+        run_for(20 * NS_PER_SEC);
+    if (!sim.has_failed)
+        run_for(31 * NS_PER_SEC);
+    if (!sim.has_failed)
+        oracle_end();
+}
+
+bool sim_run(const struct plan *plan, bool is_traced)
+{
+    begin(plan, is_traced);
+    run_for(plan->seed % 3 == 0 ? 0 : NS_PER_SEC);
+    for (size_t i = 0; i < plan->n && !sim.has_failed; i++) {
+        const struct action *a = &plan->acts[i];
+        if (a->is_out)
+            continue;
+        if (is_traced) {
+            char text[200];
+            action_words(plan, a, text, sizeof(text));
+            sim_say("%2zu. %s", i, text);
+        }
+        sim.rng ^= a->rng;
+        act(a);
+        if (a->run_ns > 0)
+            run_for(a->run_ns);
+        if (!is_dead())
+            oracle_each_action();
+    }
+    if (!sim.has_failed)
+        run_to_the_end();
+    bury(false, LOSS_NOTHING);
+    if (!sim.has_failed && disk_open_fds(sim.disk) != 0)
+        sim_fail("%u descriptors are left", disk_open_fds(sim.disk));
+    for (size_t i = 0; i < ARRAY_LEN(sim.confs); i++) {
+        conf_free(sim.confs[i]);
+        sim.confs[i] = NULL;
+    }
+    return !sim.has_failed;
+}
+
+void sim_free(void)
+{
+    disk_use(NULL);
+    disk_free(sim.disk);
+    world_free();
+    servers_free();
+    free(sim.lines);
+}

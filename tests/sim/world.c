@@ -1,0 +1,625 @@
+/*
+ * Programs that write log files, and logrotate. The world knows each line, which files hold it, and whether it was still
+ * promised when a file went.
+ *
+ * What is promised. A line is in a file that the agent will find: under the name that the configuration tells, or under a
+ * rotated name when the agent had the file open, or had noted its place (some line of it has arrived). When the last such
+ * file goes, a line that has not arrived may be missing from then on, unless the agent has the file open: then it may be
+ * missing only after the agent's death. A line that may be missing still may not come twice.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <libdeflate.h>
+
+#include "agent/base/clock.h"
+#include "tests/sim/sim.h"
+
+#define PATH_BYTES 96
+#define FILES_MAX 256
+#define ROTATED_MAX 5
+#define TEXT_BYTES (300 * KIB)
+
+struct file {
+    char path[PATH_BYTES];
+    uint8_t log;
+    bool exists;     /* has a name */
+    bool is_gz, is_copy;
+    bool is_held;    /* without a name, but the agent has it open */
+    bool is_strange; /* was renamed before the agent noted it: lost when it forgets */
+    uint32_t *uids;
+    size_t n, cap;
+};
+
+struct log {
+    struct file *live;                 /* NULL: none now */
+    struct file *rotated[ROTATED_MAX + 1]; /* [0]: .1 */
+    bool has_half;
+    uint32_t half_uid;
+    char *rest;                        /* of its text */
+    size_t rest_len;
+    struct file *half_in;              /* CRI: where the first part lies */
+    struct file *zipping;
+};
+
+static struct {
+    struct file files[FILES_MAX];
+    size_t n_files;
+    struct log logs[SIM_LOGS];
+    char *text;  /* of the line in hand */
+    size_t len;
+    bool may_garble;
+} w;
+
+static const char *const level_names[] = { "debug", "info", "warn", "error" };
+static const char *const tenant_names[] = { "t0", "t1", "t2" };
+
+/* ---- files ---- */
+
+static struct file *file_new(unsigned log, const char *path)
+{
+    if (w.n_files == FILES_MAX)
+        return NULL;
+    struct file *f = &w.files[w.n_files++];
+    uint32_t *uids = f->uids;
+    const size_t cap = f->cap;
+    *f = (struct file){ .log = (uint8_t)log, .exists = true, .uids = uids, .cap = cap };
+    (void)snprintf(f->path, sizeof(f->path), "%s", path);
+    return f;
+}
+
+static void file_add(struct file *f, uint32_t uid)
+{
+    if (f->n == f->cap) {
+        f->cap = MAX(f->cap * 2, (size_t)64);
+        f->uids = realloc(f->uids, f->cap * sizeof(*f->uids));
+        if (f->uids == NULL)
+            abort();
+    }
+    f->uids[f->n++] = uid;
+}
+
+static void live_path(unsigned log, char to[PATH_BYTES])
+{
+    (void)snprintf(to, PATH_BYTES, "/logs/%u/app.log", log);
+}
+
+static struct file *live_file(unsigned log)
+{
+    struct log *l = &w.logs[log];
+    if (l->live != NULL)
+        return l->live;
+    char path[PATH_BYTES];
+    live_path(log, path);
+    l->live = file_new(log, path);
+    if (l->live != NULL)
+        (void)disk_append(sim.disk, path, "", 0);
+    return l->live;
+}
+
+/* Has the agent durably noted a place in this file? */
+static bool is_known(const struct file *f)
+{
+    for (size_t i = 0; i < f->n; i++)
+        if (sim.lines[f->uids[i]].got != 0)
+            return true;
+    return false;
+}
+
+static void lines_may_miss(const struct file *f)
+{
+    for (size_t i = 0; i < f->n; i++) {
+        struct line *l = &sim.lines[f->uids[i]];
+        if (l->homes == 0)
+            l->may_miss |= (uint8_t)~l->got;
+    }
+}
+
+static void leave_homes(const struct file *f)
+{
+    for (size_t i = 0; i < f->n; i++)
+        if (sim.lines[f->uids[i]].homes > 0)
+            sim.lines[f->uids[i]].homes--;
+}
+
+/* An output that is not configured reads nothing now, and the descriptor may go. */
+static void others_may_miss(const struct file *f)
+{
+    for (size_t i = 0; i < f->n; i++) {
+        struct line *l = &sim.lines[f->uids[i]];
+        if (l->homes == 0)
+            l->may_miss |= (uint8_t)(~l->got & ~sim.outputs);
+    }
+}
+
+/* The file has no name any more, or holds nothing any more. */
+static void file_gone(struct file *f, bool is_open)
+{
+    f->exists = false;
+    f->is_held = is_open;
+    leave_homes(f);
+    if (is_open)
+        others_may_miss(f);
+    else
+        lines_may_miss(f);
+}
+
+static bool agent_has(const struct file *f)
+{
+    return sim.engine != NULL && peek_is_open(sim.disk, f->path);
+}
+
+void world_agent_died(void)
+{
+    for (size_t i = 0; i < w.n_files; i++) {
+        struct file *f = &w.files[i];
+        if (f->is_held) {
+            f->is_held = false;
+            lines_may_miss(f);
+        }
+        if (f->exists && f->is_strange && !is_known(f)) {
+            leave_homes(f);
+            lines_may_miss(f);
+        }
+        f->is_strange = false;
+    }
+}
+
+void world_output_gone(unsigned slot)
+{
+    for (size_t i = 0; i < w.n_files; i++) {
+        const struct file *f = &w.files[i];
+        for (size_t k = 0; f->is_held && k < f->n; k++) {
+            struct line *l = &sim.lines[f->uids[k]];
+            if (l->homes == 0 && !(l->got >> slot & 1))
+                l->may_miss |= (uint8_t)(1u << slot);
+        }
+    }
+}
+
+/* ---- lines ---- */
+
+static uint32_t text_crc(uint32_t uid, const char *p, size_t len)
+{
+    return libdeflate_crc32(uid * 2654435761u, p, len);
+}
+
+static uint8_t expects(const struct line *l)
+{
+    uint8_t mask = 0;
+    for (unsigned i = 0; i < sim.plan->shape.n_outputs; i++) {
+        const uint32_t tenant = sim.plan->shape.tenant_of_output[i];
+        const bool level_fits = l->level == UINT8_MAX || l->level >= sim.plan->shape.levels[i];
+        if (level_fits && (tenant == UINT32_MAX || tenant == l->tenant))
+            mask |= (uint8_t)(1u << i);
+    }
+    return mask;
+}
+
+static uint8_t pick_poison(uint64_t *rng, const struct shape *s)
+{
+    if (s->is_real_size || !chance(rng, 3))
+        return POISON_NONE;
+    return (uint8_t)(1 + rnd(rng, 3));
+}
+
+/* Letters that no escaping touches. */
+static size_t put_padding(char *to, uint64_t *rng, const struct shape *s, uint8_t poison)
+{
+    size_t n = 12 + rnd(rng, s->line_bytes);
+    if (poison == POISON_ITEM)
+        n = 2000 + rnd(rng, 200);
+    for (size_t i = 0; i < n; i++)
+        to[i] = (char)('a' + rnd(rng, 26));
+    if (poison == POISON_ITEM)
+        memcpy(to, "POISON2", 7);
+    if (poison == POISON_WHOLE)
+        memcpy(to, "POISON3", 7);
+    return n;
+}
+
+static int64_t line_time(uint64_t *rng)
+{
+    const int64_t now = clock_wall_ns();
+    switch (rnd(rng, 24)) {
+    case 0:
+        return now - rnd_ns(rng, 0, 3 * 3600 * NS_PER_SEC);
+    case 1:
+        return now + rnd_ns(rng, 0, 3600 * NS_PER_SEC);
+    case 2:
+        return now - rnd_ns(rng, 0, 60 * NS_PER_SEC);
+    default:
+        return now;
+    }
+}
+
+/* The next line of a log, its text without newline in w.text. */
+static uint32_t line_new(unsigned log, uint64_t *rng)
+{
+    const struct shape *s = &sim.plan->shape;
+    if (sim.n_lines == sim.cap_lines) {
+        sim.cap_lines = MAX(sim.cap_lines * 2, (size_t)1024);
+        sim.lines = realloc(sim.lines, sim.cap_lines * sizeof(*sim.lines));
+        if (sim.lines == NULL)
+            abort();
+    }
+    const uint32_t uid = (uint32_t)sim.n_lines++;
+    struct line *l = &sim.lines[uid];
+    *l = (struct line){ .log = (uint8_t)log, .tenant = (uint8_t)rnd(rng, s->n_tenants), .level = (uint8_t)rnd(rng, 4),
+                        .poison = pick_poison(rng, s) };
+    const bool is_text = s->kinds[log] == LOG_TEXT || chance(rng, 5);
+    char stamp[48];
+    struct buf t = { .ptr = stamp, .cap = sizeof(stamp), .max = sizeof(stamp) };
+    (void)!clock_append_rfc3339(&t, line_time(rng), 3 * rnd(rng, 4));
+    size_t n = 0;
+    if (is_text) {
+        l->level = UINT8_MAX;
+        l->tenant = UINT8_MAX;
+        if (l->poison == POISON_MAPPING)
+            l->poison = POISON_NONE;
+        n = (size_t)sprintf(w.text, "plain words <u=%u c=", uid);
+    } else {
+        n = (size_t)sprintf(w.text, "{\"level\":\"%s\",\"tenant\":\"%s\",%s\"time\":\"%.*s\",\"msg\":\"<u=%u c=",
+                            level_names[l->level], tenant_names[l->tenant],
+                            l->poison == POISON_MAPPING ? "\"bad\":{\"x\":1}," : "", (int)t.len, t.ptr, uid);
+    }
+    char *crc_at = w.text + n;
+    n += (size_t)sprintf(w.text + n, "00000000 p=");
+    const size_t pad = put_padding(w.text + n, rng, s, l->poison);
+    l->text_crc = text_crc(uid, w.text + n, pad);
+    char hex[9];
+    (void)snprintf(hex, sizeof(hex), "%08x", l->text_crc);
+    memcpy(crc_at, hex, 8);
+    n += pad;
+    n += (size_t)sprintf(w.text + n, is_text ? ">" : ">\"}");
+    w.len = n;
+    l->expects = expects(l);
+    return uid;
+}
+
+static bool parse_number(struct slice *s, unsigned base, uint32_t *ret)
+{
+    uint64_t v = 0;
+    size_t i = 0;
+    for (; i < s->len && i < 10; i++) {
+        const char c = s->ptr[i];
+        unsigned d = c >= '0' && c <= '9' ? (unsigned)(c - '0') : c >= 'a' && c <= 'f' ? (unsigned)(c - 'a') + 10 : 99;
+        if (d >= base)
+            break;
+        v = v * base + d;
+    }
+    *s = slice_from(*s, i);
+    *ret = (uint32_t)v;
+    return i > 0 && v <= UINT32_MAX;
+}
+
+struct line *world_line_of(struct slice text, uint32_t *ret_uid)
+{
+    uint32_t uid, crc;
+    const ptrdiff_t at = slice_find(text, SLICE("<u="));
+    if (at < 0)
+        return NULL;
+    struct slice s = slice_from(text, (size_t)at + 3);
+    if (!parse_number(&s, 10, &uid) || !slice_starts(s, SLICE(" c=")))
+        return NULL;
+    s = slice_from(s, 3);
+    if (!parse_number(&s, 16, &crc) || !slice_starts(s, SLICE(" p=")) || uid >= sim.n_lines)
+        return NULL;
+    s = slice_from(s, 3);
+    const ptrdiff_t end = slice_find_byte(s, '>');
+    if (end < 0 || text_crc(uid, s.ptr, (size_t)end) != crc || sim.lines[uid].text_crc != crc)
+        return NULL;
+    if (slice_find(slice_from(s, (size_t)end), SLICE("<u=")) >= 0)
+        return NULL; /* two lines in one */
+    *ret_uid = uid;
+    return &sim.lines[uid];
+}
+
+bool world_may_garble(void)
+{
+    return w.may_garble;
+}
+
+/* ---- writing ---- */
+
+static void put(struct file *f, const char *p, size_t n)
+{
+    (void)disk_append(sim.disk, f->path, p, n);
+}
+
+/* "2026-01-02T03:04:05.123456789Z stdout F text" */
+static void put_cri(struct file *f, const char *p, size_t n, bool is_whole, unsigned stream)
+{
+    char head[80];
+    struct buf t = { .ptr = head, .cap = sizeof(head), .max = sizeof(head) };
+    (void)!clock_append_rfc3339(&t, clock_wall_ns(), 9);
+    (void)!buf_append_cstr(&t, stream == 0 ? " stdout " : " stderr ");
+    (void)!buf_append_cstr(&t, is_whole ? "F " : "P ");
+    static char *line;
+    if (line == NULL && (line = malloc(TEXT_BYTES + 128)) == NULL)
+        abort();
+    memcpy(line, t.ptr, t.len);
+    memcpy(line + t.len, p, n);
+    line[t.len + n] = '\n';
+    put(f, line, t.len + n + 1);
+}
+
+/* A rotated file that the agent neither has open nor knows is not promised to be found. */
+static void line_in(struct file *f, uint32_t uid)
+{
+    struct line *l = &sim.lines[uid];
+    l->homes = 1;
+    file_add(f, uid);
+    if (f != w.logs[f->log].live && !agent_has(f) && !is_known(f))
+        l->may_miss |= (uint8_t)~l->got;
+}
+
+static void put_whole(unsigned log, struct file *f, uint32_t uid, uint64_t *rng)
+{
+    const unsigned stream = rnd(rng, 2);
+    if (sim.plan->shape.kinds[log] == LOG_CRI) {
+        size_t at = 0;
+        while (chance(rng, 15) && at + 2 < w.len) { /* partial lines of one record */
+            const size_t n = 1 + rnd(rng, (uint32_t)(w.len - at - 1));
+            put_cri(f, w.text + at, n, false, stream);
+            at += n;
+        }
+        put_cri(f, w.text + at, w.len - at, true, stream);
+    } else {
+        w.text[w.len] = '\n';
+        put(f, w.text, w.len + 1);
+    }
+    line_in(f, uid);
+}
+
+/* The line that was begun is ended, in this file. */
+static void end_half(unsigned log, struct file *f)
+{
+    struct log *l = &w.logs[log];
+    if (!l->has_half || f == NULL)
+        return;
+    l->has_half = false;
+    if (sim.plan->shape.kinds[log] == LOG_CRI)
+        put_cri(f, l->rest, l->rest_len, true, 0);
+    else
+        put(f, l->rest, l->rest_len);
+    line_in(f, l->half_uid);
+    if (l->half_in != f && l->half_in != NULL) { /* it went on in the next file */
+        file_add(l->half_in, l->half_uid);
+        if (!l->half_in->exists)
+            lines_may_miss(l->half_in);
+    }
+}
+
+static void begin_half(unsigned log, uint64_t *rng)
+{
+    struct log *l = &w.logs[log];
+    struct file *f = live_file(log);
+    if (l->has_half || f == NULL)
+        return;
+    l->half_uid = line_new(log, rng);
+    l->half_in = f;
+    const size_t n = 1 + rnd(rng, (uint32_t)w.len - 1);
+    if (l->rest == NULL && (l->rest = malloc(TEXT_BYTES)) == NULL)
+        abort();
+    l->rest_len = w.len - n;
+    memcpy(l->rest, w.text + n, w.len - n);
+    if (sim.plan->shape.kinds[log] == LOG_CRI)
+        put_cri(f, w.text, n, false, 0);
+    else {
+        put(f, w.text, n);
+        l->rest[l->rest_len++] = '\n';
+    }
+    l->has_half = true;
+}
+
+static void append(unsigned log, struct file *f, uint32_t n, uint64_t *rng)
+{
+    for (uint32_t i = 0; i < n && f != NULL && sim.n_lines < 100000; i++) {
+        const uint32_t uid = line_new(log, rng);
+        put_whole(log, f, uid, rng);
+    }
+}
+
+void world_append(const struct action *a)
+{
+    uint64_t rng = a->rng;
+    struct file *f = live_file(a->a);
+    end_half(a->a, f);
+    append(a->a, f, a->n, &rng);
+}
+
+void world_half(const struct action *a)
+{
+    uint64_t rng = a->rng;
+    struct file *f = live_file(a->a);
+    end_half(a->a, f);
+    begin_half(a->a, &rng);
+}
+
+/* ---- rotating ---- */
+
+static void rename_file(struct file *f, const char *path)
+{
+    if (!agent_has(f) && !is_known(f) && f->n > 0) { /* nobody will look for it */
+        leave_homes(f);
+        lines_may_miss(f);
+        for (size_t i = 0; i < f->n; i++)
+            sim.lines[f->uids[i]].homes++; /* it may be found all the same */
+    }
+    f->is_strange |= !is_known(f);
+    (void)disk_rename(sim.disk, f->path, path);
+    (void)snprintf(f->path, sizeof(f->path), "%s", path);
+}
+
+static void delete_file(struct file *f)
+{
+    const bool is_open = agent_has(f);
+    (void)disk_unlink(sim.disk, f->path);
+    file_gone(f, is_open);
+}
+
+/* .1 becomes .2 and so on; what falls off the end is deleted. */
+static void shift(unsigned log)
+{
+    struct log *l = &w.logs[log];
+    char path[PATH_BYTES];
+    if (l->rotated[ROTATED_MAX] != NULL)
+        delete_file(l->rotated[ROTATED_MAX]);
+    for (unsigned i = ROTATED_MAX; i > 0; i--) {
+        struct file *f = l->rotated[i] = l->rotated[i - 1];
+        if (f == NULL)
+            continue;
+        (void)snprintf(path, sizeof(path), "/logs/%u/app.log.%u%s", log, i + 1, f->is_gz ? ".gz" : "");
+        rename_file(f, path);
+    }
+    l->rotated[0] = NULL;
+}
+
+static void end_zip(struct log *l)
+{
+    struct file *f = l->zipping;
+    l->zipping = NULL;
+    if (f == NULL || !f->exists || f->is_gz)
+        return;
+    const bool is_open = agent_has(f);
+    if (disk_gzip(sim.disk, f->path, 1000) < 0)
+        return;
+    /* The agent may have it open, or find the .gz; that is promised only while it is open. */
+    struct file *zipped = file_new(f->log, f->path);
+    if (zipped == NULL)
+        return;
+    (void)snprintf(zipped->path, sizeof(zipped->path), "%.80s.gz", f->path);
+    zipped->is_gz = true;
+    for (size_t i = 0; i < f->n; i++)
+        file_add(zipped, f->uids[i]);
+    for (unsigned i = 0; i <= ROTATED_MAX; i++)
+        if (l->rotated[i] == f)
+            l->rotated[i] = zipped;
+    file_gone(f, is_open);
+}
+
+void world_rotate(const struct action *a)
+{
+    uint64_t rng = a->rng;
+    struct log *l = &w.logs[a->a];
+    struct file *f = l->live;
+    char path[PATH_BYTES];
+    if (f == NULL)
+        return;
+    end_zip(l);
+    shift(a->a);
+    (void)snprintf(path, sizeof(path), "/logs/%u/app.log.1", a->a);
+    rename_file(f, path);
+    l->rotated[0] = f;
+    l->live = NULL;
+    if (sim.plan->shape.kinds[a->a] != LOG_CRI) /* the program ends its line where it began it */
+        end_half(a->a, f);
+    if (a->b & 1) /* and goes on there until it is told */
+        append(a->a, f, rnd(&rng, 4), &rng);
+    if (a->b & 2)
+        (void)live_file(a->a);
+}
+
+void world_copytruncate(const struct action *a)
+{
+    uint64_t rng = a->rng;
+    struct log *l = &w.logs[a->a];
+    struct file *f = l->live;
+    char path[PATH_BYTES];
+    if (f == NULL || f->n == 0)
+        return;
+    end_half(a->a, f);
+    end_zip(l);
+    shift(a->a);
+    (void)snprintf(path, sizeof(path), "/logs/%u/app.log.1", a->a);
+    struct file *copy = file_new(a->a, path);
+    if (copy == NULL || disk_copy(sim.disk, f->path, path, UINT64_MAX) < 0)
+        return;
+    copy->is_copy = true; /* lines that are only in a copy are not promised */
+    for (size_t i = 0; i < f->n; i++)
+        file_add(copy, f->uids[i]);
+    l->rotated[0] = copy;
+    if (a->b & 1)
+        append(a->a, f, rnd(&rng, 3), &rng); /* nobody will ever have these */
+    leave_homes(f);
+    lines_may_miss(f);
+    f->n = 0;
+    (void)disk_truncate(sim.disk, f->path, 0);
+    if (a->b & 2)
+        append(a->a, f, 1 + rnd(&rng, 3), &rng);
+}
+
+void world_delete(const struct action *a)
+{
+    struct log *l = &w.logs[a->a];
+    if (a->b == 0) {
+        for (unsigned i = ROTATED_MAX + 1; i > 0; i--)
+            if (l->rotated[i - 1] != NULL && l->rotated[i - 1] != l->zipping) {
+                delete_file(l->rotated[i - 1]);
+                l->rotated[i - 1] = NULL;
+                return;
+            }
+        return;
+    }
+    if (l->live == NULL)
+        return;
+    end_half(a->a, l->live);
+    delete_file(l->live);
+    l->live = NULL;
+}
+
+void world_gzip(const struct action *a)
+{
+    struct log *l = &w.logs[a->a];
+    end_zip(l);
+    for (unsigned i = 0; i <= ROTATED_MAX; i++) {
+        struct file *f = l->rotated[i];
+        if (f == NULL || f->is_gz)
+            continue;
+        l->zipping = f;
+        if (l->half_in == f && l->has_half) /* CRI: it goes on in the next file; leave it alone */
+            l->zipping = NULL;
+        else if (a->b)
+            (void)disk_gzip(sim.disk, f->path, 1 + (unsigned)(a->rng % 999));
+        else
+            end_zip(l);
+        return;
+    }
+}
+
+void world_heal(void)
+{
+    for (unsigned i = 0; i < sim.plan->shape.n_logs; i++) {
+        if (w.logs[i].has_half)
+            end_half(i, live_file(i));
+        end_zip(&w.logs[i]);
+    }
+}
+
+void world_begin(void)
+{
+    w.n_files = 0;
+    w.may_garble = false;
+    sim.n_lines = 0;
+    if (w.text == NULL && (w.text = malloc(TEXT_BYTES)) == NULL)
+        abort();
+    (void)disk_mkdir(sim.disk, "/state", DISK_STATE);
+    for (unsigned i = 0; i < sim.plan->shape.n_logs; i++) {
+        char path[PATH_BYTES];
+        char *rest = w.logs[i].rest;
+        w.logs[i] = (struct log){ .rest = rest };
+        (void)snprintf(path, sizeof(path), "/logs/%u", i);
+        (void)disk_mkdir(sim.disk, path, DISK_LOGS);
+    }
+}
+
+void world_free(void)
+{
+    for (size_t i = 0; i < FILES_MAX; i++)
+        free(w.files[i].uids);
+    for (unsigned i = 0; i < SIM_LOGS; i++)
+        free(w.logs[i].rest);
+    free(w.text);
+}
