@@ -28,6 +28,27 @@ static int make_dirs(const struct fs_ops *fs, char *path)
     return r == -EEXIST ? 0 : r;
 }
 
+/* The names of the last folders of path, made durable: a filesystem may keep a folder's content and lose its name, and a
+ * queue that is gone after a power cut is read, and sent, again from the start. path is cut and restored. */
+static int sync_names(const struct fs_ops *fs, char *path)
+{
+    char *slash = strrchr(path, '/');
+    if (slash == NULL || slash == path)
+        return 0;
+    *slash = '\0';
+    int r = 0, fd = fs->open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+    if (fd >= 0) {
+        r = fs->sync_dir(fd);
+        (void)fs->close(fd);
+    } else if (fd != -EACCES) { /* folders above ours need not be readable */
+        r = fd;
+    }
+    if (r == 0 && slash > path)
+        r = sync_names(fs, path);
+    *slash = '/';
+    return r;
+}
+
 static int open_sub(struct queue *q, const char *name, int *ret_fd)
 {
     int r = q->fs->mkdir(q->dir_fd, name, 0700);
@@ -95,6 +116,9 @@ static int open_dirs(struct queue *q, const struct queue_open_conf *conf, struct
     int r = make_dirs(q->fs, path);
     if (r < 0)
         return err_set(err, r, "queue of output '%s': cannot make %s", q->name, path);
+    r = sync_names(q->fs, path);
+    if (r < 0)
+        return err_set(err, r, "queue of output '%s': cannot sync the folders of %s", q->name, path);
     q->dir_fd = q->fs->open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
     if (q->dir_fd < 0)
         return err_set(err, q->dir_fd, "queue of output '%s': cannot open %s", q->name, path);
