@@ -33,12 +33,11 @@ static void take_places(struct tail_file *f, const struct tail_file *g, const in
     for (uint32_t o = 0; o < t->n_outputs; o++) {
         if (map[o] < 0 || g->slots[map[o]].pass == NULL)
             continue;
-        struct file_position pos = { .end = g->slots[map[o]].first_off };
-        if (pos.end > 0)
-            pos.flags = POSITION_HEAD_UNKNOWN;
+        struct file_position pos = first_position(&g->slots[map[o]]);
         if (pass_place(f, o, &pos) < 0)
             abort(); /* begin again from the queues */
         f->slots[o].collected = f->slots[o].first_off = pos.end;
+        f->slots[o].first_skip = g->slots[map[o]].first_skip;
         f->slots[o].told_stage = STAGE_READING;
     }
     for (uint32_t o = 0; o < t->n_outputs; o++)
@@ -69,8 +68,8 @@ static bool is_untold(const struct tail_file *f)
 
 static void move_fd(struct tail_file *f, struct tail_file *g)
 {
-    if (f->fd >= 0 || g->fd < 0)
-        return;
+    if (f->fd >= 0 || g->fd < 0 || (g->is_copied && f->is_gz))
+        return; /* the copy is as good */
     int fd = g->fd;
     gz_close(g->gz);
     g->gz = NULL;
@@ -86,6 +85,7 @@ static void take_unnamed(struct tail_file *f, struct tail_file *g)
     if (f->phase == PHASE_MISSING)
         resume_found(f);
     f->is_deleted = g->is_deleted;
+    f->is_copied = false; /* found again by its text, should it be needed */
     f->is_gz = g->is_gz;
     f->size = MAX(f->size, g->size);
     f->lost_ns = g->lost_ns;

@@ -487,6 +487,17 @@ static void remember_from(struct tail *t, const char *path, uint32_t cookie)
     t->from_cookie = cookie;
 }
 
+/* Of a file that was renamed more than once since the last settling: the name it had before the first time. */
+static const char *first_name(const struct tail *t, const char *name)
+{
+    for (size_t i = t->touched.n; i > 0; i--) {
+        const struct pending *p = &VEC(&t->touched, struct pending)[i - 1];
+        if (p->from != NULL && strcmp(p->path, name) == 0)
+            return p->from;
+    }
+    return name;
+}
+
 static void event_in(struct tail *t, struct dir *d, const struct watch_event *ev)
 {
     char path[PATH_MAX];
@@ -501,9 +512,11 @@ static void event_in(struct tail *t, struct dir *d, const struct watch_event *ev
     if (ev->mask & IN_MOVED_FROM)
         remember_from(t, path, ev->cookie);
     if ((ev->mask & IN_MOVED_TO) && t->from_path != NULL && ev->cookie == t->from_cookie)
-        from = t->from_path;
-    if (!(ev->mask & IN_ISDIR))
+        from = first_name(t, t->from_path);
+    if (!(ev->mask & IN_ISDIR)) {
         name_touch(t, path, from);
+        chain_stir(t, path);
+    }
     /* The last: they may free d. */
     if (child != NULL && !dir_is_there(child, &st))
         dir_remove(t, child);
@@ -535,6 +548,10 @@ static void event_for(struct tail *t, struct dir *d, const struct watch_event *e
     struct tail_file *f = file_by_name(t, slice_of(d->path, d->len), ev->name);
     if (f == NULL)
         return;
+    if (f->is_being_copied) {
+        f->is_being_copied = false;
+        chain_stir(t, file_base(f));
+    }
     if (f->is_tracked && f->stage == STAGE_READING && !f->is_stalled && !(ev->mask & IN_ATTRIB))
         file_ready(f);
     else

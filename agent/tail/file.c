@@ -189,7 +189,7 @@ struct tail_file *file_new(struct tail *t, uint32_t input, const char *path)
     f->path.file = f->real.file = f;
     f->phase = PHASE_MISSING;
     f->gauge_state = -1;
-    f->quiet_ns = f->read_ns = t->now;
+    f->quiet_ns = f->read_ns = f->born_ns = t->now;
     list_init(&f->ready);
     list_init(&f->lru);
     list_init(&f->ending);
@@ -418,6 +418,10 @@ void file_close(struct tail_file *f)
     f->fd = -1;
     list_del(&f->lru);
     f->t->n_open--;
+    if (f->is_copied) { /* the copy is the file from now on */
+        f->is_copied = f->is_deleted = false;
+        f->is_gz = slice_ends(slice_cstr(file_real(f)), SLICE(".gz"));
+    }
 }
 
 void file_take_fd(struct tail_file *f, int fd)
@@ -431,7 +435,7 @@ void file_take_fd(struct tail_file *f, int fd)
 /* Lower goes first; 3 never: closing it would lose its bytes. */
 static int eviction_class(const struct tail_file *f)
 {
-    if (f->is_deleted && f->stage == STAGE_READING)
+    if (f->is_deleted && !f->is_copied && f->stage == STAGE_READING)
         return 3;
     if (f->phase == PHASE_LIVE)
         return file_is_read(f) ? 0 : 1;

@@ -5,9 +5,12 @@
 #include <stdlib.h>
 #include <zlib.h>
 
+#include "agent/base/bytes.h"
 #include "agent/queue/fs.h"
 
 #define IN_BYTES (32 * KIB)
+#define GZ_BYTES_MIN 18 /* header and trailer */
+#define TRAILER_BYTES 8
 #define WINDOW_GZIP (15 + 16) /* gzip header and trailer, checked by zlib */
 
 struct gz {
@@ -121,4 +124,17 @@ ssize_t gz_pread(struct gz *gz, void *ptr, size_t len, uint64_t off)
             return n;
     }
     return read_on(gz, ptr, len);
+}
+
+int gz_trailer(int fd, uint64_t size, uint32_t *ret_crc, uint32_t *ret_len)
+{
+    uint8_t raw[TRAILER_BYTES];
+    if (size < GZ_BYTES_MIN)
+        return -EBADMSG;
+    ssize_t n = fs_current()->pread(fd, raw, sizeof(raw), size - sizeof(raw));
+    if (n != (ssize_t)sizeof(raw))
+        return n < 0 ? (int)n : -EBADMSG;
+    *ret_crc = get_le32(raw);
+    *ret_len = get_le32(raw + 4);
+    return 0;
 }

@@ -24,5 +24,8 @@ void gz_close(struct gz *gz); /* NULL is fine */
 NODISCARD ssize_t gz_pread(struct gz *gz, void *ptr, size_t len, uint64_t off);
 /* After a read that came to the end: did the last member end as it should? */
 bool gz_is_whole(const struct gz *gz);
+/* What the last bytes of a .gz of this size say: CRC-32 and length (modulo 2^32) of the text of its last member, which
+ * nearly always is the only one. Nothing is inflated. -EBADMSG: too short. */
+NODISCARD int gz_trailer(int fd, uint64_t size, uint32_t *ret_crc, uint32_t *ret_len);
 
 #endif

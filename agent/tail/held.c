@@ -42,6 +42,10 @@ void held_check(struct tail *t)
         struct tail_file *f = oldest_held(t, &bytes);
         if (f == NULL || (bytes <= t->conf->held_max_bytes && !is_disk_short(t, f->fd)))
             return;
+        if (f->is_copied) {
+            file_close(f); /* nothing is lost: it is read on from the copy */
+            continue;
+        }
         log_error("tail", "held.released",
                   "a deleted file is let go before all of it was read: held files took too much of the disk",
                   LOG_CSTR("path", f->path.path), LOG_NUM("bytes", f->gauge_held));

@@ -11,19 +11,26 @@ ssize_t source_pread(const struct source *s, void *ptr, size_t len, uint64_t off
     return s->gz != NULL ? gz_pread(s->gz, ptr, len, off) : fs_current()->pread(s->fd, ptr, len, off);
 }
 
-int source_crc(const struct source *s, uint64_t len, uint32_t *ret_crc)
+int source_crc_on(const struct source *s, uint64_t from, uint64_t len, uint32_t *crc)
 {
     uint8_t raw[32 * KIB];
-    uint32_t crc = 0;
-    for (uint64_t off = 0; off < len;) {
+    for (uint64_t off = from; off < len;) {
         ssize_t n = source_pread(s, raw, (size_t)MIN(len - off, sizeof(raw)), off);
         if (n <= 0)
             return n < 0 ? (int)n : -ENODATA;
-        crc = crc_update(crc, raw, (size_t)n);
+        *crc = crc_update(*crc, raw, (size_t)n);
         off += (uint64_t)n;
     }
-    *ret_crc = crc;
     return 0;
+}
+
+int source_crc(const struct source *s, uint64_t len, uint32_t *ret_crc)
+{
+    uint32_t crc = 0;
+    int r = source_crc_on(s, 0, len, &crc);
+    if (r == 0)
+        *ret_crc = crc;
+    return r;
 }
 
 uint32_t crc_update(uint32_t crc, const void *ptr, size_t len)

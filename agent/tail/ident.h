@@ -21,6 +21,9 @@ NODISCARD ssize_t source_pread(const struct source *s, void *ptr, size_t len, ui
 /* CRC-32 of [0, len). -ENODATA when the text is shorter. */
 NODISCARD int source_crc(const struct source *s, uint64_t len, uint32_t *ret_crc);
 
+/* Goes on with *crc, which is that of [0, from), to len. */
+NODISCARD int source_crc_on(const struct source *s, uint64_t from, uint64_t len, uint32_t *crc);
+
 /* dev, ino, generation and btime of an open file; the rest of *id is left alone. */
 void ident_of_fd(int fd, const struct stat *st, struct file_ident *id);
 /* Are they the same inode in the same life? The device number is a hint that changes over a reboot: not

@@ -20,6 +20,8 @@
 #ifndef TAILRACE_TAIL_INTERNAL_H
 #define TAILRACE_TAIL_INTERNAL_H
 
+#include <limits.h>
+
 #include "agent/tail/ident.h"
 #include "agent/tail/pattern.h"
 #include "agent/tail/table.h"
@@ -37,6 +39,8 @@
 #define FD_RESERVE 128
 #define FD_BUDGET_MAX 4096
 #define DEPTH_MAX 40
+#define LOOKS_MAX 4                     /* at names that change while they are looked at */
+#define MTIME_SLACK_NS (20 * NS_PER_MS) /* file times lag behind the clock by a tick */
 
 enum phase {
     PHASE_MISSING,
@@ -72,6 +76,7 @@ struct slot {
     uint64_t told_group;    /* number of the group that told told_stage */
     uint32_t ident_version; /* of the ident it was told last; 0 = none */
     uint8_t told_stage;
+    bool first_skip; /* first_off is inside a line */
     bool is_dirty;
 };
 
@@ -109,14 +114,18 @@ struct tail_file {
     bool is_gz, gz_at_end;
     bool is_tracked;   /* queues know it: slots and passes count */
     bool is_deleted;   /* no name any more */
+    bool is_copied;    /* it has a descriptor only, but its text also stands in the file that path and inode say */
+    bool is_being_copied; /* perhaps, and not read that far: its chain is looked through again when it changes */
+    bool is_cut;       /* it is not what was read; its turn does what is to be done */
     bool is_sniffed;   /* its first bytes were looked at */
     bool is_displaced; /* it lost its name: where is it? */
-    bool is_caught_up; /* its siblings were looked through */
     bool is_stalled;   /* could not be opened or read */
     bool is_warned;
     uint64_t size;    /* last known */
     uint64_t nul_end; /* NULs at the start were seen up to here */
     int64_t mtime_ns;
+    int64_t born_ns;    /* monotonic, when it came to be known */
+    int64_t born_mtime_ns; /* its mtime then; 0 = unknown */
     int64_t read_ns;    /* monotonic, last bytes */
     int64_t quiet_ns;   /* ROTATED: since then no news; WAITING, MISSING, ORPHAN: since it is that */
     int64_t wake_ns;    /* 0 = no */
@@ -208,6 +217,7 @@ struct tail {
     struct list files, ready, lru, ending, stages, waking;
     size_t n_files, n_open, fd_budget;
     struct vec touched, pending; /* struct pending */
+    struct vec stirred;          /* char *: live names of chains that are to be looked through */
     size_t n_displaced;          /* files that lost their name since the last settling */
     bool is_first_scan, is_scan_done;
 
@@ -325,6 +335,8 @@ static inline uint64_t pass_end(const struct tail_pass *p)
 NODISCARD int pass_place(struct tail_file *f, uint32_t output, const struct file_position *pos);
 void passes_merge(struct tail_file *f);
 void passes_drop(struct tail_file *f); /* all of them; slots point nowhere */
+/* Where it began. */
+struct file_position first_position(const struct slot *s);
 void position_of(const struct tail_file *f, uint32_t output, struct file_position *ret);
 void file_see(struct tail_file *f, uint64_t off, const char *ptr, size_t len);
 void pass_consume(struct pass *p, const char *ptr, size_t len);
@@ -381,6 +393,7 @@ struct tail_file *file_begin(struct tail *t, const struct new_file *nf);
 void file_found_at(struct tail_file *f, const char *path, const char *real);
 void file_place(struct tail_file *f, const char *path,
                 const char *real);                  /* the same, and the queues know it already */
+bool file_is_still(struct tail_file *f, const char *path, const struct stat *st);
 void file_poll(struct tail_file *f);                /* no event came: has it changed? May free f */
 void file_start(struct tail_file *f, uint64_t off); /* looks at it; tracks it when it is to be read */
 void file_revive(struct tail_file *f);              /* finished, but it grew */
@@ -395,20 +408,70 @@ int file_set_captures(struct tail_file *f, const struct pair *caps, size_t n);
 bool sibling_name(struct slice base, struct slice name);
 /* The live name that a rotated one was made of; the path itself when it is none. ret: PATH_MAX bytes. */
 void rotate_base(const char *path, char *ret);
+/* The live names that path may have been made of, one at a call: "/v/app.log" for "/v/app.log.1.gz" and
+ * "/v/app-20260102.log". *cut is 0 at first; ret as above. False: there are no more. */
+bool rotate_next_base(const char *path, size_t *cut, char *ret);
 struct slice path_dir(const char *path); /* without the slash */
 struct slice path_name(const char *path);
-/* Same text as f's up to its furthest place, tails included? is_full: by the CRC of everything before, too.
- */
-bool source_holds(struct tail_file *f, const struct source *src, bool is_full);
-bool is_in_number_two(const struct tail_file *f); /* was rotated more than once */
 /* f has no file: looks for its inode, then its content, among the siblings. */
 bool rotate_find(struct tail_file *f); /* true: f->fd is open there */
 void rotate_truncated(struct tail_file *f);
-/* Siblings of its base that are newer than all that is known of it: begun, oldest first. */
-void rotate_catch_up(struct tail_file *known);
 bool is_copy_in_the_making(struct tail_file *f);
 /* The live file whose rotated name this could be, or NULL. */
 struct tail_file *live_of_sibling(struct tail *t, const char *path);
+
+/* The regular files beside a live name that rotation may have made of it, oldest first. */
+struct sibling {
+    char name[NAME_MAX + 1];
+    struct stat st;
+    bool is_gz;
+    bool is_doubtful;        /* by its name alone it is not one */
+    struct tail_file *owner; /* both catchup.c's */
+    bool is_passed_over;
+};
+struct siblings {
+    struct slice base; /* the name, without folder */
+    struct vec v;      /* struct sibling; the caller's to vec_deinit */
+};
+void siblings_list(const char *base, struct siblings *s);
+void sibling_path(const char *base, const struct sibling *sb, char ret[PATH_MAX]);
+/* "x.gz" while "x" is there, too. */
+bool sibling_is_in_the_making(const struct siblings *s, const struct sibling *sb);
+/* "x" while there is an "x.gz" that has an owner: somebody wanted to look into that. */
+bool sibling_is_unpacked(const struct siblings *s, const struct sibling *sb);
+/* Nobody has read this inode, or nobody will: it is free to be taken over. */
+bool release_inode(struct tail *t, const struct stat *st);
+struct text;
+/* f's bytes are gone: it goes on in this copy. The descriptor is taken out of x. */
+void take_place(struct tail_file *f, struct text *x, const char *path);
+
+/* ---- text.c: whose text is it? ---- */
+struct text {
+    struct source src; /* owned */
+    struct stat st;
+    bool has_trailer;  /* a .gz: of the text, without inflating it */
+    uint32_t crc;
+    uint64_t len;
+    size_t head_len;
+    char head[FINGERPRINT_BYTES];
+};
+NODISCARD int text_open(struct tail *t, const char *path, bool is_gz, struct text *x);
+void text_close(struct text *x);
+/* Is it f's text? All that is known of f, or all that f holds, is compared; a copy may be shorter than what f still
+ * holds, or longer than what is known of f. */
+bool text_is_of(struct text *x, struct tail_file *f);
+/* Same text as f's up to its furthest place, tails included? is_full: by the CRC of everything before, too. */
+bool source_holds(struct tail_file *f, const struct source *src, bool is_full);
+struct pass *furthest(const struct tail_file *f);
+/* Its bytes are not what was read of them any more. False when it cannot be looked into now. */
+bool file_is_cut(struct tail_file *f);
+
+/* ---- catchup.c: what was rotated between two looks ---- */
+/* Something happened to this name: if it is one of a chain, the chain is looked through soon. */
+void chain_stir(struct tail *t, const char *path);
+/* Its siblings that are copies of a file of the chain stand for that; those that are newer than all that is known are
+ * begun, oldest first. */
+void chains_settle(struct tail *t);
 
 /* ---- resume.c ---- */
 NODISCARD int resume_init(struct tail *t, const struct queue_recovery *const *recovered, size_t n);

@@ -47,6 +47,7 @@ void file_lose_names(struct tail_file *f)
     if (file_keep_base(f) < 0)
         log_error("tail", "file.stalled", "out of memory", LOG_CSTR("path", f->path.path));
     file_drop_names(f);
+    chain_stir(f->t, f->base == NULL ? file_real(f) : f->base);
     if (!f->is_displaced)
         f->t->n_displaced++;
     f->is_displaced = true;
@@ -66,7 +67,8 @@ void file_place(struct tail_file *f, const char *path, const char *real)
     if (file_set_path(f, path, real) < 0)
         return;
     t->n_displaced -= f->is_displaced;
-    f->is_displaced = f->is_deleted = false;
+    f->is_displaced = false;
+    f->is_deleted = f->is_copied; /* what the descriptor shows has no name */
     bool is_wanted = input_of_path(t, slice_cstr(path), NULL, NULL) >= 0;
     if (is_back || (is_wanted && !sibling_name(path_name(file_base(f)), path_name(real)))) {
         file_clear_base(f);
@@ -165,6 +167,8 @@ static int begin_inside(struct tail_file *f)
     f->ident.fp_crc = crc_update(0, head, (size_t)n);
     p->pub.tail_len = len;
     p->pub.skip_to_newline = p->pub.tail_bytes[len - 1] != '\n';
+    for (size_t o = 0; o < f->t->n_outputs; o++)
+        f->slots[o].first_skip = p->pub.skip_to_newline;
     p->head_unknown = true;
     return 0;
 }
@@ -206,6 +210,7 @@ struct tail_file *file_begin(struct tail *t, const struct new_file *nf)
         return NULL;
     }
     set_stat(f, nf->st);
+    f->born_mtime_ns = f->mtime_ns;
     f->is_gz = nf->is_gz;
     f->phase = nf->phase;
     file_take_fd(f, nf->fd);
@@ -273,6 +278,20 @@ static bool same_inode(const struct tail_file *f, const struct stat *st)
     return f->ident.dev == st->st_dev && f->ident.ino == st->st_ino;
 }
 
+/* The number is that of f, and so is the file, under this name? Without a descriptor that keeps it, the number may have
+ * been used again; then its time or its size is another. */
+bool file_is_still(struct tail_file *f, const char *path, const struct stat *st)
+{
+    bool is_plain = !f->is_gz && !f->is_copied;
+    if (f->fd >= 0 || !f->is_tracked ||
+        (timespec_ns(st->st_mtim) == f->mtime_ns && (!is_plain || (uint64_t)st->st_size == f->size)))
+        return true;
+    int r = file_open_at(f, path);
+    if (r == 0 && f->stage != STAGE_READING)
+        file_close(f);
+    return r != -ENOENT;
+}
+
 static void touch_aliases(struct tail *t, const char *target)
 {
     struct link *l = table_first(&t->aliases_by_target, path_hash(target, strlen(target)));
@@ -290,9 +309,14 @@ static void grew(struct tail_file *g, const struct stat *st)
         file_retry(g);
         return;
     }
+    if (g->is_being_copied) {
+        g->is_being_copied = false;
+        chain_stir(g->t, file_base(g));
+    }
     bool is_changed = (uint64_t)st->st_size != g->size || timespec_ns(st->st_mtim) != g->mtime_ns;
     g->mtime_ns = timespec_ns(st->st_mtim);
-    if (!g->is_gz && (uint64_t)st->st_size > g->size && g->stage == STAGE_READING) {
+    bool is_plain = !g->is_gz && !g->is_copied; /* its size is that of its text */
+    if (is_plain && (uint64_t)st->st_size > g->size && g->stage == STAGE_READING) {
         g->size = (uint64_t)st->st_size; /* what is unread shows, also while nobody may read it */
         g->quiet_ns = g->t->now;
         file_account(g);
@@ -300,7 +324,7 @@ static void grew(struct tail_file *g, const struct stat *st)
     if (g->stage == STAGE_READING && (is_changed || g->is_stalled)) {
         g->is_stalled = false;
         file_ready(g);
-    } else if (g->stage == STAGE_FINISHED && !g->is_gz && (uint64_t)st->st_size > file_least_off(g)) {
+    } else if (g->stage == STAGE_FINISHED && is_plain && (uint64_t)st->st_size > file_least_off(g)) {
         file_revive(g);
     }
 }
@@ -315,7 +339,8 @@ void file_poll(struct tail_file *f)
         }
         return;
     }
-    if (fs_current()->stat(AT_FDCWD, file_real(f), &st, true) == 0 && same_inode(f, &st)) {
+    if (fs_current()->stat(AT_FDCWD, file_real(f), &st, true) == 0 && same_inode(f, &st) &&
+        file_is_still(f, file_real(f), &st)) {
         grew(f, &st);
         return;
     }
@@ -375,8 +400,12 @@ static void look_at(struct tail *t, const struct pending *p)
     char real[PATH_MAX];
     bool is_there = fs_current()->stat(AT_FDCWD, p->path, &st, true) == 0;
     struct tail_file *f = file_by_path(t, p->path);
-    if (f != NULL && (!is_there || !same_inode(f, &st)))
+    if (f != NULL && is_there && same_inode(f, &st) && !file_is_still(f, p->path, &st)) {
+        table_del(&t->by_ino, &f->by_ino);
         file_lose_names(f);
+    } else if (f != NULL && (!is_there || !same_inode(f, &st))) {
+        file_lose_names(f);
+    }
     touch_aliases(t, p->path);
     if (!is_there || S_ISDIR(st.st_mode))
         return;
@@ -401,16 +430,16 @@ static void resolve(struct tail_file *f)
     t->n_displaced--;
     f->is_displaced = false;
     if (f->fd >= 0) {
+        if (f->is_copied) {
+            f->is_copied = false; /* the copy is gone; its number may be another's soon */
+            table_del(&t->by_ino, &f->by_ino);
+        }
         f->is_deleted = fs_current()->fstat(f->fd, &st) < 0 || st.st_nlink == 0;
-        if (f->is_deleted && f->stage != STAGE_READING)
-            stage_check(f);
-        return;
+        if (f->stage == STAGE_READING || !f->is_deleted)
+            return; /* a copy, when there is one, is found with its chain */
     }
-    if (rotate_find(f)) {
-        if (!f->is_caught_up)
-            rotate_catch_up(f);
+    if (rotate_find(f))
         return;
-    }
     f->is_deleted = true;
     if (f->stage == STAGE_READING)
         file_give_up(f, LOST_TRUNCATED); /* what was not read is gone; all read: nothing is lost */
@@ -442,8 +471,11 @@ struct tail_file *predecessor(const struct tail *t, const char *base)
 
 void follow_after(struct tail_file *f, struct tail_file *before)
 {
-    if (f == NULL || before == NULL || f == before || f->after != NULL)
+    if (f == NULL || before == NULL || f == before || f->after != NULL || f->successor != NULL)
         return;
+    f->successor = before->successor; /* found late: between the two */
+    if (f->successor != NULL)
+        f->successor->after = f;
     f->after = before;
     before->successor = f;
 }
@@ -504,35 +536,6 @@ static void begin(struct tail *t, const struct pending *p, bool by_inode_only)
     follow_after(file_begin(t, &nf), before);
 }
 
-static struct tail_file *known_by_base(const struct tail *t, const char *base)
-{
-    struct link *l = table_first(&t->bases, path_hash(base, strlen(base)));
-    while (l != NULL && strcmp(CONTAINER_OF(l, struct tail_file, by_base)->base, base) != 0)
-        l = table_next(l);
-    return l == NULL ? NULL : CONTAINER_OF(l, struct tail_file, by_base);
-}
-
-/* Rotated more than once since the last look: there is a name that came by a rename with an inode nobody
- * knows and that no input wants, or what had the live name before is the second rotated one already. Those
- * between are begun before the new live file is. */
-static void catch_up_renamed(struct tail *t)
-{
-    for (size_t i = 0; i < t->pending.n; i++) {
-        const struct pending *p = &VEC(&t->pending, struct pending)[i];
-        char base[PATH_MAX];
-        bool is_wanted = input_of_path(t, slice_cstr(p->path), NULL, NULL) >= 0;
-        if (is_wanted)
-            (void)snprintf(base, sizeof(base), "%s", p->path);
-        else if (p->from != NULL)
-            rotate_base(p->path, base);
-        else
-            continue;
-        struct tail_file *known = known_by_base(t, base);
-        if (known != NULL && (!is_wanted || is_in_number_two(known)))
-            rotate_catch_up(known);
-    }
-}
-
 void names_settle(struct tail *t)
 {
     for (size_t i = 0; i < t->touched.n; i++) {
@@ -546,7 +549,9 @@ void names_settle(struct tail *t)
         begin(t, &VEC(&t->pending, struct pending)[i], true);
     if (t->is_first_scan)
         resume_siblings(t);
-    catch_up_renamed(t);
+    for (size_t i = 0; i < t->pending.n; i++)
+        chain_stir(t, VEC(&t->pending, struct pending)[i].path);
+    chains_settle(t);
     for (size_t i = 0; i < t->pending.n; i++)
         begin(t, &VEC(&t->pending, struct pending)[i], false);
     pending_clear(&t->pending);

@@ -600,14 +600,18 @@ static void leave(struct tail_file *f, uint32_t output)
         pass_drop(p);
 }
 
+struct file_position first_position(const struct slot *s)
+{
+    uint32_t flags = (s->first_off > 0 ? POSITION_HEAD_UNKNOWN : 0) | (s->first_skip ? POSITION_SKIP_TO_NEWLINE : 0);
+    return (struct file_position){ .end = s->first_off, .flags = flags };
+}
+
 static void fence_file(struct tail_file *f, uint32_t output, const struct recovered_file *at)
 {
     struct slot *s = &f->slots[output];
-    struct file_position pos = { .end = s->first_off };
+    struct file_position pos = first_position(s);
     if (at != NULL)
         pos = at->position;
-    else if (s->first_off > 0)
-        pos.flags = POSITION_HEAD_UNKNOWN;
     if (at == NULL && s->told_stage == STAGE_GONE && s->told_group <= f->t->sides[output].n_durable)
         return; /* the queue has done with it for good */
     bool is_forgotten = f->stage >= STAGE_PASSED && f->phase == PHASE_MISSING;

@@ -239,8 +239,9 @@ static void read_pass(struct tail_file *f, struct pass *p)
         stall(f, (int)n);
         return;
     }
+    bool is_empty = (size_t)n == lead; /* perhaps there is another text of the same length, with the same end */
     if ((size_t)n < lead || !is_tail_right(p, t->raw, lead) || !is_head_right(p, t->raw, (size_t)n) ||
-        (n == 0 && p->pub.off < p->pub.resume_until)) {
+        (n == 0 && p->pub.off < p->pub.resume_until) || f->is_cut || (is_empty && file_is_cut(f))) {
         rotate_truncated(f);
         return;
     }

@@ -42,6 +42,7 @@ static struct tail_file *recovered_new(struct tail *t, const struct file_ident *
     f->ident.path = own_path;
     f->ident.input = own_input;
     f->ident_version = 1;
+    f->born_ns = t->now - COPY_WAIT_NS - 1; /* what was missed since is found when it is looked for */
     f->is_gz = slice_ends(own_path, SLICE(".gz"));
     f->is_tracked = f->is_sniffed = true;
     file_set_incarnation(f, id->incarnation);
@@ -69,6 +70,7 @@ static int add_record(struct tail *t, uint32_t output, const struct recovered_fi
         return -ENOMEM;
     struct slot *s = &f->slots[output];
     s->collected = s->first_off = pos->end;
+    s->first_skip = pos->flags & POSITION_SKIP_TO_NEWLINE;
     s->ident_version = slice_eq(rf->ident.path, f->ident.path) && rf->ident.fp_len == f->ident.fp_len;
     s->told_stage = pos->flags & POSITION_PASSED     ? STAGE_PASSED
                     : pos->flags & POSITION_FINISHED ? STAGE_FINISHED
@@ -104,6 +106,7 @@ void place_at_furthest(struct tail_file *f, uint32_t output)
     if (pass_place(f, output, &pos) < 0)
         abort(); /* at start: nothing is lost by beginning again */
     f->slots[output].collected = f->slots[output].first_off = pos.end;
+    f->slots[output].first_skip = skip;
 }
 
 /* An output without a place in a file that others know.
@@ -311,7 +314,7 @@ void resume_siblings(struct tail *t)
     l = t->files.next;
     for (size_t i = 0; i < n && l != &t->files; i++, l = l->next) {
         struct tail_file *f = CONTAINER_OF(l, struct tail_file, all);
-        if (f->input < t->conf->n_inputs && f->is_tracked && f->phase != PHASE_LIVE && !f->is_caught_up)
-            rotate_catch_up(f);
+        if (f->input < t->conf->n_inputs && f->is_tracked && f->phase != PHASE_LIVE && f->base != NULL)
+            chain_stir(t, f->base);
     }
 }

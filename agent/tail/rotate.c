@@ -12,7 +12,6 @@
 #include "agent/tail/internal.h"
 
 #define NUMBER_DIGITS_MAX 5             /* NAME.20260102 is a date */
-#define MTIME_SLACK_NS (20 * NS_PER_MS) /* file times lag behind the clock by a tick */
 
 /* ---- names ---- */
 
@@ -83,14 +82,27 @@ void rotate_base(const char *path, char *ret)
     (void)snprintf(ret, PATH_MAX, "%.*s/%.*s", SLICE_ARGS(dir), (int)len, name.ptr); /* shorter than path */
 }
 
+bool rotate_next_base(const char *path, size_t *cut, char *ret)
+{
+    struct slice dir = path_dir(path), bare = without_gz(path_name(path));
+    ptrdiff_t dot = slice_rfind_byte(bare, '.');
+    while (++*cut < bare.len) {
+        struct slice ext = slice_from(bare, (size_t)MAX(dot, 0)), mid = slice_from(bare, *cut);
+        if (is_rotation_suffix(mid))
+            ext = SLICE("");
+        else if (dot <= (ptrdiff_t)*cut || !is_rotation_suffix(slice_first(mid, (size_t)dot - *cut)))
+            continue;
+        (void)snprintf(ret, PATH_MAX, "%.*s/%.*s%.*s", SLICE_ARGS(dir), (int)*cut, bare.ptr, SLICE_ARGS(ext));
+        return true;
+    }
+    return false;
+}
+
 struct tail_file *live_of_sibling(struct tail *t, const char *path)
 {
-    struct slice dir = path_dir(path), name = path_name(path);
-    for (size_t i = name.len; i > 0; i--) {
-        struct slice base = slice_first(name, i - 1);
-        if (base.len == 0 || !sibling_name(base, name))
-            continue;
-        struct tail_file *f = file_by_name(t, dir, base);
+    char base[PATH_MAX];
+    for (size_t cut = 0; rotate_next_base(path, &cut, base);) {
+        struct tail_file *f = file_by_path(t, base);
         if (f != NULL && f->is_tracked && f->phase == PHASE_LIVE)
             return f;
     }
@@ -99,16 +111,19 @@ struct tail_file *live_of_sibling(struct tail *t, const char *path)
 
 /* ---- siblings on the disk ---- */
 
-struct sibling {
-    char name[NAME_MAX + 1];
-    struct stat st;
-    bool is_gz;
-};
+static uint64_t number_of(struct slice suffix)
+{
+    uint64_t v;
+    bool is_short = suffix.len >= 2 && suffix.len - 1 <= NUMBER_DIGITS_MAX;
+    return is_short && slice_to_u64(slice_from(suffix, 1), &v) ? v + 1 : 0;
+}
 
-struct siblings {
-    struct slice base; /* the name, without folder */
-    struct vec v;      /* struct sibling */
-};
+/* "app-1.log" of "app.log" is as likely the log of another program. */
+static bool is_doubtful(struct slice base, struct slice name)
+{
+    struct slice suffix = rotation_suffix(base, name);
+    return !slice_starts(name, base) && suffix.ptr[0] != '.' && number_of(suffix) > 0;
+}
 
 static void add_sibling(void *ctx, const char *name)
 {
@@ -117,15 +132,10 @@ static void add_sibling(void *ctx, const char *name)
     if (n.len > NAME_MAX || !sibling_name(s->base, n) || vec_reserve(&s->v, sizeof(struct sibling)) < 0)
         return;
     struct sibling *sb = &VEC(&s->v, struct sibling)[s->v.n++];
+    *sb = (struct sibling){ 0 };
     memcpy(sb->name, name, n.len + 1);
     sb->is_gz = slice_ends(n, SLICE(".gz"));
-}
-
-static uint64_t number_of(struct slice suffix)
-{
-    uint64_t v;
-    bool is_short = suffix.len >= 2 && suffix.len - 1 <= NUMBER_DIGITS_MAX;
-    return is_short && slice_to_u64(slice_from(suffix, 1), &v) ? v + 1 : 0;
+    sb->is_doubtful = is_doubtful(s->base, n);
 }
 
 static int older_first(const void *pa, const void *pb, void *base)
@@ -144,13 +154,7 @@ static int older_first(const void *pa, const void *pb, void *base)
     return (int)b->is_gz - (int)a->is_gz;
 }
 
-bool is_in_number_two(const struct tail_file *f)
-{
-    return f->base != NULL && number_of(rotation_suffix(path_name(f->base), path_name(file_real(f)))) > 2;
-}
-
-/* The regular files, oldest first. */
-static void list_siblings(const char *base, struct siblings *s)
+void siblings_list(const char *base, struct siblings *s)
 {
     const struct fs_ops *fs = fs_current();
     char dir[PATH_MAX];
@@ -171,79 +175,37 @@ static void list_siblings(const char *base, struct siblings *s)
         qsort_r(sb, n, sizeof(*sb), older_first, &s->base);
 }
 
-/* "x" of "x.gz" is there as well: the latter is being made of it. */
-static bool has_plain_twin(const struct siblings *s, size_t i)
+/* "x" of "x.gz", or the other way round; NULL: it is not there. */
+static const struct sibling *twin_of(const struct siblings *s, const struct sibling *sb)
 {
-    const struct sibling *sb = s->v.items;
-    for (size_t k = 0; sb[i].is_gz && k < s->v.n; k++)
-        if (!sb[k].is_gz && slice_eq(slice_cstr(sb[k].name), without_gz(slice_cstr(sb[i].name))))
-            return true;
-    return false;
-}
-
-static void join_path(const char *base, const char *name, char ret[PATH_MAX])
-{
-    (void)snprintf(ret, PATH_MAX, "%.*s/%s", SLICE_ARGS(path_dir(base)), name);
-}
-
-/* ---- content ---- */
-
-static struct pass *furthest(const struct tail_file *f)
-{
-    struct pass *best = NULL;
-    for (int i = 0; i < 2; i++)
-        for (struct tail_pass *p = i == 0 ? f->passes : f->parked; p != NULL; p = p->next)
-            if (best == NULL || pass_end(p) > pass_end(&best->pub))
-                best = pass_of(p);
-    return best;
-}
-
-static bool tail_holds(struct pass *p, const struct source *src)
-{
-    char raw[TAIL_CRC_BYTES];
-    size_t len = p->pub.tail_len;
-    uint64_t end = pass_end(&p->pub);
-    if (len == 0)
-        return true;
-    if (end < len || source_pread(src, raw, len, end - len) != (ssize_t)len)
-        return false;
-    if (!p->wants_tail)
-        return memcmp(raw, p->pub.tail_bytes, len) == 0;
-    if (crc_update(0, raw, len) != p->tail_crc)
-        return false;
-    memcpy(p->pub.tail_bytes, raw, len);
-    p->wants_tail = false;
-    return true;
-}
-
-bool source_holds(struct tail_file *f, const struct source *src, bool is_full)
-{
-    uint32_t crc;
-    struct pass *far = furthest(f);
-    if (far == NULL)
-        return false;
-    if (f->ident.fp_len > 0 && (source_crc(src, f->ident.fp_len, &crc) < 0 || crc != f->ident.fp_crc))
-        return false;
-    uint64_t end = pass_end(&far->pub);
-    if (is_full && !far->head_unknown) {
-        if (source_crc(src, end, &crc) < 0 || crc != far->pub.head_crc)
-            return false;
-        if (src->gz != NULL)
-            return true; /* reading its tails means inflating it again, and says no more */
+    struct slice name = without_gz(slice_cstr(sb->name));
+    for (size_t k = 0; k < s->v.n; k++) {
+        const struct sibling *o = &VEC(&s->v, struct sibling)[k];
+        if (o->is_gz != sb->is_gz && slice_eq(without_gz(slice_cstr(o->name)), name))
+            return o;
     }
-    for (struct tail_pass *p = f->passes; p != NULL; p = p->next)
-        if (!tail_holds(pass_of(p), src))
-            return false;
-    for (struct tail_pass *p = f->parked; p != NULL; p = p->next)
-        if (!tail_holds(pass_of(p), src))
-            return false;
-    return true;
+    return NULL;
+}
+
+bool sibling_is_in_the_making(const struct siblings *s, const struct sibling *sb)
+{
+    return sb->is_gz && twin_of(s, sb) != NULL;
+}
+
+bool sibling_is_unpacked(const struct siblings *s, const struct sibling *sb)
+{
+    const struct sibling *gz = sb->is_gz ? NULL : twin_of(s, sb);
+    return gz != NULL && gz->owner != NULL;
+}
+
+void sibling_path(const char *base, const struct sibling *sb, char ret[PATH_MAX])
+{
+    (void)snprintf(ret, PATH_MAX, "%.*s/%s", SLICE_ARGS(path_dir(base)), sb->name);
 }
 
 /* ---- finding where a file went ---- */
 
-/* Nobody has read it, or nobody will: its inode may be taken over by the file it is a copy of. */
-static bool release_inode(struct tail *t, const struct stat *st)
+bool release_inode(struct tail *t, const struct stat *st)
 {
     struct tail_file *g = file_by_ino(t, st);
     if (g == NULL)
@@ -260,71 +222,78 @@ static bool release_inode(struct tail *t, const struct stat *st)
     return true;
 }
 
-static void take_place(struct tail_file *f, int fd, const struct stat *st, const char *path, bool is_gz)
+void take_place(struct tail_file *f, struct text *x, const char *path)
 {
     struct file_ident id = { 0 };
-    ident_of_fd(fd, st, &id);
+    bool is_gz = x->src.gz != NULL;
+    ident_of_fd(x->src.fd, &x->st, &id);
     if (f->phase == PHASE_MISSING) {
         resume_found(f);
         resume_captures(f);
     }
-    file_take_fd(f, fd);
+    file_take_fd(f, x->src.fd);
+    x->src.fd = -1;
     file_set_ino(f, &id);
     f->is_gz = is_gz;
-    f->gz_at_end = false;
-    f->mtime_ns = timespec_ns(st->st_mtim);
-    f->size = is_gz ? f->size : (uint64_t)st->st_size;
+    f->gz_at_end = f->is_copied = false;
+    f->mtime_ns = timespec_ns(x->st.st_mtim);
+    f->size = is_gz ? f->size : (uint64_t)x->st.st_size;
     file_found_at(f, path, path);
 }
 
-/* fd is taken in any case. */
-static bool try_sibling(struct tail_file *f, const char *path, bool is_gz, bool by_inode)
+/* 1: found there; 0: it is not; -EAGAIN: another file is there than was listed. */
+static int try_sibling(struct tail_file *f, const char *path, const struct sibling *sb, bool by_inode)
 {
-    struct stat st;
+    struct text x;
+    int r = text_open(f->t, path, sb->is_gz, &x);
+    if (r < 0)
+        return r == -ENOENT ? -EAGAIN : 0;
     struct file_ident id = { 0 };
-    int fd = open_regular(f->t, path, &st);
-    if (fd < 0)
-        return false;
-    struct source src = { fd, NULL };
-    ident_of_fd(fd, &st, &id);
-    bool ok = !by_inode || ident_same_inode(&id, &f->ident);
-    if (ok && is_gz)
-        ok = gz_open(fd, &src.gz) == 0;
-    ok = ok && source_holds(f, &src, !by_inode) && (file_by_ino(f->t, &st) == f || release_inode(f->t, &st));
-    gz_close(src.gz);
+    ident_of_fd(x.src.fd, &x.st, &id);
+    bool is_listed = x.st.st_ino == sb->st.st_ino;
+    bool ok = is_listed && (by_inode ? ident_same_inode(&id, &f->ident) && source_holds(f, &x.src, false)
+                                     : text_is_of(&x, f));
+    ok = ok && (file_by_ino(f->t, &x.st) == f || release_inode(f->t, &x.st));
     if (ok)
-        take_place(f, fd, &st, path, is_gz);
-    else
-        (void)fs_current()->close(fd); /* only read from */
-    return ok;
+        take_place(f, &x, path);
+    text_close(&x);
+    return ok ? 1 : is_listed ? 0 : -EAGAIN;
+}
+
+static int find_once(struct tail_file *f)
+{
+    struct siblings s;
+    char path[PATH_MAX];
+    int r = 0;
+    bool is_raced = false;
+    siblings_list(f->base, &s);
+    const struct sibling *sb = s.v.items;
+    for (size_t i = s.v.n; r <= 0 && i > 0; i--) {
+        sibling_path(f->base, &sb[i - 1], path);
+        if (sb[i - 1].st.st_ino == f->ident.ino && f->phase != PHASE_ORPHAN)
+            r = try_sibling(f, path, &sb[i - 1], true);
+        is_raced = is_raced || r < 0;
+    }
+    for (size_t i = s.v.n; r <= 0 && f->stage <= STAGE_FINISHED && i > 0; i--) {
+        bool is_short = !sb[i - 1].is_gz && (uint64_t)sb[i - 1].st.st_size < pass_end(&furthest(f)->pub);
+        if (is_short || sibling_is_in_the_making(&s, &sb[i - 1]) || file_by_ino(f->t, &sb[i - 1].st) == f)
+            continue;
+        sibling_path(f->base, &sb[i - 1], path);
+        r = try_sibling(f, path, &sb[i - 1], false);
+        is_raced = is_raced || r < 0;
+    }
+    vec_deinit(&s.v);
+    return r > 0 ? 1 : is_raced ? -EAGAIN : 0;
 }
 
 bool rotate_find(struct tail_file *f)
 {
-    struct siblings s;
-    char path[PATH_MAX];
-    bool is_found = false;
-    const struct pass *far = furthest(f);
-    if (!f->is_tracked || far == NULL)
+    if (!f->is_tracked || furthest(f) == NULL || file_keep_base(f) < 0)
         return false;
-    if (file_keep_base(f) < 0)
-        return false;
-    list_siblings(f->base, &s);
-    const struct sibling *sb = s.v.items;
-    for (size_t i = s.v.n; !is_found && i > 0; i--) {
-        join_path(f->base, sb[i - 1].name, path);
-        is_found = sb[i - 1].st.st_ino == f->ident.ino && f->phase != PHASE_ORPHAN &&
-                   try_sibling(f, path, sb[i - 1].is_gz, true);
-    }
-    bool is_telling = f->ident.fp_len >= ADOPT_BYTES_MIN;
-    for (size_t i = s.v.n; !is_found && is_telling && f->stage == STAGE_READING && i > 0; i--) {
-        bool is_short = !sb[i - 1].is_gz && (uint64_t)sb[i - 1].st.st_size < pass_end(&far->pub);
-        struct tail_file *owner = file_by_ino(f->t, &sb[i - 1].st);
-        join_path(f->base, sb[i - 1].name, path);
-        is_found = !is_short && owner != f && try_sibling(f, path, sb[i - 1].is_gz, false);
-    }
-    vec_deinit(&s.v);
-    return is_found;
+    int r = -EAGAIN;
+    for (int try = 0; r < 0 && try < LOOKS_MAX; try++)
+        r = find_once(f);
+    return r > 0;
 }
 
 /* ---- truncation ---- */
@@ -333,6 +302,7 @@ void rotate_truncated(struct tail_file *f)
 {
     struct tail *t = f->t;
     struct stat st;
+    f->is_cut = false;
     log_warn("tail", "file.truncated",
              "a file was cut: it is read from its start, and a copy of it is looked for",
              LOG_CSTR("path", f->path.path), LOG_NUM("offset", pass_end(&furthest(f)->pub)));
@@ -364,10 +334,11 @@ void rotate_truncated(struct tail_file *f)
     table_del(&t->by_ino, &f->by_ino);
     list_del(&f->ready);
     file_set_phase(f, PHASE_ORPHAN);
-    if (rotate_find(f) && is_live) /* else again, each second, for COPY_WAIT_NS */
-        rotate_catch_up(f); /* cut more than once since we looked: the copies between were never seen */
+    bool is_found = rotate_find(f); /* else again, each second, for COPY_WAIT_NS */
     struct tail_file *before = is_live ? predecessor(t, real) : NULL;
     follow_after(file_begin(t, &nf), before != NULL ? before : f);
+    if (is_found && is_live)
+        chain_stir(t, real); /* cut more than once since we looked: the copies between were never seen */
     free(path);
     free(real);
 }
@@ -408,125 +379,4 @@ bool is_copy_in_the_making(struct tail_file *f)
     uint64_t end = MIN(size, live_size);
     size_t len = (size_t)MIN(end, TAIL_CRC_BYTES);
     return same_bytes(f, live, end - len, len);
-}
-
-/* ---- what was missed between two rotations ---- */
-
-/* The sibling is being copied from the live file right now: that one will be read, or is. */
-static bool is_copied_from(const char *base, const char *path, const struct stat *st)
-{
-    struct stat live;
-    char a[FINGERPRINT_BYTES], b[FINGERPRINT_BYTES];
-    const struct fs_ops *fs = fs_current();
-    if (fs->stat(AT_FDCWD, base, &live, true) < 0 || live.st_size < st->st_size || st->st_size == 0)
-        return false;
-    CLEANUP(fs_closep) int x = fs->open(AT_FDCWD, base, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
-    CLEANUP(fs_closep) int y = fs->open(AT_FDCWD, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
-    size_t head = MIN((size_t)st->st_size, sizeof(a)), tail = MIN(head, (size_t)TAIL_CRC_BYTES);
-    uint64_t off = (uint64_t)st->st_size - tail;
-    return x >= 0 && y >= 0 && fs->pread(x, a, head, 0) == (ssize_t)head &&
-           fs->pread(y, b, head, 0) == (ssize_t)head && memcmp(a, b, head) == 0 &&
-           fs->pread(x, a, tail, off) == (ssize_t)tail && fs->pread(y, b, tail, off) == (ssize_t)tail &&
-           memcmp(a, b, tail) == 0;
-}
-
-/* What f holds, or held. Of a file that nobody read yet all is compared, by its descriptor. */
-static bool is_text_of(struct tail_file *f, const struct source *src)
-{
-    struct stat st;
-    struct source own;
-    uint32_t mine, its;
-    if (f->ident.fp_len >= ADOPT_BYTES_MIN)
-        return source_holds(f, src, true);
-    if (f->is_gz || f->fd < 0 || source_of(f, &own) < 0 || fs_current()->fstat(own.fd, &st) < 0 ||
-        st.st_size < ADOPT_BYTES_MIN)
-        return false;
-    return source_crc(&own, (uint64_t)st.st_size, &mine) == 0 && source_crc(src, (uint64_t)st.st_size, &its) == 0 &&
-           mine == its;
-}
-
-/* The text of a file that we know by another inode: compressed since, or copied. */
-static bool is_known_text(struct tail *t, const char *base, const char *path, bool is_gz)
-{
-    struct stat st;
-    bool is_known = false;
-    struct link *l = table_first(&t->bases, path_hash(base, strlen(base)));
-    int fd = l == NULL ? -ENOENT : open_regular(t, path, &st);
-    if (fd < 0)
-        return false;
-    struct source src = { fd, NULL };
-    bool ok = !is_gz || gz_open(fd, &src.gz) == 0;
-    for (; ok && !is_known && l != NULL; l = table_next(l)) {
-        struct tail_file *f = CONTAINER_OF(l, struct tail_file, by_base);
-        is_known = f->is_tracked && strcmp(f->base, base) == 0 && is_text_of(f, &src);
-    }
-    gz_close(src.gz);
-    (void)fs_current()->close(fd); /* only read from */
-    return is_known;
-}
-
-void rotate_catch_up(struct tail_file *known)
-{
-    struct tail *t = known->t;
-    struct siblings s;
-    char path[PATH_MAX];
-    int64_t since_ns = known->ident.first_seen_ns;
-    const char *base = known->base;
-    if (base == NULL || known->input >= t->conf->n_inputs)
-        return;
-    struct link *l = table_first(&t->bases, path_hash(base, strlen(base)));
-    for (; l != NULL; l = table_next(l)) {
-        struct tail_file *f = CONTAINER_OF(l, struct tail_file, by_base);
-        if (strcmp(f->base, base) != 0)
-            continue;
-        since_ns = MAX(since_ns, f->ident.first_seen_ns);
-        f->is_caught_up = true;
-    }
-    struct tail_file *live = file_by_path(t, base);
-    if (live != NULL && live->is_tracked)
-        return; /* nothing is newer than what we follow */
-    list_siblings(base, &s);
-    const struct sibling *sb = s.v.items;
-    size_t start = 0;
-    struct tail_file *before = NULL;
-    for (size_t i = 0; i < s.v.n; i++) {
-        struct tail_file *f = file_by_ino(t, &sb[i].st);
-        join_path(base, sb[i].name, path);
-        if (f != NULL && f->is_tracked) {
-            start = i + 1;
-            before = f;
-        } else if (f == NULL && is_known_text(t, base, path, sb[i].is_gz)) {
-            start = i + 1;
-        }
-    }
-    for (size_t i = start; i < s.v.n; i++) {
-        struct stat st;
-        join_path(base, sb[i].name, path);
-        bool is_old =
-            (before == NULL || sb[i].is_gz) && timespec_ns(sb[i].st.st_mtim) <= since_ns - MTIME_SLACK_NS;
-        if (is_old || has_plain_twin(&s, i) || (!sb[i].is_gz && is_copied_from(base, path, &sb[i].st)) ||
-            !release_inode(t, &sb[i].st))
-            continue;
-        int fd = open_regular(t, path, &st);
-        if (fd < 0)
-            continue;
-        struct new_file nf = { .input = known->input,
-                               .caps = known->captures,
-                               .n_caps = known->n_captures,
-                               .path = path,
-                               .real = path,
-                               .base = base,
-                               .origin = file_origin(known),
-                               .fd = fd,
-                               .st = &st,
-                               .phase = PHASE_ROTATED,
-                               .is_gz = sb[i].is_gz };
-        struct tail_file *f = file_begin(t, &nf);
-        if (f == NULL)
-            continue;
-        f->is_caught_up = true;
-        follow_after(f, before);
-        before = f;
-    }
-    vec_deinit(&s.v);
 }

@@ -111,7 +111,9 @@ void tail_close(struct tail *t)
         budget_gives(ACCOUNT_OF(MEMORY_FILES), p);
         free(p);
     }
-    struct vec *vecs[] = { &t->touched, &t->pending, &t->ret_files, &t->ret_positions, &t->ret_gone };
+    for (size_t i = 0; i < t->stirred.n; i++)
+        free(VEC(&t->stirred, char *)[i]);
+    struct vec *vecs[] = { &t->touched, &t->stirred, &t->pending, &t->ret_files, &t->ret_positions, &t->ret_gone };
     assert(t->touched.n == 0 && t->pending.n == 0);
     for (size_t i = 0; i < ARRAY_LEN(vecs); i++)
         vec_deinit(vecs[i]);
@@ -255,7 +257,10 @@ static void check_ending(struct tail *t)
         if (f->phase == PHASE_WAITING) {
             check_waiting(f);
         } else if (f->phase == PHASE_ORPHAN) {
-            if (!rotate_find(f) && t->now - f->quiet_ns >= COPY_WAIT_NS)
+            bool is_found = rotate_find(f), is_late = t->now - f->quiet_ns >= COPY_WAIT_NS;
+            if (is_found || is_late)
+                chain_stir(t, f->base);
+            if (!is_found && is_late)
                 file_give_up(f, LOST_TRUNCATED);
         } else if (t->now - f->quiet_ns < GRACE_NS && !f->gz_at_end) {
             file_ready(f); /* what has no name has no events */

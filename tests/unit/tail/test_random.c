@@ -1,11 +1,15 @@
 /*
  * Goal: whatever happens to files, to us and to outputs, each output has each line once, in order within its
- * file. Method: random operations from a seed: append, half lines, rename rotation (1 to 3 at once),
- * copytruncate, compress, delete when all is durable, block, unblock, commit, failed sync, crash, being down
- * while any of these go on. At the end everything is unblocked and read; then the lines are counted.
- * TAILRACE_SEED repeats one run, TAILRACE_RUNS makes more.
+ * file. Method: random operations from a seed: append, half lines, rotation (1 to 3 at once; renamed or copied and
+ * cut; numbers or dates; compressed at once, at the next time, or whenever; a writer that is late), delete when all
+ * is durable, block, unblock, commit, failed sync, crash, being down while any of these go on. Between any two system
+ * calls of a rotation or a compression the tail may look: at events only, for one turn, or until it is at rest; in
+ * some runs often, in some never. At the end everything is unblocked and read; then the lines are counted.
+ * TAILRACE_SEED repeats one run, TAILRACE_RUNS makes more, from TAILRACE_FIRST on.
  */
 #include "world.h"
+
+#include <time.h>
 
 enum { NAMES = 3, GENS_MAX = 400, OPS = 120, OUTPUTS = 2 };
 
@@ -16,7 +20,11 @@ struct sim {
     int n_lines[NAMES][GENS_MAX]; /* whole lines written */
     bool has_half[NAMES];
     bool is_refusing[OUTPUTS];
-    bool is_copytruncate; /* of this run: the two are not mixed by anyone */
+    char last[NAMES][64];         /* what the last rotation made of the live file; "" = it is compressed, or gone */
+    /* Of this run: one configuration of the rotating program. */
+    bool is_copytruncate, is_dated, has_new_mtime, is_short;
+    enum { COMPRESS_WHENEVER, COMPRESS_NEVER, COMPRESS_NOW, COMPRESS_DELAYED } compress;
+    uint32_t look_one_in; /* 0 = the tail does not look in the middle of things */
 };
 
 /* With TAILRACE_TRACE set: what a seed does, step by step. */
@@ -44,38 +52,57 @@ static const char *name_of(int i)
     return NAME[i];
 }
 
-static void line_text(char *out, size_t size, int name, int gen, int seq)
+static void line_text(const struct sim *s, char *out, size_t size, int name, int gen, int seq)
 {
-    (void)snprintf(out, size,
+    if (s->is_short)
+        (void)snprintf(out, size, "%d %d %d\n", name, gen, seq);
+    else
+        (void)snprintf(out, size,
                    "%d %d %d padding so that even one line is enough to tell a file by, %d times %d\n", name,
                    gen, seq, gen * 7919, seq * 104729);
 }
 
-static void op_append(struct sim *s, int i)
+/* The tail may come by here. */
+static void maybe_look(struct sim *s)
+{
+    if (s->w->t == NULL || s->look_one_in == 0 || rnd(s, s->look_one_in) > 0)
+        return;
+    uint32_t how = rnd(s, 5);
+    trace("  look %u\n", how);
+    if (how < 3)
+        tail_on_events(s->w->t);
+    for (uint32_t n = how == 0 ? 0 : 1 + rnd(s, 3); n > 0 && how < 4; n--)
+        (void)tail_turn(s->w->t, w_now);
+    if (how == 2)
+        (void)tail_tick(s->w->t, w_now);
+    if (how == 4)
+        world_run(s->w);
+}
+
+static void append_to(struct sim *s, int i, const char *file)
 {
     char text[256];
     int n = 1 + (int)rnd(s, 5);
-    trace("append %s gen %d lines %d..%d\n", name_of(i), s->gen[i], s->n_lines[i][s->gen[i]],
+    trace("append %s gen %d lines %d..%d\n", file, s->gen[i], s->n_lines[i][s->gen[i]],
           s->n_lines[i][s->gen[i]] + n - 1);
     for (int k = 0; k < n; k++) {
-        line_text(text, sizeof(text), i, s->gen[i], s->n_lines[i][s->gen[i]]);
-        size_t half = strlen(text) / 2;
-        char rest[256];
-        memcpy(rest, text + half, strlen(text + half) + 1);
-        if (s->has_half[i]) {
-            w_append(s->w, name_of(i), rest);
-            s->has_half[i] = false;
-        } else {
-            w_append(s->w, name_of(i), text);
-        }
+        line_text(s, text, sizeof(text), i, s->gen[i], s->n_lines[i][s->gen[i]]);
+        const char *rest = text + (s->has_half[i] ? strlen(text) / 2 : 0);
+        s->has_half[i] = false;
+        w_append(s->w, file, rest);
         s->n_lines[i][s->gen[i]]++;
     }
     if (rnd(s, 4) == 0) {
-        line_text(text, sizeof(text), i, s->gen[i], s->n_lines[i][s->gen[i]]);
+        line_text(s, text, sizeof(text), i, s->gen[i], s->n_lines[i][s->gen[i]]);
         text[strlen(text) / 2] = '\0';
-        w_append(s->w, name_of(i), text);
+        w_append(s->w, file, text);
         s->has_half[i] = true;
     }
+}
+
+static void op_append(struct sim *s, int i)
+{
+    append_to(s, i, name_of(i));
 }
 
 static bool has_file(struct sim *s, const char *name)
@@ -84,12 +111,10 @@ static bool has_file(struct sim *s, const char *name)
     return stat(w_path(s->w, name), &st) == 0;
 }
 
-static void finish_half(struct sim *s, int i)
+static void finish_half(struct sim *s, int i, const char *file)
 {
-    if (s->has_half[i])
-        op_append(s, i);
-    if (s->has_half[i])
-        finish_half(s, i);
+    while (s->has_half[i])
+        append_to(s, i, file);
 }
 
 static void shift(struct sim *s, int i)
@@ -99,40 +124,125 @@ static void shift(struct sim *s, int i)
             char from[64], to[64];
             (void)snprintf(from, sizeof(from), "%s.%d%s", name_of(i), k, gz ? ".gz" : "");
             (void)snprintf(to, sizeof(to), "%s.%d%s", name_of(i), k + 1, gz ? ".gz" : "");
-            if (has_file(s, from))
-                w_rename(s->w, from, to);
+            if (!has_file(s, from))
+                continue;
+            w_rename(s->w, from, to);
+            maybe_look(s);
         }
     }
+}
+
+/* NAME to NAME.gz, step by step. */
+static void compress_file(struct sim *s, const char *name)
+{
+    char to[1024], raw[65536];
+    struct stat st;
+    trace("gzip %s\n", name);
+    (void)snprintf(to, sizeof(to), "%s.gz%s", w_path(s->w, name), s->has_new_mtime ? ".tmp" : "");
+    int in = open(w_path(s->w, name), O_RDONLY | O_CLOEXEC);
+    assert_true(in >= 0);
+    assert_int_equal(0, fstat(in, &st));
+    int out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    assert_true(out >= 0);
+    maybe_look(s);
+    gzFile gz = gzdopen(out, "wb");
+    assert_non_null(gz);
+    for (ssize_t n; (n = read(in, raw, MAX((size_t)st.st_size / 2, (size_t)1))) > 0; maybe_look(s)) {
+        assert_int_equal(n, gzwrite(gz, raw, (unsigned)n));
+        assert_int_equal(Z_OK, gzflush(gz, Z_SYNC_FLUSH));
+    }
+    close(in);
+    assert_int_equal(Z_OK, gzclose(gz));
+    maybe_look(s);
+    if (s->has_new_mtime) { /* as the kubelet does it */
+        char whole[64], made[80];
+        (void)snprintf(whole, sizeof(whole), "%s.gz", name);
+        (void)snprintf(made, sizeof(made), "%s.gz.tmp", name);
+        w_rename(s->w, made, whole);
+    } else {
+        struct timespec times[2] = { st.st_atim, st.st_mtim };
+        assert_int_equal(0, utimensat(AT_FDCWD, to, times, 0));
+    }
+    maybe_look(s);
+    w_unlink(s->w, name);
+    maybe_look(s);
+}
+
+static void copy_and_cut(struct sim *s, const char *from, const char *to)
+{
+    char raw[65536];
+    int in = open(w_path(s->w, from), O_RDONLY | O_CLOEXEC);
+    int out = open(w_path(s->w, to), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    struct stat st;
+    assert_true(in >= 0 && out >= 0);
+    assert_int_equal(0, fstat(in, &st));
+    maybe_look(s);
+    for (ssize_t n; (n = read(in, raw, MAX((size_t)st.st_size / 2, (size_t)1))) > 0; maybe_look(s))
+        assert_int_equal(n, write(out, raw, (size_t)n));
+    close(in);
+    close(out);
+    assert_int_equal(0, truncate(w_path(s->w, from), 0));
+    maybe_look(s);
+}
+
+static void compress_last(struct sim *s, int i)
+{
+    if (s->last[i][0] == '\0' || !has_file(s, s->last[i]))
+        return;
+    compress_file(s, s->last[i]);
+    s->last[i][0] = '\0';
 }
 
 static void op_rotate(struct sim *s, int i)
 {
     if (!has_file(s, name_of(i)) || s->n_lines[i][s->gen[i]] == 0)
         return;
-    finish_half(s, i);
+    bool is_late = !s->is_copytruncate && rnd(s, 3) == 0;
+    if (!is_late)
+        finish_half(s, i, name_of(i));
     trace("rotate %s gen %d\n", name_of(i), s->gen[i]);
+    if (s->compress == COMPRESS_DELAYED)
+        compress_last(s, i);
     char first[64];
-    (void)snprintf(first, sizeof(first), "%s.1", name_of(i));
-    shift(s, i);
-    if (s->is_copytruncate) {
-        w_copy(s->w, name_of(i), first);
-        assert_int_equal(0, truncate(w_path(s->w, name_of(i)), 0));
-    } else {
+    if (s->is_dated)
+        (void)snprintf(first, sizeof(first), "%s-%d", name_of(i), 20260101 + s->gen[i]);
+    else
+        (void)snprintf(first, sizeof(first), "%s.1", name_of(i));
+    if (!s->is_dated)
+        shift(s, i);
+    if (s->is_copytruncate)
+        copy_and_cut(s, name_of(i), first);
+    else
         w_rename(s->w, name_of(i), first);
+    maybe_look(s);
+    if (is_late) {
+        append_to(s, i, first);
+        maybe_look(s);
+        finish_half(s, i, first);
     }
+    memcpy(s->last[i], first, sizeof(first));
     s->gen[i]++;
     assert_true(s->gen[i] < GENS_MAX);
-    op_append(s, i);
+    if (!s->is_copytruncate && rnd(s, 2) == 0) {
+        w_append(s->w, name_of(i), "");
+        maybe_look(s);
+    }
+    bool is_first = rnd(s, 2) == 0;
+    if (is_first)
+        op_append(s, i);
+    if (s->compress == COMPRESS_NOW)
+        compress_last(s, i);
+    maybe_look(s);
+    if (!is_first)
+        op_append(s, i);
 }
 
 static void op_gzip(struct sim *s, int i)
 {
     char name[64];
     (void)snprintf(name, sizeof(name), "%s.%d", name_of(i), 1 + (int)rnd(s, 3));
-    if (has_file(s, name)) {
-        trace("gzip %s\n", name);
-        w_gzip(s->w, name);
-    }
+    if (s->compress == COMPRESS_WHENEVER && !s->is_dated && has_file(s, name))
+        compress_file(s, name);
 }
 
 static void settle_all(struct sim *s)
@@ -149,6 +259,14 @@ static void settle_all(struct sim *s)
 
 static void remove_rotated(struct sim *s)
 {
+    for (int i = 0; s->is_dated && i < NAMES; i++)
+        for (int g = 0; g <= s->gen[i]; g++)
+            for (int gz = 0; gz < 2; gz++) {
+                char name[64];
+                (void)snprintf(name, sizeof(name), "%s-%d%s", name_of(i), 20260101 + g, gz ? ".gz" : "");
+                if (has_file(s, name))
+                    w_unlink(s->w, name);
+            }
     for (int i = 0; i < NAMES; i++)
         for (int k = 1; k <= 31; k++)
             for (int gz = 0; gz < 2; gz++) {
@@ -163,7 +281,7 @@ static void op_delete(struct sim *s, int i)
 {
     if (!has_file(s, name_of(i)))
         return;
-    finish_half(s, i);
+    finish_half(s, i, name_of(i));
     trace("delete %s gen %d\n", name_of(i), s->gen[i]);
     settle_all(s);
     remove_rotated(s);
@@ -188,7 +306,7 @@ static void op_file(struct sim *s)
         op_rotate(s, i);
         break;
     case 4:
-        for (uint32_t n = rnd(s, 3); n > 0; n--)
+        for (uint32_t n = rnd(s, 4); n > 0; n--)
             op_rotate(s, i);
         break;
     case 5:
@@ -275,7 +393,7 @@ static void check(struct sim *s, uint64_t seed)
             int seq = (int)strtol(end, &end, 10);
             assert_in_range(name, 0, NAMES - 1);
             assert_in_range(gen, 0, GENS_MAX - 1);
-            line_text(want, sizeof(want), name, gen, seq);
+            line_text(s, want, sizeof(want), name, gen, seq);
             want[strlen(want) - 1] = '\0';
             if (strcmp(want, l->item[k]) != 0)
                 fail_msg("seed %llu output %u: a damaged line: %s", (unsigned long long)seed, o, l->item[k]);
@@ -293,23 +411,48 @@ static void check(struct sim *s, uint64_t seed)
     }
 }
 
+/* What was rotated before anyone looked, and is nobody's business; its time may say anything. */
+static void make_archive(struct sim *s, int i)
+{
+    char name[64], text[256], gz[80];
+    line_text(s, text, sizeof(text), i, GENS_MAX, 0); /* check() would stumble over it */
+    (void)snprintf(name, sizeof(name), s->is_dated ? "%s-20251231" : "%s.1", name_of(i));
+    (void)snprintf(gz, sizeof(gz), "%s.gz", name);
+    w_append(s->w, name, text);
+    w_gzip(s->w, name);
+    time_t when = time(NULL) + (s->has_new_mtime ? 86400 : -86400);
+    struct timespec times[2] = { { when, 0 }, { when, 0 } };
+    assert_int_equal(0, utimensat(AT_FDCWD, w_path(s->w, gz), times, 0));
+}
+
 static void run(uint64_t seed)
 {
     struct sim *s = calloc(1, sizeof(*s));
     assert_non_null(s);
     s->rng = seed * UINT64_C(0x9E3779B97F4A7C15) + 1;
     s->is_copytruncate = seed % 3 == 2;
+    s->is_dated = rnd(s, 2) == 0;
+    s->compress = (int)rnd(s, 4);
+    s->has_new_mtime = rnd(s, 4) == 0;
+    s->is_short = rnd(s, 4) == 0;
+    static const uint32_t OFTEN[] = { 0, 2, 4, 10 };
+    s->look_one_in = OFTEN[rnd(s, 4)];
+    trace("run: copytruncate %d dated %d compress %d new mtime %d short %d look 1 in %u\n", s->is_copytruncate,
+          s->is_dated, (int)s->compress, s->has_new_mtime, s->is_short, s->look_one_in);
     s->w = world_new(OUTPUTS);
     world_include(s->w, 0, "*.log");
-    for (int i = 0; i < NAMES; i++)
+    for (int i = 0; i < NAMES; i++) {
         op_append(s, i);
+        if (rnd(s, 2) == 0)
+            make_archive(s, i);
+    }
     world_start(s->w);
     world_run(s->w);
     world_commit_all(s->w);
     for (int i = 0; i < OPS; i++)
         op(s);
     for (int i = 0; i < NAMES; i++)
-        finish_half(s, i);
+        finish_half(s, i, name_of(i));
     settle_all(s);
     world_pass(s->w, 25);
     world_commit_all(s->w);
@@ -326,8 +469,9 @@ static void test_random(void **state)
         run(strtoull(one, NULL, 10));
         return;
     }
-    uint64_t n = runs == NULL ? 30 : strtoull(runs, NULL, 10);
-    for (uint64_t seed = 1; seed <= n; seed++)
+    const char *from = getenv("TAILRACE_FIRST");
+    uint64_t n = runs == NULL ? 30 : strtoull(runs, NULL, 10), first = from == NULL ? 1 : strtoull(from, NULL, 10);
+    for (uint64_t seed = first; seed < first + n; seed++)
         run(seed);
 }
 

@@ -435,7 +435,7 @@ static inline struct world *world_new(size_t n_outputs)
     for (size_t i = 0; i < W_OUTPUTS; i++)
         w->q[i].is_new = true;
     w->log_fd = memfd_create("log", MFD_CLOEXEC);
-    log_set_fd(w->log_fd);
+    log_set_fd(getenv("TAILRACE_TRACE") != NULL ? 2 : w->log_fd);
     return w;
 }
 

@@ -1,0 +1,339 @@
+/*
+ * What was rotated between two looks.
+ *
+ * The files that have or had one live name are its *chain*. News of names comes late and in pieces: a file may be made,
+ * filled, rotated and compressed before we hear of it. So when anything happens to a name of a chain, what lies beside
+ * the live name is listed, and each of those siblings is
+ *  - one that we follow, by its inode;
+ *  - a copy of one that lost its file (compressed, or copied and cut), by its text: it stands for that one from now on;
+ *  - nobody's, and newer than one of the chain: it was never seen. It is begun, oldest first;
+ *  - nobody's, and older: from before our time. It is left alone.
+ * Names change while we look: a sibling that is not what was listed means looking again; what changes later has news of
+ * its own.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "agent/base/clock.h"
+#include "agent/base/io.h"
+#include "agent/queue/fs.h"
+#include "agent/tail/internal.h"
+
+/* ---- which chains ---- */
+
+/* l, or the next one of this hash whose file has that base. */
+static struct tail_file *of_base(struct link *l, const char *base)
+{
+    while (l != NULL && strcmp(CONTAINER_OF(l, struct tail_file, by_base)->base, base) != 0)
+        l = table_next(l);
+    return l == NULL ? NULL : CONTAINER_OF(l, struct tail_file, by_base);
+}
+
+/* The files that lost this live name; the one that has it is not among them. */
+static struct tail_file *chain_first(const struct tail *t, const char *base)
+{
+    return of_base(table_first(&t->bases, path_hash(base, strlen(base))), base);
+}
+
+static struct tail_file *chain_next(const struct tail_file *f)
+{
+    return of_base(table_next(&f->by_base), f->base);
+}
+
+static void stir(struct tail *t, const char *base)
+{
+    for (size_t i = 0; i < t->stirred.n; i++)
+        if (strcmp(VEC(&t->stirred, char *)[i], base) == 0)
+            return;
+    char *copy = strdup(base);
+    if (copy != NULL && vec_reserve(&t->stirred, sizeof(copy)) == 0)
+        VEC(&t->stirred, char *)[t->stirred.n++] = copy;
+    else
+        free(copy); /* the next rotation stirs it again */
+}
+
+static void stir_base(struct tail *t, const char *path)
+{
+    const struct tail_file *f = file_by_path(t, path);
+    if (f != NULL && f->is_tracked)
+        stir(t, file_base(f));
+    else if (chain_first(t, path) != NULL)
+        stir(t, path);
+}
+
+void chain_stir(struct tail *t, const char *path)
+{
+    char base[PATH_MAX];
+    stir_base(t, path);
+    for (size_t cut = 0; rotate_next_base(path, &cut, base);)
+        stir_base(t, base);
+}
+
+/* ---- one look ---- */
+
+struct look {
+    struct tail *t;
+    const char *base;
+    struct siblings s;
+    struct tail_file *live;  /* follows the live name; NULL: nobody does yet */
+    struct tail_file *model; /* the newest of the chain: what is begun is like it */
+    int64_t since_ns;        /* by the clock of file times: the newest came to be known then */
+};
+
+/* Nothing of it was ever seen. */
+static bool is_blank(const struct tail_file *f)
+{
+    const struct pass *far = furthest(f);
+    return f->ident.fp_len == 0 && (far == NULL || pass_end(&far->pub) == 0);
+}
+
+static bool is_followed(const struct tail *t, const struct tail_file *f)
+{
+    return f != NULL && f->is_tracked && f->input < t->conf->n_inputs;
+}
+
+/* False: there is no chain. */
+static bool look_begin(struct look *k, struct tail *t, const char *base)
+{
+    *k = (struct look){ .t = t, .base = base };
+    for (struct tail_file *f = chain_first(t, base); f != NULL; f = chain_next(f))
+        if (is_followed(t, f) && (k->model == NULL || f->ident.first_seen_ns > k->model->ident.first_seen_ns))
+            k->model = f;
+    struct tail_file *live = file_by_path(t, base);
+    if (is_followed(t, live) && live->phase == PHASE_LIVE) {
+        k->live = live;
+        bool is_settled = t->now - live->born_ns > COPY_WAIT_NS && !is_blank(live); /* else what is older may be new */
+        if (is_settled || k->model == NULL)
+            k->model = live;
+    }
+    if (k->model == NULL)
+        return false;
+    k->since_ns = MAX(k->model->ident.first_seen_ns - MTIME_SLACK_NS, k->model->born_mtime_ns);
+    return true;
+}
+
+/* ---- whose is it? ---- */
+
+/* The file of this inode; a number that was used again is nobody's. */
+static struct tail_file *holder(struct tail *t, const char *path, const struct stat *st)
+{
+    struct tail_file *f = file_by_ino(t, st);
+    if (f == NULL || !f->is_tracked || (!(f->is_deleted && f->fd < 0) && file_is_still(f, path, st)))
+        return f;
+    table_del(&t->by_ino, &f->by_ino);
+    return file_by_ino(t, st);
+}
+
+/* Its file is gone (the events may not have told yet), and is to be read still or may have a copy. */
+static bool is_unplaced(const struct look *k, const struct tail_file *f)
+{
+    struct stat st;
+    if (!f->is_tracked || f->stage > STAGE_FINISHED || f->is_copied || f == k->live)
+        return false;
+    for (size_t i = 0; i < k->s.v.n; i++)
+        if (VEC(&k->s.v, struct sibling)[i].owner == f)
+            return false;
+    return !f->path.link.is_in || fs_current()->stat(AT_FDCWD, file_real(f), &st, true) < 0 ||
+           st.st_ino != f->ident.ino || st.st_dev != f->ident.dev;
+}
+
+/* The copy stands for f. As long as f has a descriptor it is read through that: there may be more in it. */
+static void give_copy(struct tail_file *f, struct text *x, const char *path)
+{
+    if (f->fd < 0) {
+        take_place(f, x, path);
+        return;
+    }
+    struct file_ident id = { 0 };
+    ident_of_fd(x->src.fd, &x->st, &id);
+    file_set_ino(f, &id);
+    f->is_copied = true;
+    file_found_at(f, path, path);
+}
+
+/* sb is a copy of the live file, which may be cut any moment. What was not read of it is in the copy alone then; and of
+ * a file of which nothing was read nobody would know that it was cut. */
+static void note_copy(struct look *k, const struct sibling *sb)
+{
+    const struct pass *far = k->live == NULL ? NULL : furthest(k->live);
+    if (far != NULL && (sb->is_gz || pass_end(&far->pub) <= (uint64_t)sb->st.st_size))
+        k->live->is_being_copied = true;
+}
+
+static struct tail_file *find_by_text(struct look *k, struct text *x, const struct sibling *sb, const char *path)
+{
+    for (struct tail_file *f = chain_first(k->t, k->base), *next; f != NULL; f = next) {
+        next = chain_next(f);
+        if (!is_unplaced(k, f) || !text_is_of(x, f))
+            continue;
+        give_copy(f, x, path);
+        return f;
+    }
+    if (k->live == NULL || !text_is_of(x, k->live))
+        return NULL;
+    note_copy(k, sb);
+    return k->live;
+}
+
+static struct tail_file *owner_by_text(struct look *k, const struct sibling *sb, const char *path)
+{
+    struct text x;
+    struct tail_file *owner = NULL;
+    if (text_open(k->t, path, sb->is_gz, &x) < 0)
+        return NULL;
+    if (x.st.st_ino == sb->st.st_ino && x.st.st_dev == sb->st.st_dev)
+        owner = find_by_text(k, &x, sb, path);
+    text_close(&x);
+    return owner;
+}
+
+static void find_owners(struct look *k)
+{
+    char path[PATH_MAX];
+    struct sibling *sb = k->s.v.items;
+    for (size_t i = 0; i < k->s.v.n; i++) {
+        sibling_path(k->base, &sb[i], path);
+        struct tail_file *f = holder(k->t, path, &sb[i].st);
+        sb[i].owner = f != NULL && f->is_tracked ? f : NULL;
+        sb[i].is_passed_over = (f != NULL && !f->is_tracked) || sibling_is_in_the_making(&k->s, &sb[i]);
+    }
+    for (size_t i = 0; i < k->s.v.n; i++) {
+        sibling_path(k->base, &sb[i], path);
+        sb[i].is_passed_over = sb[i].is_passed_over || sibling_is_unpacked(&k->s, &sb[i]);
+        if (sb[i].owner == NULL && !sb[i].is_passed_over)
+            sb[i].owner = owner_by_text(k, &sb[i], path);
+    }
+}
+
+/* ---- nobody's ---- */
+
+/* Never seen, or from before our time? What comes after one of the chain is new: those stay known as long as they exist.
+ * Else its time has to say so, which says little of a .gz: that may be new and its text old, or be dated as its maker
+ * likes. Such a one is new only when the live file has no bytes yet that could tell. */
+static bool is_new(const struct look *k, const struct sibling *sb, bool has_known)
+{
+    if (sb->is_passed_over || sb->is_doubtful)
+        return false;
+    if (has_known)
+        return true;
+    if (sb->is_gz && k->live != NULL && !is_blank(k->live))
+        return false;
+    int64_t mtime_ns = timespec_ns(sb->st.st_mtim); /* one that has not come yet says nothing */
+    return mtime_ns >= k->since_ns && mtime_ns <= clock_wall_ns() + MTIME_SLACK_NS;
+}
+
+static bool fds_agree(int x, int y, uint64_t off, size_t len)
+{
+    char a[FINGERPRINT_BYTES], b[FINGERPRINT_BYTES];
+    const struct fs_ops *fs = fs_current();
+    return fs->pread(x, a, len, off) == (ssize_t)len && fs->pread(y, b, len, off) == (ssize_t)len && memcmp(a, b, len) == 0;
+}
+
+/* The live file's bytes are being copied to this one right now: the former is read. */
+static bool is_copied_from(const char *base, const char *path, const struct stat *st)
+{
+    struct stat live, after;
+    const struct fs_ops *fs = fs_current();
+    if (st->st_size == 0)
+        return true; /* or has just begun to be */
+    if (fs->stat(AT_FDCWD, base, &live, true) < 0 || live.st_size < st->st_size)
+        return false;
+    CLEANUP(fs_closep) int x = fs->open(AT_FDCWD, base, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+    CLEANUP(fs_closep) int y = fs->open(AT_FDCWD, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+    if (x < 0 || y < 0)
+        return false;
+    size_t head = MIN((size_t)st->st_size, FINGERPRINT_BYTES), tail = MIN(head, TAIL_CRC_BYTES);
+    bool is_same = fds_agree(x, y, 0, head) && fds_agree(x, y, (uint64_t)st->st_size - tail, tail);
+    return is_same || fs->fstat(x, &after) < 0 || after.st_size < live.st_size; /* cut meanwhile: who knows */
+}
+
+/* 0: done; -EAGAIN: another file is there than was listed. */
+static int begin_sibling(struct look *k, struct sibling *sb, struct tail_file *before)
+{
+    struct stat st;
+    char path[PATH_MAX];
+    sibling_path(k->base, sb, path);
+    if (!sb->is_gz && is_copied_from(k->base, path, &sb->st)) {
+        note_copy(k, sb);
+        return 0;
+    }
+    if (k->live != NULL && file_is_cut(k->live))
+        return -EAGAIN; /* since it was compared with this one, which may be its copy */
+    if (!release_inode(k->t, &sb->st))
+        return 0;
+    int fd = open_regular(k->t, path, &st);
+    if (fd < 0)
+        return fd == -ENOENT ? -EAGAIN : 0;
+    if (st.st_ino != sb->st.st_ino || st.st_dev != sb->st.st_dev) {
+        (void)fs_current()->close(fd); /* only read from */
+        return -EAGAIN;
+    }
+    struct new_file nf = { .input = k->model->input,
+                           .caps = k->model->captures,
+                           .n_caps = k->model->n_captures,
+                           .path = path,
+                           .real = path,
+                           .base = k->base,
+                           .origin = file_origin(k->model),
+                           .fd = fd,
+                           .st = &st,
+                           .phase = PHASE_ROTATED,
+                           .is_gz = sb->is_gz };
+    sb->owner = file_begin(k->t, &nf);
+    follow_after(sb->owner, before);
+    return 0;
+}
+
+/* Not the live file: before a copy of that there may be missed ones. Nor one that is followed for its own name. */
+static bool is_of_chain(const struct look *k, const struct tail_file *f)
+{
+    return f != k->live && strcmp(file_base(f), k->base) == 0;
+}
+
+static int begin_new(struct look *k)
+{
+    int r = 0;
+    struct tail_file *before = NULL;
+    for (size_t i = 0; r == 0 && i < k->s.v.n; i++) {
+        struct sibling *sb = &VEC(&k->s.v, struct sibling)[i];
+        if (sb->owner == NULL && is_new(k, sb, before != NULL))
+            r = begin_sibling(k, sb, before);
+        if (sb->owner != NULL && is_of_chain(k, sb->owner))
+            before = sb->owner;
+    }
+    return r;
+}
+
+static int look_once(struct tail *t, const char *base)
+{
+    struct look k;
+    if (!look_begin(&k, t, base))
+        return 0;
+    if (k.live != NULL && file_is_cut(k.live)) {
+        k.live->is_cut = true;
+        file_ready(k.live); /* its turn stirs the chain again */
+        return 0;
+    }
+    siblings_list(base, &k.s);
+    find_owners(&k);
+    int r = begin_new(&k);
+    vec_deinit(&k.s.v);
+    return r;
+}
+
+void chains_settle(struct tail *t)
+{
+    struct vec bases = t->stirred;
+    t->stirred = (struct vec){ 0 };
+    for (size_t i = 0; i < bases.n; i++) {
+        char *base = VEC(&bases, char *)[i];
+        int r = -EAGAIN;
+        for (int try = 0; r < 0 && try < LOOKS_MAX; try++)
+            r = look_once(t, base);
+        free(base);
+    }
+    vec_deinit(&bases);
+}
