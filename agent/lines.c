@@ -285,18 +285,19 @@ static size_t cut_line(struct work *w, const struct feed *feed)
     return feed->bytes.len;
 }
 
-static size_t skip_rest(struct tail_pass *pass, const struct feed *feed)
+static size_t skip_rest(struct work *w, const struct feed *feed)
 {
     ptrdiff_t lf = slice_find_byte(feed->bytes, '\n');
-    if (lf < 0)
-        return feed->bytes.len;
-    pass->skip_to_newline = false;
-    return (size_t)lf + 1;
+    size_t n = lf < 0 ? feed->bytes.len : (size_t)lf + 1;
+    w->pass->skip_to_newline = lf < 0;
+    if (feed->off >= w->pass->resume_until && n > 0)
+        pipeline_skip(w, feed->off, feed->off + n);
+    return n;
 }
 
 static size_t feed_lines(struct work *w, const struct feed *feed)
 {
-    size_t at = w->pass->skip_to_newline ? skip_rest(w->pass, feed) : 0;
+    size_t at = w->pass->skip_to_newline ? skip_rest(w, feed) : 0;
     while (at < feed->bytes.len && w->pass->mask != 0) {
         struct slice rest = slice_from(feed->bytes, at);
         ptrdiff_t lf = slice_find_byte(rest, '\n');

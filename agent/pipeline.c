@@ -255,17 +255,21 @@ static bool is_first_time(const struct pipeline *p, struct source *s, const stru
     return true;
 }
 
+/* NULL: out of memory; the line goes its way, the ledger shows the difference. */
+static struct tally *tally_of(const struct pipeline *p, struct source *s, uint32_t tenant)
+{
+    if (s->last_tally == NULL || s->last_tally->tenant != tenant)
+        s->last_tally = tallies_get(p->conf.tallies, s->input_index, tenant);
+    return s->last_tally;
+}
+
 static void count(struct work *w, const struct record *rec, uint32_t outputs, uint64_t end, uint64_t raw_bytes,
                   int outcome, uint32_t altered)
 {
     struct source *s = w->source;
-    struct tally *t = s->last_tally;
-    if (t == NULL || t->tenant != rec->tenant_id) {
-        t = tallies_get(w->p->conf.tallies, s->input_index, rec->tenant_id);
-        if (t == NULL)
-            return; /* out of memory: the line goes its way, the ledger shows the difference */
-        s->last_tally = t;
-    }
+    struct tally *t = tally_of(w->p, s, rec->tenant_id);
+    if (t == NULL)
+        return;
     bool is_first = is_first_time(w->p, s, rec, outputs, end);
     if (is_first && (altered != 0 || (rec->flags & (RECORD_CUT | RECORD_BAD_JSON | RECORD_BAD_TIME)) != 0))
         count_altered(s->input_index, rec, altered);
@@ -296,6 +300,21 @@ void pipeline_process(struct work *w, struct record *rec, uint64_t end, uint64_t
     count(w, rec, standing, end, raw_bytes, all_filtered ? (int)FILTER_TOO_OLD : outcome_of(r), altered);
 }
 
+void pipeline_skip(struct work *w, uint64_t start, uint64_t end)
+{
+    struct source *s = w->source;
+    struct tally *t = s->last_tally; /* the line's own, most often */
+    if (t == NULL) {
+        struct record rec = { .origin = s->origin };
+        set_tenant(w->p, s, &rec);
+        t = tally_of(w->p, s, rec.tenant_id);
+    }
+    uint64_t from = MAX(start, s->skipped_off);
+    if (t != NULL)
+        tally_skip(t, w->pass->mask, end - start, end > from ? end - from : 0);
+    s->skipped_off = MAX(s->skipped_off, end);
+}
+
 /* ---- the sink ---- */
 
 static size_t sink_feed(void *ctx, void *file, struct tail_pass *pass, const struct feed *feed)
@@ -321,6 +340,7 @@ static void *sink_file_new(void *ctx, struct tail_file *f, const struct tail_fil
         s->behind_off[i] = known->off[i];
         s->behind_end[i] = known->ahead[i];
         s->counted_off[i] = MAX(known->off[i], known->ahead[i]);
+        s->skipped_off = MAX(s->skipped_off, s->counted_off[i]);
     }
     return s;
 }

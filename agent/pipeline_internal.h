@@ -63,6 +63,8 @@ struct work {
 /* pipeline.c: the way of one record. rec: origin, offset, stream, line, flags and frame time are set.
  * end: behind its last raw line. */
 void pipeline_process(struct work *w, struct record *rec, uint64_t end, uint64_t raw_bytes, struct place place);
+/* The rest of a line that was cut: read, and nothing becomes of it. */
+void pipeline_skip(struct work *w, uint64_t start, uint64_t end);
 /* lines.c: struct tail_sink.feed. */
 size_t lines_feed(struct pipeline *p, struct source *s, struct tail_pass *pass, const struct feed *feed);
 

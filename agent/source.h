@@ -31,6 +31,7 @@ struct source {
     /* Records that end at or below are in the input's ledger already, but for those between behind_off and behind_end:
      * after a restart other outputs go on behind them, and they count when the ledger's reference output reads them. */
     uint64_t counted_off[STREAMS_MAX], behind_off[STREAMS_MAX], behind_end[STREAMS_MAX];
+    uint64_t skipped_off; /* the rests of lines that were cut are counted up to here */
     struct tally *last_tally;
     struct join *joins;                 /* of its passes */
     uint64_t first_off[STREAMS_MAX];    /* of the first line of each stream that was seen: only it can go on from another file */

@@ -79,6 +79,14 @@ void tally_count(struct tally *t, uint32_t outputs, bool is_first, uint64_t byte
     counter_bump(outcome == TALLY_KEPT ? &t->row->kept_lines : &t->row->filtered[outcome], 1);
 }
 
+void tally_skip(struct tally *t, uint32_t outputs, uint64_t bytes, uint64_t first_bytes)
+{
+    t->dirty |= outputs;
+    for (uint32_t rest = outputs; rest != 0; rest &= rest - 1)
+        t->cells[__builtin_ctz(rest)].read_bytes += bytes;
+    counter_bump(&t->row->read_bytes, first_bytes);
+}
+
 static int find_input(const struct conf *conf, struct slice name)
 {
     for (size_t i = 0; i < conf->n_inputs; i++)

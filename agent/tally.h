@@ -38,6 +38,8 @@ void tallies_free(struct tallies *ts);
 /* NULL only when out of memory. */
 struct tally *tallies_get(struct tallies *ts, uint32_t input, uint32_t tenant);
 void tally_count(struct tally *t, uint32_t outputs, bool is_first, uint64_t bytes, int outcome);
+/* Bytes of a line that was cut, behind what became its record; first_bytes: those that are read for the first time. */
+void tally_skip(struct tally *t, uint32_t outputs, uint64_t bytes, uint64_t first_bytes);
 
 /* What an output's queue recovered; with is_reference the agent's own rows start from it too. */
 NODISCARD int tallies_restore(struct tallies *ts, uint32_t output, const struct ledger_row *rows, size_t n,

@@ -134,6 +134,49 @@ static void test_long_lines(void **state)
     rig_free(g);
 }
 
+static uint64_t read_bytes(const struct rig_output *o)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < o->n_ledger; i++)
+        n += o->ledger[i].read_bytes;
+    return n;
+}
+
+/* All of a line that is cut is read, and is read once: by the agent's ledger and by each output's, a crash or not. */
+static void test_bytes_of_long_lines(void **state)
+{
+    static char text[3 * LINE_BYTES_MAX];
+    const size_t len = sizeof(text);
+    (void)state;
+    memset(text, 'a', len);
+    text[len - 1] = '\n';
+    for (int how = 0; how < 4; how++) {
+        struct rig *g = rig_new(INPUT);
+        rig_start(g);
+        rig_write(g, "a.log", "{}\n", 3);
+        rig_write(g, "a.log", text, len - 100);
+        rig_run(g);
+        g->out[0].stop = how & 1 ? STOP_BEFORE : STOP_NOT;
+        rig_write(g, "a.log", text + len - 100, 100);
+        rig_write(g, "a.log", "{}\n", 3);
+        rig_run(g);
+        rig_commit(g, 1);
+        rig_commit(g, 0);
+        if (how & 2)
+            rig_crash(g);
+        else
+            rig_unblock(g, 0);
+        rig_run(g);
+        rig_commit(g, 0);
+        rig_commit(g, 1);
+        uint32_t tenant = tenant_intern(g->out[1].ledger[0].tenant);
+        assert_int_equal(counter_get(&stats_input_row(0, tenant)->read_bytes), len + 6);
+        assert_int_equal(read_bytes(&g->out[0]), len + 6);
+        assert_int_equal(read_bytes(&g->out[1]), len + 6);
+        rig_free(g);
+    }
+}
+
 /* The file ends with two parts; lines of the other stream lie behind the first one. */
 static void test_parts_at_the_end(void **state)
 {
@@ -178,7 +221,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_records),       cmocka_unit_test(test_cut_at_every_byte),
-        cmocka_unit_test(test_stopped_anywhere), cmocka_unit_test(test_long_lines),
+        cmocka_unit_test(test_stopped_anywhere), cmocka_unit_test(test_long_lines),       cmocka_unit_test(test_bytes_of_long_lines),
         cmocka_unit_test(test_parts_at_the_end), cmocka_unit_test(test_join_goes_when_idle),
     };
     return cmocka_run_group_tests_name("agent/lines", tests, NULL, NULL);
