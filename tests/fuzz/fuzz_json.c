@@ -21,6 +21,7 @@
 #include "parsers/shapes.h"
 #include "parsers/timestamp.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/model_json.h"
 
 #define READ_NS INT64_C(1767323045000000000)
 #define ANY 1000
@@ -436,47 +437,6 @@ static void check_stopped(struct slice line)
     }
 }
 
-static unsigned hex4(struct slice s, size_t at)
-{
-    unsigned v = 0;
-    if (s.len < at + 4)
-        return 0;
-    for (size_t i = at; i < at + 4; i++) {
-        char c = s.ptr[i];
-        unsigned digit = c >= '0' && c <= '9' ? (unsigned)(c - '0')
-                         : (c | 0x20) >= 'a' && (c | 0x20) <= 'f' ? (unsigned)((c | 0x20) - 'a' + 10) : 16u;
-        if (digit == 16)
-            return 0;
-        v = v * 16 + digit;
-    }
-    return v;
-}
-
-/* A copy in which every escape of a lone surrogate is \ufffd. Inside of strings or not: outside, a backslash is wrong anyway. */
-static char *without_lone_surrogates(struct slice line)
-{
-    char *copy = slice_dup(line);
-    fuzz_check(copy != NULL, "memory");
-    for (size_t i = 0; i + 1 < line.len; i++) {
-        if (line.ptr[i] != '\\')
-            continue;
-        unsigned c = line.ptr[i + 1] == 'u' ? hex4(line, i + 2) : 0;
-        if (c < 0xD800 || c > 0xDFFF) {
-            i++;
-            continue;
-        }
-        bool has_next = i + 8 <= line.len && line.ptr[i + 6] == '\\' && line.ptr[i + 7] == 'u';
-        unsigned next = has_next ? hex4(line, i + 8) : 0;
-        if (c <= 0xDBFF && next >= 0xDC00 && next <= 0xDFFF)
-            i += 11;
-        else {
-            memcpy(copy + i, "\\ufffd", 6);
-            i += 5;
-        }
-    }
-    return copy;
-}
-
 static size_t depth_of(struct slice line)
 {
     size_t depth = 0, max = 0;
@@ -515,7 +475,7 @@ int fuzz_json(const uint8_t *data, size_t size)
     fuzz_check(same_record(&rec, &other), "it matters whether duplicates are looked for");
     fuzz_check((other.flags & RECORD_DUPLICATE_KEYS) == 0, "duplicates that nobody looks for");
 
-    char *text = without_lone_surrogates(line);
+    char *text = model_without_lone_surrogates(line);
     struct slice read = slice_of(text, line.len);
     json_error_t error = { .line = 0 };
     const size_t flags = JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL;
