@@ -439,7 +439,7 @@ static bool settle_far_behind(const struct reading *rd, struct slice group, stru
             cutoff = t;
     }
     bool has_total = number_after(group, SLICE("total ignored: "), &total);
-    if (has_total && marked == total)
+    if (total > 0 && marked == total)
         return true;
     if (cutoff != INT64_MIN) {
         c.kind = COMPLAINT_BEFORE;

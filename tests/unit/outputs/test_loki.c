@@ -1207,6 +1207,10 @@ static const struct {
       "total ignored: 2 out of 3 "
       "for stream: " A,
       "xxx....", "too_far_behind", true },
+    /* a count of none is no count: something was refused */
+    { "entry with timestamp yesterday ignored, reason: 'entry out of order',\nuser 't', total ignored: 0 out of 3 "
+      "for stream: " A,
+      "xxx....", "too_far_behind", true },
     { "entry for stream '" A "' has timestamp too old: yesterday, oldest", "xxx....", "too_old", true },
     { "entry for stream '" A "' has timestamp too old: 2023-11-14T22:13:59Z, oldest", "xxx....", "too_old",
       true },
