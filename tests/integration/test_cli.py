@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -429,7 +430,8 @@ def test_health_levels(agent, tmp_path, faults):
 def test_unhealthy_when_reading_waits(agent, tmp_path):
     """A disk that is as good as full: reading waits, and everyone says so; the probes look at the agent alone."""
     write(tmp_path / "app.log", Loggen(seed=57).lines(100))
-    a = agent(simple(tmp_path, limits={"min_free": "99%"}))
+    more_than_all = shutil.disk_usage(tmp_path).total // 2**30 + 1
+    a = agent(simple(tmp_path, limits={"min_free": f"{more_than_all}GiB"}))
     a.wait_metric("queue_blocked", 1, output="out", reason="disk_full")
     r = run("health", "-c", a.config_path)
     assert r.returncode == 2 and r.stdout.startswith("Unhealthy\n") and "min_free" in r.stdout
