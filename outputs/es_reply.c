@@ -286,10 +286,40 @@ static void judge_status(const struct http_reply *reply, struct judgement *ret)
     }
 }
 
+static bool take(struct slice *s, struct slice word)
+{
+    if (!slice_starts(*s, word))
+        return false;
+    *s = slice_from(*s, word.len);
+    return true;
+}
+
+/*
+ * The items of a reply without a refusal, as servers write it when asked with our filter_path:
+ * {"errors":false,"items":[{"create":{"status":201}},…]}. 0: it looks otherwise, and is to be read as JSON.
+ * Nearly every reply is this one, and reading it by yajl took a twentieth of the CPU of this output.
+ */
+static size_t count_created(struct slice body)
+{
+    size_t n = 0;
+    if (!take(&body, SLICE("{\"errors\":false,\"items\":[")))
+        return 0;
+    do {
+        if (!take(&body, SLICE("{\"create\":{\"status\":201}}")))
+            return 0;
+        n++;
+    } while (take(&body, SLICE(",")));
+    return slice_eq(body, SLICE("]}")) ? n : 0;
+}
+
 /* Status 200: the items decide. */
 static void judge_bulk(const struct http_reply *reply, struct judgement *ret)
 {
     struct scan s = { 0 };
+    if (reply->lines_sent > 0 && count_created(reply->body) == reply->lines_sent) {
+        say(ret, VERDICT_SENT, "ok", SLICE(""));
+        return;
+    }
     if (!begins_like_json(reply->body)) {
         bool is_lost = slice_trim(reply->body).len == 0 && says_json(reply);
         say(ret, is_lost ? VERDICT_RETRY : VERDICT_HOLD, is_lost ? "cut_reply" : "not_elasticsearch", reply->body);

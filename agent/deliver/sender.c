@@ -141,6 +141,7 @@ static void finish_all(struct sender *s)
 static void *thread_main(void *ctx)
 {
     struct sender *s = ctx;
+    (void)pthread_setname_np(pthread_self(), "sender");
     while (!atomic_load(&s->is_stopping)) {
         const int64_t wake = turn_all(s), now = clock_mono_ns();
         if (atomic_load(&s->is_stopping))

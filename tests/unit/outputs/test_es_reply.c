@@ -46,6 +46,8 @@ static const struct {
     /* Elasticsearch 9 and a truncated gzip body */
     { 200, "{\"errors\":false,\"items\":[{\"create\":{\"status\":201}}]}", JSON, 2, VERDICT_RETRY, "item_count" },
     { 200, "{\"errors\":false,\"items\":[]}", JSON, 2, VERDICT_RETRY, "item_count" },
+    { 200, "{\"errors\":false,\"items\":[{\"create\":{\"status\":201}},]}", JSON, 1, VERDICT_RETRY, "garbage_reply" },
+    { 200, "{\"errors\":false,\"items\":[{\"create\":{\"status\":200}}]}", JSON, 1, VERDICT_SENT, "ok" },
     { 200, "{\"errors\":false,\"items\":[{\"create\":{\"status\":201}},{\"create\":{\"status\":201}}]}", JSON, 1,
       VERDICT_RETRY, "item_count" },
     { 200, "{\"errors\":true,\"items\":[{\"create\":{\"status\":201}},{\"create\":{\"status\":429,\"error\":{\"type\":"
