@@ -122,6 +122,11 @@ $(FUZZ_NAMES:%=fuzz-%): fuzz-%:
 	$Q$(MAKE) --no-print-directory FUZZ=1 build/fuzz/fuzz/$*
 	$Qscripts/fuzz.sh $(FUZZ_SECONDS) $*
 
+$B/tools/queuegen: tests/tools/queuegen.c $B/libtailrace.a
+	$(call say,CC)
+	$Qmkdir -p $(@D)
+	$Q$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
 -include $(OBJECTS:.o=.d) $(SIM_OBJECTS:.o=.d) $(MODEL_OBJECTS:.o=.d) $(UNITS:=.d) $(TOOLS:=.d)
 
 tools: $(TOOLS) ## build the test tools (generator, counting server)

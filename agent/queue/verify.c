@@ -112,11 +112,13 @@ static int check_position(struct verify *v, const struct file *f, uint64_t off, 
     struct file_position pos;
     if (meta_get_position(bytes, &pos) < 0)
         return problem(v, f, off, PROBLEM_ITEMS, h->seq);
+    v->ranges++;
+    if (h->flags & FRAME_FLAG_GAP)
+        return 0; /* a range read again */
     const struct verify_file *last = chain_find(&v->chain, pos.incarnation);
     uint64_t start = h->type == FRAME_SNAP ? pos.end : pos.start;
     int r = 0;
-    v->ranges++;
-    if (last != NULL && last->end != start && !(h->flags & FRAME_FLAG_GAP))
+    if (last != NULL && last->end != start)
         r = problem(v, f, off, PROBLEM_CHAIN, pos.incarnation);
     return r < 0 ? r : chain_set(&v->chain, pos.incarnation, pos.end);
 }
@@ -165,9 +167,9 @@ static int check_meta(struct verify *v, const struct file *f, uint64_t off, cons
     }
     if (r == -EBADMSG || r == -EPROTO)
         r = problem(v, f, off, PROBLEM_ITEMS, h->seq);
-    if (r == 0 && h->type == FRAME_DATA && counted != h->lines)
+    else if (r == 0 && h->type == FRAME_DATA && counted != h->lines)
         r = problem(v, f, off, PROBLEM_ROWS, h->seq);
-    if (r == 0 && is_state)
+    else if (r == 0 && is_state)
         r = check_totals(v, f, off, h, &said);
     totals_deinit(&said);
     return r;
