@@ -233,6 +233,7 @@ void agent_tick(struct agent *a)
     if (statvfs(path, &fs) == 0)
         gauge_set(&stats.state_free_bytes, (int64_t)(fs.f_bavail * fs.f_frsize));
     gauge_set(&stats.state_writable, access(path, W_OK) == 0 && (fs.f_flag & ST_RDONLY) == 0);
+    engine_watch(a->engine);
     trim_memory();
     say_memory();
     gauge_set(&stats.memory_bytes, resident_bytes());

@@ -225,6 +225,35 @@ int engine_reload(struct engine **e, struct conf *conf, struct err *err)
     return r;
 }
 
+/* ---- watching ---- */
+
+static void watch_output(struct engine *e, size_t i, int64_t now)
+{
+    struct output_stats *st = &stats.outputs[i];
+    const struct stall_facts f = { .durable = queue_durable_seq(e->queues[i]),
+                                   .acked = queue_acked_seq(e->queues[i]),
+                                   .attempts = counter_get(&st->attempts),
+                                   .waits = (enum output_waits)gauge_get(&st->waits) };
+    const enum stall_news news = stall_look(&e->stalls[i], &f, now);
+    gauge_set(&st->stalled, e->stalls[i].is_told);
+    if (news == STALL_BEGINS || news == STALL_GOES_ON) {
+        counter_add(&st->stalls, 1);
+        log_error("main", "output.stalled", "frames wait, nothing is tried, and nothing explains it: the sender looks anew",
+                  LOG_SLICE("output", e->conf->outputs[i].name), LOG_NUM("durable_seq", f.durable),
+                  LOG_NUM("acked_seq", f.acked), LOG_NUM("attempts", f.attempts));
+        sender_kick(e->sender, i);
+    } else if (news == STALL_ENDS) {
+        log_info("main", "output.stalled", "frames move again", LOG_SLICE("output", e->conf->outputs[i].name));
+    }
+}
+
+void engine_watch(struct engine *e)
+{
+    const int64_t now = clock_mono_ns();
+    for (size_t i = 0; i < e->n; i++)
+        watch_output(e, i, now);
+}
+
 /* ---- turns ---- */
 
 int64_t engine_step(struct engine *e, enum engine_part part, bool has_news)

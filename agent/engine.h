@@ -17,6 +17,7 @@
 #include "agent/deliver/sender.h"
 #include "agent/queue/queue.h"
 #include "agent/reader.h"
+#include "agent/stall.h"
 #include "agent/tail/tail.h"
 #include "agent/writer.h"
 #include "conf/conf.h"
@@ -36,6 +37,7 @@ struct engine {
     struct queue *queues[OUTPUTS_MAX];
     struct queue_recovery recovery[OUTPUTS_MAX];
     struct slice inputs[INPUTS_MAX]; /* names by index */
+    struct stall stalls[OUTPUTS_MAX];
     struct reader *reader;
     struct writer *writer;
     struct sender *sender;
@@ -53,6 +55,9 @@ void engine_free(struct engine *e); /* stopped; NULL is fine */
 /* Another configuration on the same queues: *e is replaced. On failure the old configuration is at work again, in a new
  * engine; *e is NULL when that could not be started either. conf and the old one stay the caller's. */
 NODISCARD int engine_reload(struct engine **e, struct conf *conf, struct err *err);
+
+/* Each second or so: a queue whose frames nobody tries to send is said to be stalled, and the sender is kicked. */
+void engine_watch(struct engine *e);
 
 /* ---- with a stepper ---- */
 enum engine_part { ENGINE_READER, ENGINE_WRITER, ENGINE_SENDER, ENGINE_PARTS };

@@ -51,6 +51,9 @@ static void judge_age(struct health *h, struct slice name, const struct output_s
         say(h, HEALTH_UNHEALTHY, name, "output",
             "nothing was accepted for %lld min with lines waiting; is the server up and the address right?",
             (long long)((now - MAX(success, started)) / MINUTE_NS));
+    if (gauge_get(&s->stalled) != 0)
+        say(h, HEALTH_DEGRADED, name, "output",
+            "frames wait and nothing is tried (output.stalled in the log); please report this");
     int64_t failing = gauge_get(&s->failing_since_wall_ns);
     if (failing != 0 && now - failing > MINUTE_NS)
         say(h, HEALTH_DEGRADED, name, "output", "requests fail for %lld s; `tailrace status` shows the last error",
@@ -110,7 +113,7 @@ static void judge_inputs(struct health *h, const struct conf *conf)
                 "%lld files cannot be read; does the agent have the permission (CAP_DAC_READ_SEARCH)?",
                 (long long)unreadable);
         if (stalled > 0)
-            say(h, HEALTH_DEGRADED, conf->inputs[i].name, "input", "%lld files have unread bytes and no progress",
+            say(h, HEALTH_DEGRADED, conf->inputs[i].name, "input", "%lld files have unread bytes and no progress; the log says which and why (file.stalled)",
                 (long long)stalled);
     }
 }

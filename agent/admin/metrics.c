@@ -325,6 +325,8 @@ static void inputs(struct writer_ctx *w)
           offsetof(struct input_stats, unread_bytes) },
         { "tailrace_held_bytes", "gauge", "Unread bytes of files that were deleted or rotated away.",
           offsetof(struct input_stats, held_bytes) },
+        { "tailrace_file_stalls_total", "counter", "Times a file had unread bytes, no turn and no reason for it.",
+          offsetof(struct input_stats, stalls) },
         { "tailrace_tenant_overflow_lines_total", "counter", "Lines whose tenant is not allowed or beyond the limit.",
           offsetof(struct input_stats, tenant_overflow) },
     };
@@ -392,6 +394,8 @@ static void outputs_plain(struct writer_ctx *w)
         { "tailrace_queue_limit_bytes", "Its configured limit.", offsetof(struct output_stats, queue_limit_bytes) },
         { "tailrace_output_up", "1 when the last request was answered well.", offsetof(struct output_stats, up) },
         { "tailrace_dead_letter_bytes", "Bytes of dead letters on disk.", offsetof(struct output_stats, dead_bytes) },
+        { "tailrace_output_stalled", "1 while frames wait, nothing is tried, and nothing explains it.",
+          offsetof(struct output_stats, stalled) },
         { "tailrace_requests_in_flight", "Requests being sent or waited for.", offsetof(struct output_stats, inflight) },
     };
     for (size_t k = 0; k < ARRAY_LEN(plain); k++) {

@@ -20,6 +20,12 @@ static const char *const lost_names[LOST_REASONS] = { "held_limit", "key_quota",
 static const char *const file_state_names[FILES_STATES] = { "open", "held", "unreadable", "skipped", "stalled" };
 static const char *const blocked_names[BLOCKED_REASONS] = { "full", "disk_full", "write_error" };
 
+const char *output_waits_name(enum output_waits w)
+{
+    static const char *const names[OUTPUT_WAITS] = { "nothing", "reply", "server", "keys", "disk", "setup" };
+    return names[w];
+}
+
 const char *filter_reason_name(enum filter_reason r)
 {
     return filter_names[r];

@@ -51,6 +51,9 @@ enum lost_reason { LOST_HELD_LIMIT, LOST_KEY_QUOTA, LOST_DEAD_FULL, LOST_DAMAGE,
                    LOST_REASONS };
 enum file_state { FILES_OPEN, FILES_HELD, FILES_UNREADABLE, FILES_SKIPPED, FILES_STALLED, FILES_STATES };
 enum blocked_reason { BLOCKED_FULL, BLOCKED_DISK_FULL, BLOCKED_WRITE_ERROR, BLOCKED_REASONS };
+/* What an output with frames waits for; nothing: it could send. */
+enum output_waits { WAITS_NOTHING, WAITS_REPLY, WAITS_SERVER, WAITS_KEYS, WAITS_DISK, WAITS_SETUP, OUTPUT_WAITS };
+const char *output_waits_name(enum output_waits w);
 const char *filter_reason_name(enum filter_reason r);
 const char *alter_reason_name(enum alter_reason r);
 const char *lost_reason_name(enum lost_reason r);
@@ -88,6 +91,7 @@ struct input_stats {
     gauge unread_bytes, held_bytes;
     counter altered[ALTER_REASONS];
     counter tenant_overflow;
+    counter stalls; /* files that had unread bytes and no turn, for no known reason */
 };
 
 #define HISTOGRAM_BUCKETS 14
@@ -110,6 +114,10 @@ struct output_stats {
     gauge certificate_expiry_s[2];        /* unix s; [0] server's, [1] our client's; 0 = none */
     gauge last_dead_wall_ns, last_lost_wall_ns;
     gauge inflight;
+    counter attempts;                     /* requests begun, frames given to an output on this machine */
+    gauge waits;                          /* enum output_waits */
+    gauge stalled;                        /* 1 while frames wait, nothing is tried, and nothing explains it */
+    counter stalls;
 };
 
 struct agent_stats {

@@ -69,6 +69,7 @@ struct delivery {
     struct frame_head next;          /* taken from the queue, not in the window yet */
     bool has_next;
     int64_t pull_not_before_ns;      /* a read failed */
+    atomic_bool is_kicked;           /* any thread */
     int64_t begun_ns;                /* the last request */
     int64_t swept_ns;                /* lanes looked through for idle ones */
     unsigned n_parking;

@@ -384,9 +384,38 @@ static void forget_lanes(struct delivery *d, int64_t now)
     }
 }
 
+/* For whoever watches that frames move (agent/stall.h). */
+static enum output_waits waits_for(const struct delivery *d, int64_t now)
+{
+    int64_t when;
+    if (d->local != NULL)
+        return local_waits(d, now);
+    if (d->in_flight > 0)
+        return WAITS_REPLY;
+    if (delivery_pick_url(d, now, &when) < 0)
+        return WAITS_SERVER;
+    if (!d->is_setup_done || !d->is_parked_known)
+        return WAITS_SETUP;
+    if (now < d->pull_not_before_ns || d->n_parking > 0 || d->s->n_jobs > 0)
+        return WAITS_DISK;
+    return d->n_frames > 0 && d->n_ahead == 0 ? WAITS_KEYS : WAITS_NOTHING;
+}
+
+/* Nothing of it is in our hands, so nothing is sent twice: the queue is asked anew. */
+static void look_anew(struct delivery *d)
+{
+    if (d->n_frames == 0 && d->local == NULL) {
+        d->has_next = false;
+        queue_rewind(d->q);
+    }
+    d->pull_not_before_ns = 0;
+}
+
 int64_t delivery_turn(struct delivery *d, int64_t now)
 {
     int64_t wake = INT64_MAX;
+    if (atomic_exchange_explicit(&d->is_kicked, false, memory_order_relaxed))
+        look_anew(d);
     if (atomic_load_explicit(&d->s->is_stopping, memory_order_relaxed)) {
         set_gauges(d);
         return wake;
@@ -406,5 +435,6 @@ int64_t delivery_turn(struct delivery *d, int64_t now)
     }
     delivery_cursor(d, now, false);
     set_gauges(d);
+    gauge_set(&d->st->waits, waits_for(d, now));
     return MIN(wake, cursor_wake(d));
 }

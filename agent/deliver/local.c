@@ -120,6 +120,7 @@ static int deliver_next(struct delivery *d, struct err *err)
     struct frame *f = frame_new(d, &lc->next, &lc->ld, lc->lane);
     if (f == NULL)
         return err_set(err, -ENOMEM, "cannot deliver");
+    counter_bump(&d->st->attempts, 1);
     r = deliver_frame(d, err);
     if (r < 0) {
         frame_free(f);
@@ -161,6 +162,14 @@ void local_checkpoint_done(struct delivery *d, struct job *j, int64_t now)
             frame_commit(f);
         frame_free(f);
     }
+}
+
+enum output_waits local_waits(const struct delivery *d, int64_t now)
+{
+    const struct local *lc = d->local;
+    if (now < lc->not_before_ns)
+        return WAITS_SERVER;
+    return lc->is_checkpoint_out || lc->n > 0 ? WAITS_DISK : WAITS_NOTHING;
 }
 
 int64_t local_turn(struct delivery *d, int64_t now)

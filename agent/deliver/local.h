@@ -11,6 +11,7 @@
 
 NODISCARD int local_init(struct delivery *d);
 void local_deinit(struct delivery *d); /* NULL local is fine */
+enum output_waits local_waits(const struct delivery *d, int64_t now);
 int64_t local_turn(struct delivery *d, int64_t now);
 /* The last checkpoint before the end; true when there is none to wait for. */
 bool local_stop(struct delivery *d, int64_t now);

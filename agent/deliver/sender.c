@@ -248,6 +248,12 @@ void sender_wake(struct sender *s)
     inbox_wake(&s->inbox);
 }
 
+void sender_kick(struct sender *s, size_t output)
+{
+    atomic_store(&s->deliveries[output].is_kicked, true);
+    inbox_wake(&s->inbox);
+}
+
 /* --- status --- */
 
 int sender_status(struct sender *s, struct buf *out, int64_t timeout_ns)

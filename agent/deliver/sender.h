@@ -49,6 +49,8 @@ void sender_stop(struct sender *s, int64_t grace_ns);
 
 /* Any thread: something became durable. */
 void sender_wake(struct sender *s);
+/* Any thread: frames of this output wait and nothing is tried; look at its queue anew. */
+void sender_kick(struct sender *s, size_t output);
 /* Any thread; waits at most timeout_ns for the sender thread to write a JSON object {output: {...}} with lanes held, in
  * flight, last errors. -ETIMEDOUT when it did not. */
 NODISCARD int sender_status(struct sender *s, struct buf *out, int64_t timeout_ns);

@@ -107,6 +107,7 @@ static void put_delivery(struct buf *out, const struct delivery *d, int64_t now)
     put(out, SLICE(":{"));
     put_name(out, "failing");
     put(out, d->is_failing ? SLICE("true,") : SLICE("false,"));
+    put_str(out, "waits_for", slice_cstr(output_waits_name((enum output_waits)gauge_get(&d->st->waits))));
     put_num(out, "in_flight", d->in_flight);
     put_num(out, "window_frames", (int64_t)d->n_frames);
     put_num(out, "loaded_bytes", (int64_t)budget_of(d->account));

@@ -361,7 +361,7 @@ bool file_is_read(const struct tail_file *f)
 
 static int state_of(const struct tail_file *f)
 {
-    if (f->is_stalled && f->is_tracked)
+    if ((f->is_stalled || f->is_stuck) && f->is_tracked)
         return FILES_STALLED;
     switch (f->phase) {
     case PHASE_LIVE:

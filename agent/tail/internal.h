@@ -32,6 +32,7 @@
 #define POLL_NS (2 * NS_PER_SEC)  /* between rescans when directories have no watch */
 #define GRACE_NS (5 * NS_PER_SEC) /* late writers of a renamed file */
 #define COPY_WAIT_NS (10 * NS_PER_SEC) /* for a copy to be made, or to become a file of its own */
+#define STALL_NS (2 * NS_PER_SEC) /* between two looks for files that are not read: two make a stall */
 #define HELD_POLL_NS NS_PER_SEC /* unlinked files have no events */
 #define RAW_IDLE_NS (2 * NS_PER_SEC)         /* after the last turn the read buffer's memory is given back */
 #define IDLE_CLOSE_NS (600 * NS_PER_SEC)
@@ -121,6 +122,10 @@ struct tail_file {
     bool is_displaced; /* it lost its name: where is it? */
     bool is_stalled;   /* could not be opened or read */
     bool is_warned;
+    bool is_stuck;     /* stall_check() had to kick it, and it has not moved since */
+    uint32_t n_turns, stall_turns;
+    int64_t stall_ns;  /* monotonic: news since then, at stall_off, after stall_turns; 0 = none */
+    uint64_t stall_off;
     uint64_t size;    /* last known */
     uint64_t nul_end; /* NULs at the start were seen up to here */
     int64_t mtime_ns;
@@ -221,7 +226,7 @@ struct tail {
     size_t n_displaced;          /* files that lost their name since the last settling */
     bool is_first_scan, is_scan_done;
 
-    int64_t next_rescan_ns, next_ending_ns, next_wake_ns;
+    int64_t next_rescan_ns, next_ending_ns, next_wake_ns, next_stall_ns;
 
     char *raw;           /* TAIL_CRC_BYTES + LINE_BYTES_MAX + TURN_BYTES */
     int64_t raw_used_ns;    /* monotonic, the last turn; 0 = its pages are given back */
@@ -483,6 +488,9 @@ void resume_found(struct tail_file *f); /* no longer MISSING */
 void place_at_furthest(struct tail_file *f, uint32_t output);
 void resume_captures(struct tail_file *f); /* of the name by which it is, or was, included */
 void resume_siblings(struct tail *t); /* first scan: MISSING ones are looked for beside their names */
+
+/* ---- stall.c ---- */
+void stall_check(struct tail *t); /* each STALL_NS: files with news that nobody reads are kicked, and it is said */
 
 /* ---- held.c ---- */
 void held_check(struct tail *t);

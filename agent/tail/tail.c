@@ -300,5 +300,6 @@ int64_t tail_tick(struct tail *t, int64_t mono_ns)
     if (t->now >= t->next_ending_ns)
         check_ending(t);
     names_settle(t);
-    return MIN(t->next_rescan_ns, MIN(t->next_wake_ns, t->next_ending_ns));
+    stall_check(t);
+    return MIN(MIN(t->next_rescan_ns, t->next_stall_ns), MIN(t->next_wake_ns, t->next_ending_ns));
 }

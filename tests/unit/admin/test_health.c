@@ -82,6 +82,7 @@ static void test_thresholds(void **state)
         { &in->files[FILES_STALLED], 1, HEALTH_DEGRADED },
         { &in->files[FILES_SKIPPED], 1, HEALTH_OPTIMAL },
         { &in->files[FILES_HELD], 1, HEALTH_OPTIMAL },
+        { &o->stalled, 1, HEALTH_DEGRADED },
         { &stats.state_writable, 0, HEALTH_UNHEALTHY },
         { &stats.reload_successful, 0, HEALTH_DEGRADED },
     };

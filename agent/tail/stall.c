@@ -1,0 +1,95 @@
+/*
+ * Files that should be read and are not: an event that never came, a place that turns do not move. Whatever made it so,
+ * such a file is opened anew and gets its turn, and it is said.
+ */
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "agent/base/log.h"
+#include "agent/queue/fs.h"
+#include "agent/tail/internal.h"
+
+/* Turns that bring nothing although there are bytes; one more may be a race with the writer. */
+#define TURNS_IN_VAIN 8
+#define LATELY_NS (60 * NS_PER_SEC)
+
+/* What keeps it from being read that is known and told elsewhere: a blocked output, permissions, another file first. */
+static bool is_explained(const struct tail_file *f)
+{
+    return !f->is_tracked || f->stage != STAGE_READING || (f->phase != PHASE_LIVE && f->phase != PHASE_ROTATED) ||
+           f->is_stalled || f->passes == NULL || (f->after != NULL && f->after->stage == STAGE_READING);
+}
+
+/* Bytes that nobody told us of. Of files without a descriptor, those that were read lately; the rest is for the rescan. */
+static bool has_grown(const struct tail_file *f)
+{
+    struct stat st;
+    if (f->is_gz || (f->fd < 0 && f->t->now - f->read_ns > LATELY_NS))
+        return false;
+    int r = f->fd >= 0 ? fs_current()->fstat(f->fd, &st) : fs_current()->stat(AT_FDCWD, file_real(f), &st, true);
+    return r == 0 && (f->fd >= 0 || (st.st_ino == f->ident.ino && st.st_dev == f->ident.dev)) &&
+           (uint64_t)st.st_size > f->size;
+}
+
+static bool is_hungry(const struct tail_file *f)
+{
+    for (const struct tail_pass *p = f->passes; p != NULL; p = p->next)
+        if (((const struct pass *)(const void *)p)->is_hungry)
+            return true;
+    return false;
+}
+
+static void is_moving(struct tail_file *f)
+{
+    f->stall_ns = 0;
+    if (!f->is_stuck)
+        return;
+    f->is_stuck = false;
+    file_account(f);
+}
+
+static void kick(struct tail_file *f)
+{
+    const struct input_stats *in = &stats.inputs[MIN(f->input, (uint32_t)INPUTS_MAX - 1)];
+    counter_add((counter *)(uintptr_t)&in->stalls, 1);
+    log_warn("tail", "file.stalled", "a file has unread bytes and was not read, for no known reason: it is opened anew",
+             LOG_CSTR("path", f->path.path), LOG_NUM("offset", f->stall_off), LOG_NUM("size", f->size),
+             LOG_CSTR("why", is_hungry(f) ? "turns bring nothing" : "no event came"),
+             LOG_NUM("seconds", (f->t->now - f->stall_ns) / NS_PER_SEC));
+    f->is_stuck = true;
+    f->stall_ns = 0;
+    if (!f->is_deleted) /* else the descriptor is all there is of it */
+        file_close(f);
+    file_account(f);
+    file_ready(f);
+}
+
+static void check(struct tail_file *f)
+{
+    bool is_waiting_its_turn = list_is_in(&f->ready);
+    uint64_t off = f->passes == NULL ? 0 : file_least_off(f);
+    if (is_explained(f) || (!is_hungry(f) && !has_grown(f))) {
+        is_moving(f);
+        return;
+    }
+    if (f->stall_ns == 0 || off != f->stall_off) {
+        is_moving(f);
+        f->stall_ns = f->t->now;
+        f->stall_off = off;
+        f->stall_turns = f->n_turns;
+    } else if (f->t->now - f->stall_ns >= STALL_NS &&
+               (!is_waiting_its_turn || f->n_turns - f->stall_turns >= TURNS_IN_VAIN)) {
+        kick(f);
+    }
+}
+
+void stall_check(struct tail *t)
+{
+    if (t->now < t->next_stall_ns)
+        return;
+    t->next_stall_ns = t->now + STALL_NS;
+    for (struct list *l = t->files.next, *next; l != &t->files; l = next) {
+        next = l->next;
+        check(CONTAINER_OF(l, struct tail_file, all));
+    }
+}
