@@ -15,7 +15,7 @@
 #include "agent/writer.h"
 
 /* How long a reload waits for requests in flight and for the disk. */
-#define RELOAD_GRACE_NS (5 * NS_PER_SEC)
+#define RELOAD_GRACE_NS (3 * NS_PER_SEC)
 
 /* ---- opening ---- */
 

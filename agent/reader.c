@@ -290,10 +290,20 @@ bool reader_is_called(const struct reader *r)
     return inbox_is_awake(&r->inbox);
 }
 
+static bool is_stuck(uint32_t output)
+{
+    for (int k = 0; k < BLOCKED_REASONS; k++)
+        if (gauge_get(&stats.outputs[output].blocked[k]) != 0)
+            return true;
+    return false;
+}
+
+/* Is anything on its way to a queue that takes it? For one that is full or cannot be written nobody waits: those lines
+ * are in their files. */
 static bool has_pending(const struct reader *r)
 {
-    for (size_t i = 0; i < r->conf.conf->n_outputs; i++)
-        if (r->feeders[i].pending != NULL)
+    for (uint32_t i = 0; i < r->conf.conf->n_outputs; i++)
+        if (r->feeders[i].pending != NULL && !is_stuck(i))
             return true;
     return false;
 }

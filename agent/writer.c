@@ -442,10 +442,17 @@ static void wait_for_work(struct writer *w, int64_t at)
         (void)poll(&p, 1, (int)((wait_ns + NS_PER_MS - 1) / NS_PER_MS)); /* an error only makes a turn more */
 }
 
+/* Full, or failing: what it does not take is in the files still. */
+static bool is_stuck(const struct channel *c)
+{
+    enum blocked_reason reason;
+    return c->current != NULL && queue_is_blocked(c->queue, &reason);
+}
+
 static bool is_drained(struct writer *w)
 {
     for (size_t i = 0; i < w->conf.n_outputs; i++)
-        if (w->channels[i].current != NULL || ring_used(&w->channels[i].ring) > 0)
+        if (!is_stuck(&w->channels[i]) && (w->channels[i].current != NULL || ring_used(&w->channels[i].ring) > 0))
             return false;
     return true;
 }

@@ -105,11 +105,20 @@ static int validate(struct output_conf *conf, void (*warn)(void *ctx, const char
     return 0;
 }
 
+static int own_files(const void *settings_of, struct buf *glob)
+{
+    const struct file_settings *set = settings_of;
+    struct file_shape shape;
+    int r = file_shape_parse(template_text(set->path), &shape, NULL);
+    return r < 0 ? r : file_shape_glob_all(&shape, glob);
+}
+
 const struct output_type file_type = {
     .name = "file",
     .settings = settings,
     .settings_size = sizeof(struct file_settings),
     .validate = validate,
+    .own_files = own_files,
 };
 
 /* ---- open and close ---- */

@@ -134,6 +134,19 @@ int file_shape_glob(const struct file_shape *shape, size_t part, struct buf *out
     return r;
 }
 
+int file_shape_glob_all(const struct file_shape *shape, struct buf *out)
+{
+    int r = 0;
+    for (size_t i = 0; i < shape->base_len && r == 0; i++)
+        r = append_literal_glob(out, shape->text.ptr[i]);
+    for (size_t part = 0; part < shape->n_parts && r == 0; part++) {
+        r = part == 0 ? 0 : buf_append_byte(out, '/');
+        if (r == 0)
+            r = file_shape_glob(shape, part, out);
+    }
+    return r < 0 ? r : buf_append_byte(out, '*');
+}
+
 /* ---- a rendered path ---- */
 
 static uint64_t name_hash(struct slice s)

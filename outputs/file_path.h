@@ -34,6 +34,8 @@ NODISCARD int file_path_clean(const struct file_shape *shape, struct slice rende
 
 /* The part'th name below the base as a pattern for slice_glob: variables are *, dates are digits. */
 NODISCARD int file_shape_glob(const struct file_shape *shape, size_t part, struct buf *out);
+/* The whole path as such a pattern, and whatever is put behind the name (.gz). */
+NODISCARD int file_shape_glob_all(const struct file_shape *shape, struct buf *out);
 
 /* Are two moments in different periods? */
 bool file_period_is_over(enum file_period period, int64_t then_ns, int64_t now_ns);

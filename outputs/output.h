@@ -181,8 +181,9 @@ struct output_ops {
     int (*build)(struct output *out, const struct items *items, const uint8_t *choose, bool as_text, struct buf *wire);
     /* Several bodies of one route in one; NULL when the form cannot. raw_max bounds the decoded size. */
     int (*join)(struct output *out, const struct slice *wires, size_t n, struct buf *wire);
-    /* Small requests around the shipping: NULL when there is nothing. step counts from 0; false = no more steps.
-     * Elasticsearch: index template. A refusal is logged and tolerated. */
+    /* A small request before the first lines: NULL when there is none. Steps are alternatives: the first that the server
+     * takes is the last; when it takes none (false = no more steps) that is logged and tolerated. step counts from 0.
+     * Elasticsearch: index template. */
     bool (*setup_request)(struct output *out, unsigned step, size_t url_index, struct http_request *ret, struct buf *body);
 
     /* --- sender thread (local) --- */

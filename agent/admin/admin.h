@@ -17,7 +17,8 @@
 
 struct admin;
 
-/* The running configuration's insides. While a reload swaps them there is no view: /status then says so. */
+/* The running configuration's insides. While a reload swaps them there is no view: /metrics and /health say what was so
+ * when it was taken away, /status waits a moment and then says so. */
 struct admin_view {
     const struct conf *conf;
     struct queue *const *queues;   /* by output index */

@@ -18,7 +18,9 @@
 
 #define ANSWER_BYTES_MAX (64 * MIB)
 #define CONNECTIONS_MAX 32
-/* How long a page waits for a reload to end: most take milliseconds. Below the second that probes wait for an answer. */
+/* How long /status waits for a reload to end: most take milliseconds. Below the second that probes wait for an answer.
+ * Numbers do not wait: during a reload they are those of its beginning, for counters are given to the new queues in between
+ * and must not be seen falling. */
 #define VIEW_WAIT_NS (800 * NS_PER_MS)
 
 struct admin {
@@ -27,6 +29,8 @@ struct admin {
     pthread_cond_t changed;
     struct admin_view view;
     bool has_view, is_stopping;
+    struct buf last_metrics, last_health; /* of when the view was taken away; empty before the first */
+    unsigned last_health_status;
     char *address_file;
 };
 
@@ -78,24 +82,31 @@ static int no_view(struct buf *out, struct answer *ans)
     return buf_append_lit(out, "the configuration is being loaded\n");
 }
 
-static int page_health(struct admin *a, struct buf *out, struct answer *ans)
+static int write_health(const struct admin *a, struct buf *out, unsigned *ret_status)
 {
     struct health h;
-    if (!wait_view(a))
-        return no_view(out, ans);
     health_judge(a->view.conf, clock_wall_ns(), &h);
-    ans->type = "application/json";
-    if (h.level == HEALTH_UNHEALTHY)
-        ans->status = MHD_HTTP_SERVICE_UNAVAILABLE;
+    *ret_status = h.level == HEALTH_UNHEALTHY ? MHD_HTTP_SERVICE_UNAVAILABLE : MHD_HTTP_OK;
     return health_write_json(&h, out);
+}
+
+static int page_health(struct admin *a, struct buf *out, struct answer *ans)
+{
+    if (!a->has_view && a->last_health.len == 0 && !wait_view(a))
+        return no_view(out, ans);
+    ans->type = "application/json";
+    if (a->has_view)
+        return write_health(a, out, &ans->status);
+    ans->status = a->last_health_status;
+    return buf_append_slice(out, buf_slice(&a->last_health));
 }
 
 static int page_metrics(struct admin *a, struct buf *out, struct answer *ans)
 {
-    if (!wait_view(a))
+    if (!a->has_view && a->last_metrics.len == 0 && !wait_view(a))
         return no_view(out, ans);
     ans->type = "text/plain; version=0.0.4; charset=utf-8";
-    return metrics_write(&a->view, out);
+    return a->has_view ? metrics_write(&a->view, out) : buf_append_slice(out, buf_slice(&a->last_metrics));
 }
 
 static int page_status(struct admin *a, struct buf *out, struct answer *ans)
@@ -270,6 +281,8 @@ int admin_start(struct slice listen_at, struct slice state_dir, struct admin **r
     if (a == NULL)
         return err_set(err, -ENOMEM, "cannot start the admin endpoint");
     pthread_condattr_t clock;
+    buf_init(&a->last_metrics, ANSWER_BYTES_MAX);
+    buf_init(&a->last_health, ANSWER_BYTES_MAX);
     pthread_mutex_init(&a->lock, NULL);
     pthread_condattr_init(&clock);
     pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
@@ -296,12 +309,33 @@ int admin_start(struct slice listen_at, struct slice state_dir, struct admin **r
     return 0;
 }
 
+static void forget_last(struct admin *a)
+{
+    buf_deinit(&a->last_metrics);
+    buf_deinit(&a->last_health);
+    buf_init(&a->last_metrics, ANSWER_BYTES_MAX);
+    buf_init(&a->last_health, ANSWER_BYTES_MAX);
+}
+
+/* What the pages say until the next view. Without memory for it they wait for that. */
+static void keep_last(struct admin *a)
+{
+    if (metrics_write(&a->view, &a->last_metrics) < 0)
+        buf_reset(&a->last_metrics);
+    if (write_health(a, &a->last_health, &a->last_health_status) < 0)
+        buf_reset(&a->last_health);
+}
+
 void admin_set_view(struct admin *a, const struct admin_view *view)
 {
     pthread_mutex_lock(&a->lock);
-    a->has_view = view != NULL;
-    if (view != NULL)
+    if (view != NULL) {
+        forget_last(a);
         a->view = *view;
+    } else if (a->has_view) {
+        keep_last(a);
+    }
+    a->has_view = view != NULL;
     pthread_cond_broadcast(&a->changed);
     pthread_mutex_unlock(&a->lock);
 }
@@ -319,6 +353,8 @@ void admin_stop(struct admin *a)
     if (a->address_file != NULL)
         (void)unlink(a->address_file); /* a stale one is found to be refused */
     free(a->address_file);
+    buf_deinit(&a->last_metrics);
+    buf_deinit(&a->last_health);
     pthread_cond_destroy(&a->changed);
     pthread_mutex_destroy(&a->lock);
     free(a);

@@ -8,8 +8,8 @@
 #include "agent/base/stats.h"
 #include "agent/base/tenants.h"
 
-/* How long another thread may take to answer: the writer of a slow disk never, the reader of a 256 KiB turn at most. */
-#define ANSWER_NS (3 * NS_PER_SEC)
+/* How long the other threads may take to answer, together: they do between two turns. A stop waits for this page. */
+#define ANSWER_NS NS_PER_SEC
 
 struct rows {
     struct buf *out;
@@ -135,13 +135,14 @@ static int write_inputs(const struct conf *conf, struct buf *out)
 }
 
 /* What a thread says, or null and why it does not. */
-static int write_asked(const char *key, int (*ask)(void *, struct buf *, int64_t), void *ctx, struct buf *out)
+static int write_asked(const char *key, int (*ask)(void *, struct buf *, int64_t), void *ctx, int64_t until_mono_ns,
+                       struct buf *out)
 {
     int r = buf_printf(out, ",\"%s\":", key);
     if (r < 0)
         return r;
     size_t before = out->len;
-    r = ask(ctx, out, ANSWER_NS);
+    r = ask(ctx, out, MAX(until_mono_ns - clock_mono_ns(), 0));
     if (r == -ENOBUFS || r == -ENOMEM)
         return r;
     if (r < 0) {
@@ -154,7 +155,7 @@ static int write_asked(const char *key, int (*ask)(void *, struct buf *, int64_t
 int admin_write_status(const struct admin_view *view, struct buf *out)
 {
     struct health h;
-    int64_t now = clock_wall_ns();
+    int64_t now = clock_wall_ns(), until = clock_mono_ns() + ANSWER_NS;
     health_judge(view->conf, now, &h);
     int r = buf_printf(out, "{\"version\":\"%s\",\"health\":\"%s\",\"uptime_seconds\":%lld,", TAILRACE_VERSION,
                        health_level_name(h.level),
@@ -175,9 +176,9 @@ int admin_write_status(const struct admin_view *view, struct buf *out)
     if (r == 0)
         r = buf_append_byte(out, '}');
     if (r == 0)
-        r = write_asked("outputs", view->senders, view->ctx, out);
+        r = write_asked("outputs", view->senders, view->ctx, until, out);
     if (r == 0)
-        r = write_asked("files", view->files, view->ctx, out);
+        r = write_asked("files", view->files, view->ctx, until, out);
     if (r == 0)
         r = buf_append_byte(out, ',');
     if (r == 0)

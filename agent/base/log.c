@@ -54,11 +54,13 @@ static bool may_write(enum log_level level, const char *event, const struct log_
     if (level < LOG_WARN) /* lifecycle and debug are few by nature */
         return true;
     uint64_t key = slice_hash(slice_cstr(event));
-    for (size_t i = 1; i < n_fields; i++)
-        if (fields[i].kind == LOG_FIELD_STR) {
-            key ^= slice_hash(fields[i].str) * 3;
-            break;
-        }
+    bool has_thing = false; /* the first text says what it is about; the same key may be held by two outputs */
+    for (size_t i = 1; i < n_fields; i++) {
+        if (fields[i].kind != LOG_FIELD_STR || (has_thing && strcmp(fields[i].key, "output") != 0))
+            continue;
+        key ^= slice_hash(fields[i].str) * (has_thing ? 5 : 3);
+        has_thing = true;
+    }
     struct place *p = &places[key % PLACES];
     int64_t now = clock_mono_ns();
     if (p->key == key && now - p->last_ns < 60 * NS_PER_SEC) {

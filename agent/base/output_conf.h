@@ -4,6 +4,7 @@
 #ifndef TAILRACE_BASE_OUTPUT_CONF_H
 #define TAILRACE_BASE_OUTPUT_CONF_H
 
+#include "agent/base/buf.h"
 #include "agent/base/err.h"
 #include "agent/base/setting.h"
 
@@ -58,6 +59,9 @@ struct output_type {
     size_t settings_size;
     /* Cross-key checks after all keys are read; may complete defaults. Warnings go to warn(). May be NULL. */
     int (*validate)(struct output_conf *conf, void (*warn)(void *ctx, const char *text), void *ctx, struct err *err);
+    /* A glob over the files that it writes, appended: no input may follow them, or each line would come round again. NULL:
+     * it writes none. settings as above. */
+    int (*own_files)(const void *settings, struct buf *glob);
 };
 
 #endif

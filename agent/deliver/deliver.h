@@ -53,6 +53,7 @@ struct delivery {
 
     unsigned setup_step, setup_tries;
     bool is_setup_done, is_setup_sent;
+    char setup_error[400];           /* why the last step was refused */
 
     uint64_t parked_iter;            /* where we are in the queue's list of parked frames */
     struct frame_head fresh[2 * PARKING_MAX]; /* parked just now, their jobs not looked at yet */

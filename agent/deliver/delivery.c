@@ -327,6 +327,9 @@ static bool setup_turn(struct delivery *d, int64_t now, int64_t *wake)
         return false;
     }
     d->is_setup_done = !shipment_begin_setup(d, (size_t)url, now);
+    if (d->is_setup_done && d->setup_error[0] != '\0')
+        log_warn("deliver", "output.setup", "the server refused what was to be set up; lines are sent all the same",
+                 LOG_SLICE("output", d->conf->name), LOG_CSTR("error", d->setup_error));
     return d->is_setup_done;
 }
 

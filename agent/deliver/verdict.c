@@ -228,7 +228,7 @@ void verdict_apply(struct shipment *sh, const struct http_reply *reply)
     assert(sh->parts == NULL);
 }
 
-/* Setup: a template, say. A refusal is said and tolerated; a server that is away is asked again. */
+/* Setup: a template, say. After a refusal the next alternative is tried; a server that is away is asked again. */
 void verdict_setup(struct shipment *sh, const struct http_reply *reply)
 {
     struct delivery *d = sh->d;
@@ -253,7 +253,7 @@ void verdict_setup(struct shipment *sh, const struct http_reply *reply)
     d->urls[sh->url].attempt = 0;
     d->setup_tries = 0;
     d->setup_step++;
-    if (reply->status >= 300)
-        log_warn("deliver", "output.setup", "the server refused a setup request; lines are sent all the same",
-                 LOG_SLICE("output", d->conf->name), LOG_CSTR("error", text));
+    d->is_setup_done = reply->status < 300;
+    if (!d->is_setup_done)
+        (void)snprintf(d->setup_error, sizeof(d->setup_error), "%s", text);
 }

@@ -47,6 +47,32 @@ void inputs_free(struct input_side *inputs, size_t n)
     free(inputs);
 }
 
+/* Our archives: to follow them would feed them for ever. */
+static int exclude_own(const struct conf *conf, struct input_side *in, struct err *err)
+{
+    struct buf glob;
+    int r = 0;
+    buf_init(&glob, 64 * KIB);
+    for (size_t i = 0; r == 0 && i < conf->n_outputs; i++) {
+        const struct output_conf *oc = &conf->outputs[i];
+        if (oc->type == NULL || oc->type->own_files == NULL)
+            continue;
+        struct pattern **more = realloc(in->exclude, (in->n_exclude + 1) * sizeof(*more));
+        buf_reset(&glob);
+        if (more != NULL)
+            in->exclude = more;
+        r = more == NULL ? -ENOMEM : oc->type->own_files(oc->settings, &glob);
+        if (r == 0)
+            r = pattern_parse(buf_slice(&glob), &in->exclude[in->n_exclude], NULL);
+        if (r == 0)
+            in->n_exclude++;
+        else
+            (void)err_set(err, r, "cannot compile the pattern of the files of outputs.%.*s", SLICE_ARGS(oc->name));
+    }
+    buf_deinit(&glob);
+    return r;
+}
+
 int inputs_compile(const struct conf *conf, struct input_side **ret, struct err *err)
 {
     static const struct slice PODS = PODS_LOGS;
@@ -60,6 +86,8 @@ int inputs_compile(const struct conf *conf, struct input_side **ret, struct err 
         r = compile_list(include, &in[i].include, &in[i].n_include, err);
         if (r == 0)
             r = compile_list(ci->exclude, &in[i].exclude, &in[i].n_exclude, err);
+        if (r == 0)
+            r = exclude_own(conf, &in[i], err);
     }
     if (r < 0) {
         inputs_free(in, conf->n_inputs);

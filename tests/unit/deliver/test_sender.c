@@ -949,6 +949,39 @@ static void test_setup_first(void **state)
     server_stop(&srv);
 }
 
+/* Each step is another try: what the server takes is the last, and the refusals before it are nobody's business. */
+static void test_setup_alternatives(void **state)
+{
+    (void)state;
+    static const struct {
+        int answers[3];
+        unsigned asked;
+    } cases[] = {
+        { { 200, 0, 0 }, 1 },
+        { { 400, 201, 0 }, 2 },
+        { { 400, 403, 400 }, 3 }, /* none: the lines go all the same */
+        { { 301, 401, 200 }, 3 },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct rig g;
+        struct server srv;
+        struct server_answer steps[3];
+        for (size_t k = 0; k < 3; k++)
+            steps[k] = (struct server_answer){ .status = cases[i].answers[k], .body = "words" };
+        struct script sc = { .steps = steps, .n = cases[i].asked };
+        assert_int_equal(server_start(&srv, 0, play, &sc), 0);
+        rig_init(&g, &toy_setup_ops, srv.port);
+        g.toy.setup_steps = 3;
+        rig_lines(&g, "alt", "alt", 0, 1);
+        run_to_end(&g);
+        assert_int_equal(server_count(&srv), cases[i].asked + 1);
+        assert_int_equal(rig_code(stats.outputs[g.conf.index].keys_held, "setup"), 0);
+        assert_int_equal(g.s->deliveries[0].setup_error[0] != '\0', cases[i].asked > 1);
+        rig_deinit(&g);
+        server_stop(&srv);
+    }
+}
+
 static void test_concurrency(void **state)
 {
     (void)state;
@@ -1113,6 +1146,7 @@ int main(void)
         cmocka_unit_test(test_join_refused),
         cmocka_unit_test(test_join_items),
         cmocka_unit_test(test_setup_first),
+        cmocka_unit_test(test_setup_alternatives),
         cmocka_unit_test(test_concurrency),
         cmocka_unit_test(test_status),
         cmocka_unit_test(test_local),
