@@ -4,19 +4,20 @@
  * Build: cc -std=c17 -D_GNU_SOURCE -O2 -Wall -Wextra -Wshadow -Wconversion -Werror countserver.c -lsnappy -lz
  * -o countserver
  *
- * countserver [--port P] [--latency MS] [--check] [--raw]      prints "READY PORT"; ends on SIGTERM
+ * countserver [--port P] [--latency MS] [--check] [--raw] [--delays]   prints "READY PORT"; ends on SIGTERM
  *   POST /loki/api/v1/push   204            POST /_bulk, /INDEX/_bulk   200, every item 201
  *   GET /report              JSON of what came; ?first=A&lines=N also counts the ids of [A, A+N) that did not
  *   GET /ids/loki, /ids/bulk the ids seen as a bitmap, bit n of byte n/8 first
  *   POST /reset              204, forgets all        GET /, /ready, /_cluster/health   what clients ask first
  * --latency: each answer goes out that much later. --check: finds the id of each line ("S" and ten digits,
  * see loggen.c). --raw: counts requests and bytes only, decodes nothing (a bulk is then answered with no
- * items).
+ * items). --delays: how long after its own time each Loki entry came, by tenant, in the report.
  */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <math.h>
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <snappy-c.h>
@@ -40,6 +41,8 @@ enum {
     BODY_BYTES = 128 << 20,
     DECODED_BYTES = 512 << 20
 };
+/* Delay bins: the k-th begins at 100 us * 1.02^k. */
+enum { DELAYS = 800 };
 static const uint64_t MAX_IDS = 1u << 30;
 
 struct buffer {
@@ -50,6 +53,7 @@ struct buffer {
 struct tenant {
     char name[NAME_BYTES];
     uint64_t requests, lines, bytes;
+    uint32_t *delays; /* DELAYS of them, with --delays */
 };
 
 struct ids {
@@ -88,7 +92,7 @@ struct request {
 static struct {
     unsigned port;
     uint64_t latency_ns;
-    bool check, raw;
+    bool check, raw, delays;
 } opt;
 static struct tally loki, bulk;
 static struct buffer decoded;
@@ -211,6 +215,18 @@ static void find_id(struct ids *ids, const uint8_t *line, size_t len)
     ids->without++;
 }
 
+/* From the time in the entry to now. */
+static void count_delay(struct tenant *tenant, uint64_t ts_ns)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    const double us = ((double)now.tv_sec * 1e9 + (double)now.tv_nsec - (double)ts_ns) / 1e3;
+    const double bin = us > 100 ? log(us / 100) / log(1.02) : 0;
+    if (!tenant->delays && !(tenant->delays = calloc(DELAYS, sizeof *tenant->delays)))
+        die("memory");
+    tenant->delays[bin < DELAYS - 1 ? (unsigned)bin : DELAYS - 1]++;
+}
+
 static void count_line(struct tally *t, struct tenant *tenant, const uint8_t *line, size_t len)
 {
     t->lines++;
@@ -302,6 +318,8 @@ static bool entry(struct tenant *tenant, const uint8_t *p, size_t len, uint64_t 
     if (ts < *last_ts)
         loki.unsorted++;
     *last_ts = ts;
+    if (opt.delays)
+        count_delay(tenant, ts);
     count_line(&loki, tenant, line, line_len);
     return true;
 }
@@ -492,6 +510,19 @@ static void report_ids(struct buffer *out, const struct ids *ids, uint64_t first
     free(examples.data);
 }
 
+/* "delays":[[us, lines], ..] of the bins that are not empty; closes the tenant. */
+static void report_delays(struct buffer *out, const struct tenant *n)
+{
+    if (n->delays) {
+        appendf(out, ",\"delays\":[");
+        for (unsigned k = 0, some = 0; k < DELAYS; k++)
+            if (n->delays[k] > 0)
+                appendf(out, "%s[%.0f,%u]", some++ ? "," : "", 100 * pow(1.02, k + 1), n->delays[k]);
+        appendf(out, "]");
+    }
+    appendf(out, "}");
+}
+
 static void report_tally(struct buffer *out, const char *name, const struct tally *t, uint64_t first,
                          uint64_t lines)
 {
@@ -503,8 +534,9 @@ static void report_tally(struct buffer *out, const char *name, const struct tall
             t->unsorted);
     for (unsigned i = 0; i < t->tenant_count; i++) {
         const struct tenant *n = &t->tenants[i];
-        appendf(out, "%s\"%s\":{\"requests\":%" PRIu64 ",\"lines\":%" PRIu64 ",\"bytes\":%" PRIu64 "}",
-                i ? "," : "", n->name, n->requests, n->lines, n->bytes);
+        appendf(out, "%s\"%s\":{\"requests\":%" PRIu64 ",\"lines\":%" PRIu64 ",\"bytes\":%" PRIu64, i ? "," : "", n->name,
+                n->requests, n->lines, n->bytes);
+        report_delays(out, n);
     }
     appendf(out, "}");
     if (opt.check)
@@ -515,6 +547,8 @@ static void report_tally(struct buffer *out, const char *name, const struct tall
 static void forget(struct tally *t)
 {
     struct tenant *tenants = t->tenants;
+    for (unsigned i = 0; i < t->tenant_count; i++)
+        free(tenants[i].delays);
     free(t->ids.bits);
     *t = (struct tally){ .tenants = tenants };
 }
@@ -843,7 +877,7 @@ static int listen_on(unsigned port, unsigned *got)
 static void parse_options(int argc, char **argv)
 {
     static const struct option names[] = {
-        { "port", 1, NULL, 'p' }, { "latency", 1, NULL, 'l' }, { "check", 0, NULL, 'c' },
+        { "port", 1, NULL, 'p' }, { "latency", 1, NULL, 'l' }, { "check", 0, NULL, 'c' }, { "delays", 0, NULL, 'd' },
         { "raw", 0, NULL, 'r' },  { NULL, 0, NULL, 0 },
     };
     int o;
@@ -861,8 +895,11 @@ static void parse_options(int argc, char **argv)
         case 'r':
             opt.raw = true;
             break;
+        case 'd':
+            opt.delays = true;
+            break;
         default:
-            fputs("countserver [--port P] [--latency MS] [--check] [--raw]\n", stderr);
+            fputs("countserver [--port P] [--latency MS] [--check] [--raw] [--delays]\n", stderr);
             exit(2);
         }
     }

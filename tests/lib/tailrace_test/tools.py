@@ -77,13 +77,14 @@ def run_loggen(directory, timeout=600, **options):
 
 
 class CountServer:
-    """Takes pushes of both protocols fast, and counts. check: finds the id of every line. latency: ms an answer."""
+    """Takes pushes of both protocols fast, and counts. check: finds the id of every line. latency: ms an answer.
+    delays: how long after its time each Loki entry came, by tenant, in the report."""
 
-    def __init__(self, tmpdir, check=True, latency=0, raw=False, port=0):
+    def __init__(self, tmpdir, check=True, latency=0, raw=False, port=0, delays=False):
         tmpdir = pathlib.Path(tmpdir)
         tmpdir.mkdir(parents=True, exist_ok=True)
         self.base = tmpdir / "countserver"
-        self.options = dict(check=check, latency=latency or None, raw=raw)
+        self.options = dict(check=check, latency=latency or None, raw=raw, delays=delays)
         self.port, self.process = port, None
 
     @property
