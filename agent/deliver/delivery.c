@@ -58,7 +58,8 @@ void delivery_deinit(struct delivery *d)
         lane_free(l);
     }
     http_target_close(d->target);
-    gauge_set(&d->st->inflight, 0);
+    if (d->st != NULL) /* NULL: it never came so far */
+        gauge_set(&d->st->inflight, 0);
 }
 
 bool delivery_has_room(const struct delivery *d, size_t len)
