@@ -222,9 +222,17 @@ static void touch_files_below(struct tail *t, const struct dir *d)
     }
 }
 
-/* The directory is gone or another has its name: so are those below. */
+/* The time of a directory that could not be looked at in full: no change is needed for the next rescan to try again. */
+#define UNLISTED (-1)
+
+/* The directory is gone, cannot be looked at, or another has its name: so are those below. */
 static void dir_remove(struct tail *t, struct dir *d)
 {
+    char up[PATH_MAX];
+    (void)snprintf(up, sizeof(up), "%.*s", SLICE_ARGS(path_dir(d->path)));
+    struct dir *parent = dir_find(t, up);
+    if (parent != NULL)
+        parent->mtime_ns = UNLISTED; /* should it be there after all */
     touch_files_below(t, d);
     for (struct list *l = t->dirs.next; l != &t->dirs; l = l->next) {
         struct dir *o = CONTAINER_OF(l, struct dir, all);
@@ -371,7 +379,10 @@ static void name_in(struct tail *t, struct dir *d, struct slice name)
     char path[PATH_MAX];
     struct stat st;
     (void)snprintf(path, sizeof(path), "%s/%.*s", d->path, SLICE_ARGS(name));
-    if (may_be_dir && fs_current()->stat(AT_FDCWD, path, &st, true) == 0 && S_ISDIR(st.st_mode))
+    int r = may_be_dir ? fs_current()->stat(AT_FDCWD, path, &st, true) : -ENOENT;
+    if (r < 0 && r != -ENOENT)
+        d->mtime_ns = UNLISTED;
+    if (r == 0 && S_ISDIR(st.st_mode))
         enter(t, d, path, name, &st);
     else if (may_be_file)
         name_touch(t, path, NULL);
@@ -379,13 +390,14 @@ static void name_in(struct tail *t, struct dir *d, struct slice name)
 
 struct listing {
     struct buf names; /* NUL-separated */
+    bool is_short;    /* there was no memory for all */
 };
 
 static void list_name(void *ctx, const char *name)
 {
     struct listing *l = ctx;
     if (buf_append(&l->names, name, strlen(name) + 1) < 0)
-        return; /* more names than memory: the next rescan */
+        l->is_short = true;
 }
 
 static void dir_scan(struct tail *t, struct dir *d)
@@ -404,13 +416,16 @@ static void dir_scan(struct tail *t, struct dir *d)
         return; /* only watched */
     int fd = fs_current()->open(AT_FDCWD, dir_name_for_calls(d), O_RDONLY | O_DIRECTORY, 0);
     if (fd < 0) {
-        log_warn("tail", "file.unreadable", "a directory cannot be listed",
+        d->mtime_ns = UNLISTED;
+        log_warn("tail", "file.unreadable", "a directory cannot be listed; it is tried again every 10 s",
                  LOG_CSTR("path", dir_name_for_calls(d)), LOG_CSTR("error", strerror(-fd)));
         return;
     }
     buf_init(&l.names, SIZE_MAX / 2);
-    (void)fs_current()->list(fd, list_name, &l); /* what could be listed is what there is */
-    (void)fs_current()->close(fd);               /* only read from */
+    l.is_short = false;
+    if (fs_current()->list(fd, list_name, &l) < 0 || l.is_short)
+        d->mtime_ns = UNLISTED; /* what could be listed is what there is, for now */
+    (void)fs_current()->close(fd); /* only read from */
     for (size_t i = 0; i < l.names.len;) {
         struct slice name = slice_cstr(l.names.ptr + i);
         name_in(t, d, name);

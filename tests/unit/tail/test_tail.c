@@ -4,6 +4,8 @@
  */
 #include "world.h"
 
+#include "agent/queue/fs.h"
+
 static struct world *one(void)
 {
     struct world *w = world_new(1);
@@ -364,6 +366,47 @@ static void test_patterns_and_new_directories(void **state)
     world_pass(w, 11);
     expect_lines(w, 0, "hello|deep|moved");
     world_free(w);
+}
+
+static bool no_directory_opens, no_directory_is_there;
+
+static int failing_open(int dir_fd, const char *name, int flags, mode_t mode)
+{
+    return no_directory_opens && flags & O_DIRECTORY ? -EMFILE : fs_real.open(dir_fd, name, flags, mode);
+}
+
+static int failing_stat(int dir_fd, const char *name, struct stat *st, bool follow)
+{
+    int r = fs_real.stat(dir_fd, name, st, follow);
+    return no_directory_is_there && r == 0 && S_ISDIR(st->st_mode) ? -EIO : r;
+}
+
+/* What could not be listed or looked at is tried again, although nothing changes there. */
+static void test_directory_that_fails_for_a_while(void **state)
+{
+    (void)state;
+    struct fs_ops ops = fs_real;
+    ops.open = failing_open;
+    ops.stat = failing_stat;
+    for (int i = 0; i < 2; i++) {
+        struct world *w = world_new(1);
+        world_include(w, 0, "srv/*/x.log");
+        w_mkdir(w, "srv");
+        w_mkdir(w, "srv/a");
+        w_append(w, "srv/a/x.log", "one\n");
+        fs_set_ops(&ops);
+        no_directory_opens = i == 0;
+        no_directory_is_there = i == 1;
+        world_start(w);
+        world_run(w);
+        expect_lines(w, 0, "");
+        no_directory_opens = no_directory_is_there = false;
+        world_pass(w, 11);
+        world_pass(w, 11);
+        expect_lines(w, 0, "one");
+        world_free(w);
+        fs_set_ops(NULL);
+    }
 }
 
 static void test_missing_prefix_and_replaced_directory(void **state)
@@ -748,6 +791,7 @@ int main(void)
         cmocka_unit_test(test_not_files),
         cmocka_unit_test(test_unreadable_is_tried_again),
         cmocka_unit_test(test_patterns_and_new_directories),
+        cmocka_unit_test(test_directory_that_fails_for_a_while),
         cmocka_unit_test(test_missing_prefix_and_replaced_directory),
         cmocka_unit_test(test_first_input_wins_and_same_inode_once),
         cmocka_unit_test(test_containers_symlinks),
