@@ -50,7 +50,7 @@ UNIT_SOURCES := $(sort $(wildcard tests/unit/*/test_*.c))
 UNITS := $(UNIT_SOURCES:tests/unit/%.c=$B/unit/%)
 TOOLS := $(patsubst tests/tools/%.c,$B/tools/%,$(wildcard tests/tools/*.c))
 
-.PHONY: all run demo test unit integration check bench bench-quick install uninstall clean help deps tools tidy fmt \
+.PHONY: all run demo test unit integration fault fault-full check bench bench-quick install uninstall clean help deps tools tidy fmt \
         arrows servers fuzz fuzz-build
 .DEFAULT_GOAL := all
 
@@ -127,6 +127,12 @@ $B/tools/queuegen: tests/tools/queuegen.c $B/libtailrace.a
 	$Qmkdir -p $(@D)
 	$Q$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
+# The shim cannot be sanitized: it is there before the sanitizer is.
+$B/fault/shim.so: tests/fault/shim.c tests/fault/shim.h
+	$(call say,CC)
+	$Qmkdir -p $(@D)
+	$Q$(CC) -std=c17 -D_GNU_SOURCE -O2 -g $(WARN) -fPIC -shared -o $@ $< -ldl
+
 -include $(OBJECTS:.o=.d) $(SIM_OBJECTS:.o=.d) $(MODEL_OBJECTS:.o=.d) $(UNITS:=.d) $(TOOLS:=.d)
 
 tools: $(TOOLS) ## build the test tools (generator, counting server)
@@ -158,6 +164,12 @@ test: ## everything a change must pass: unit and integration tests
 	$Qscripts/install-deps.sh test
 	$QTAILRACE_LEVELS_CRATE=$$(scripts/levels-judge.sh) $(MAKE) --no-print-directory unit
 	$Q$(MAKE) --no-print-directory integration
+
+fault: all $B/fault/shim.so ## the real binary under kills, failing calls and power cuts: a sample, 5 minutes; docs/FAULTS.md
+	$QTAILRACE_BINARY=$(CURDIR)/$B/tailrace $(PYTHON) tests/fault/fault.py --plan sample --shim $B/fault/shim.so
+
+fault-full: all $B/fault/shim.so ## the same in full: hours; fault.py --kind … --from … --to … goes on where it was stopped
+	$QTAILRACE_BINARY=$(CURDIR)/$B/tailrace $(PYTHON) tests/fault/fault.py --plan full --shim $B/fault/shim.so
 
 check: ## warnings as errors with gcc and clang, include arrows, layout; unit tests under sanitizers
 	$Qscripts/check.sh
