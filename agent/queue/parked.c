@@ -132,7 +132,7 @@ static int park(struct queue *q, const struct frame_in *frame, struct frame_hdr 
 {
     uint64_t bytes = SEGMENT_HEAD_BYTES + FRAME_HEAD_BYTES + FRAME_ALIGN + meta.len + frame->wire.len;
     if (!has_room(q, frame->route, bytes))
-        return -ENOSPC;
+        return -EXFULL; /* -ENOSPC is the disk's, and passes without anything given up */
     char name[SEGMENT_NAME_BYTES];
     uint64_t id = q->next_parked_id++;
     struct segment_head head = { .id = id, .first_seq = h->seq, .salt = h->salt, .wire_form = q->wire_form,

@@ -164,7 +164,8 @@ struct frame_orig {
  * stats (output_row.dead_lines falls by them, so the metric that must not fall is dead_lines + lost{dead_full}). A letter
  * that was written for this (seq, item) before a crash is not written again: 0 all the same. */
 NODISCARD int queue_dead_append(struct queue *q, const struct frame_in *frame, const struct frame_orig *orig);
-/* One file per parked frame. *ret_id names it. -ENOSPC when max_bytes or the key's share would be passed. */
+/* One file per parked frame. *ret_id names it. -EXFULL when max_bytes or the key's share would be
+ * passed; -ENOSPC: the disk is full. */
 NODISCARD int queue_park(struct queue *q, const struct frame_in *frame, const struct frame_orig *orig, uint64_t *ret_id);
 NODISCARD int queue_unpark(struct queue *q, uint64_t id); /* delivered */
 /* Gives up a parked frame: its lines are counted lost for this reason, here and in the ledger. */
