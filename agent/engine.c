@@ -69,7 +69,8 @@ static int open_output(struct engine *e, size_t i, struct err *err)
         r = ops->open(oc, &e->outputs[i], err);
     if (r < 0)
         return err_prefix(err, "outputs.%.*s", SLICE_ARGS(oc->name));
-    e->outputs[i]->is_resumed = !e->recovery[i].is_new;
+    e->outputs[i]->resumed_ns = e->recovery[i].newest_ns;
+    e->outputs[i]->life = e->recovery[i].next_seq;
     say_recovered(oc, &e->recovery[i]);
     return 0;
 }

@@ -248,6 +248,7 @@ static int write_body(struct writer *w, struct channel *c, struct group *g)
                               .wire = buf_slice(&c->wire),
                               .raw_len = (uint32_t)b->raw_bytes,
                               .lines = b->lines,
+                              .is_alone = b->is_alone,
                               .rows = w->rows,
                               .n_rows = frame_rows(w, b),
                               .runs = buf_slice(&b->runs),

@@ -18,6 +18,9 @@
 #define SAID_SLOTS 256
 /* Times that leave room for steps: years 1823 to 2116. */
 #define TIME_MAX (INT64_C(1) << 62)
+/* Bodies whose lines are all this near to when they were read may pass one another on their way: Loki takes lines that are
+ * an hour behind. A backlog holds hours in one body; were the one behind it faster, Loki would drop it all. */
+#define NEAR_NS (10 * 60 * NS_PER_SEC)
 #define PUSH_PATH "/loki/api/v1/push"
 
 /* Our own words in the metadata, refused as configured names. */
@@ -399,9 +402,14 @@ static int render_route(struct loki *l, const struct record *rec)
     return 0;
 }
 
-static int append_late(struct buf *out, unsigned late)
+static int append_late(const struct loki *l, struct buf *out, unsigned late)
 {
-    return late == 0 ? 0 : loki_append_label(out, SLICE(LABEL_LATE), slice_of(&"0123456789"[late], 1));
+    char text[32];
+    if (late == 0)
+        return 0;
+    int n = l->base.resumed_ns == 0 ? snprintf(text, sizeof(text), "%u", late)
+                                    : snprintf(text, sizeof(text), "%u.%llu", late, (unsigned long long)l->base.life);
+    return loki_append_label(out, SLICE(LABEL_LATE), slice_of(text, (size_t)n));
 }
 
 /* late: 0, or the step. */
@@ -412,7 +420,7 @@ static int render_labels(struct loki *l, const struct record *rec, unsigned late
     int r = buf_append_byte(out, '{');
     for (size_t i = 0; r == 0 && i < l->n_labels; i++) {
         if (i == l->late_at)
-            r = append_late(out, late);
+            r = append_late(l, out, late);
         buf_reset(&l->value);
         if (r == 0)
             r = template_eval(l->labels[i].t, rec, &l->value);
@@ -420,7 +428,7 @@ static int render_labels(struct loki *l, const struct record *rec, unsigned late
             r = loki_append_label(out, l->labels[i].name, buf_slice(&l->value));
     }
     if (r == 0 && l->late_at == l->n_labels)
-        r = append_late(out, late);
+        r = append_late(l, out, late);
     if (r == 0 && out->len == 1) /* Loki takes no stream without a label */
         r = loki_append_label(out, SLICE("service_name"), SLICE("unknown_service"));
     return r < 0 ? r : buf_append_byte(out, '}');
@@ -512,21 +520,24 @@ static void settle_time(const struct loki *l, const struct record *rec, struct e
 /*
  * Loki drops what is an hour behind its stream's newest entry, even with 204. Each late label makes another
  * stream, with a newest entry of its own. Behind the last one too, the line goes with the oldest time that is
- * taken. After a restart we do not know how far a stream had come: an old line of one that we have not seen yet is
- * taken for late, for in the other stream it is safe.
+ * taken. After a restart we do not know how far a stream had come: it is taken for as far as anything was read then,
+ * and the late labels are others than before, so that we know all that is in those streams.
  */
+static bool is_behind(const struct loki *l, const struct loki_stream *s, unsigned late, int64_t time_ns)
+{
+    const int64_t after = l->set->late_after_ns;
+    if (after <= 0)
+        return false;
+    if (late == 1 && l->base.resumed_ns > 0 && time_ns < l->base.resumed_ns - after)
+        return true;
+    return s->has_newest && time_ns < s->newest_ns - after;
+}
+
 static int settle_stream(struct loki *l, const struct record *rec, struct entry *e)
 {
     unsigned late = 1;
     struct loki_stream *s = find_stream(l, rec);
-    if (s != NULL && l->base.is_resumed && !s->has_newest && l->set->late_after_ns > 0 &&
-        e->time_ns < rec->read_ns - l->set->late_after_ns) {
-        e->altered |= 1u << ALTER_LATE;
-        s = later_stream(l, rec, s, late++);
-    }
-    for (; s != NULL && l->set->late_after_ns > 0 && s->has_newest &&
-                            e->time_ns < s->newest_ns - l->set->late_after_ns;
-         late++) {
+    for (; s != NULL && is_behind(l, s, late, e->time_ns); late++) {
         e->altered |= 1u << ALTER_LATE;
         if (late > LOKI_LATE_STEPS) {
             e->time_ns = s->newest_ns - l->set->late_after_ns;
@@ -696,6 +707,8 @@ static int put_entry(struct loki *l, struct body *b, struct loki_part *p, const 
     b->raw_bytes += more;
     l->base.open.raw_bytes += more;
     body_count_row(b, rec, row);
+    const int64_t oldest_ns = MIN(e->time_ns, b->oldest_read_ns), newest_ns = MAX(e->time_ns, rec->read_ns);
+    b->is_alone |= oldest_ns < rec->read_ns - NEAR_NS || newest_ns > b->oldest_read_ns + NEAR_NS;
     loki_stream_use_time(e->stream, e->time_ns);
     return 0;
 }

@@ -37,6 +37,7 @@ struct body {
     void *parts;                /* the output's own (Loki: its streams); freed by ops->discard */
     size_t raw_bytes;           /* what batch_bytes is compared with */
     uint32_t lines;
+    bool is_alone;              /* goes to the server without another of its route beside it: their order matters */
     struct body_row *rows;      /* distinct (input, tenant) */
     uint32_t n_rows, cap_rows;
     struct buf runs;            /* {u8 row, LEB128 count}…: row of each line, in the order of items(); empty: one row */
@@ -202,7 +203,10 @@ struct output {
     const struct output_ops *ops;
     const struct output_conf *conf;
     struct bodies open;
-    bool is_resumed; /* set by the agent after open(): lines of an earlier life may be on the server */
+    /* Set by the agent after open(): lines of an earlier life, read up to this time (wall clock), may be on the server.
+     * 0: none. */
+    int64_t resumed_ns;
+    uint64_t life; /* with it: differs in each start of the same queue */
 };
 
 extern const struct output_ops loki_ops, elasticsearch_ops, file_ops, stdout_ops;

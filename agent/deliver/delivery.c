@@ -250,6 +250,8 @@ static bool send_one(struct lane *l, int64_t now, int64_t *wake)
     park_take_up(l, now);
     if (l->first == NULL || (lane_has_parked(l) && !l->first->frame->head.is_parked))
         return false; /* what is parked goes first */
+    if (!lane_takes_company(l, l->first->frame))
+        return false; /* its turn comes with the reply */
     int64_t when = INT64_MAX;
     const int url = delivery_pick_url(d, now, &when);
     if (url < 0) {

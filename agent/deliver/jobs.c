@@ -272,6 +272,7 @@ int job_entry_fill(struct job *j, struct job_entry *e, struct frame *f, struct l
         return -ENOMEM;
     e->in.route = fields.route;
     e->in.built_ns = f->head.built_ns;
+    e->in.is_alone = (f->head.flags & FRAME_FLAG_ALONE) != 0;
     e->orig.seq = f->head.seq;
     e->orig.item = lines->items == NULL ? UINT32_MAX : lines->idx[0];
     if (lines->items != NULL)

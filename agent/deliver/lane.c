@@ -8,6 +8,9 @@
 #include "agent/base/log.h"
 #include "agent/deliver/deliver.h"
 
+/* Frames built further apart than this are not in flight together: their lines may be further apart than Loki likes. */
+#define APART_NS (10 * 60 * NS_PER_SEC)
+
 /* --- the table --- */
 
 static struct lane **bucket_of(struct delivery *d, struct slice key)
@@ -213,6 +216,20 @@ bool lane_may_send(const struct lane *l, int64_t now)
     if (l->state == LANE_ACCEPTED)
         return l->in_flight < LANE_IN_FLIGHT;
     return l->in_flight == 0 && now >= l->next_ns;
+}
+
+bool lane_takes_company(const struct lane *l, const struct frame *f)
+{
+    if (l->in_flight == 0)
+        return true;
+    const int64_t apart = f->head.built_ns - l->flight_built_ns;
+    return !l->is_alone_in_flight && !(f->head.flags & FRAME_FLAG_ALONE) && apart < APART_NS && apart > -APART_NS;
+}
+
+void lane_in_flight(struct lane *l, const struct frame *f)
+{
+    l->is_alone_in_flight |= (f->head.flags & FRAME_FLAG_ALONE) != 0;
+    l->flight_built_ns = f->head.built_ns;
 }
 
 void lane_tell(struct lane *l, int64_t now)

@@ -21,6 +21,7 @@
 #define LANE_BUCKETS 256
 
 struct delivery;
+struct frame;
 struct part;
 
 enum lane_state { LANE_ACCEPTED, LANE_BACKOFF, LANE_HELD };
@@ -42,6 +43,8 @@ struct lane {
 
     enum lane_state state;
     unsigned in_flight;
+    bool is_alone_in_flight;      /* a frame that may not have company is in flight */
+    int64_t flight_built_ns;      /* of a frame in flight */
     unsigned attempt;             /* refusals in a row */
     int64_t next_ns;              /* not before, when refused */
     int64_t refused_ns;           /* since */
@@ -86,6 +89,9 @@ int64_t lane_refuse(struct lane *l, bool is_hold, int32_t status, const char *re
 void lane_narrow(struct lane *l, int64_t now);
 /* May one more request of this lane begin, as far as the lane is concerned? */
 bool lane_may_send(const struct lane *l, int64_t now);
+/* May f go out beside what of this lane is in flight? */
+bool lane_takes_company(const struct lane *l, const struct frame *f);
+void lane_in_flight(struct lane *l, const struct frame *f); /* it goes out */
 /* Says key.held, once per refusal period: at once when held, after park_after_ns when backing off. */
 void lane_tell(struct lane *l, int64_t now);
 

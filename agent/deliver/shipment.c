@@ -25,12 +25,14 @@ static bool is_plain(const struct part *p)
 static struct part *choose(const struct lane *l)
 {
     struct part *best = l->first;
+    if (best->frame->head.flags & FRAME_FLAG_ALONE)
+        return best; /* nothing may overtake it */
     unsigned best_score = UINT32_MAX, i = 0;
     for (struct part *p = l->first; p != NULL && i < CHOICE_MAX; p = p->next, i++) {
         const unsigned score = p->resets + p->frame->n_refusals / VERDICT_REFUSALS_MAX * 1000;
         if (p->frame->head.is_parked != l->first->frame->head.is_parked)
             break; /* parked ones first, whatever they score */
-        if (score < best_score) {
+        if (score < best_score && lane_takes_company(l, p->frame)) {
             best = p;
             best_score = score;
         }
@@ -103,7 +105,7 @@ static int join_more(struct shipment *sh)
         return 0;
     for (struct part *p = l->first; p != NULL && n < JOIN_FRAMES_MAX; p = p->next) {
         const struct frame *f = p->frame;
-        if (!is_plain(p) || p->is_alone || f->lane != last->frame->lane || f->body.len == 0 ||
+        if (!is_plain(p) || p->is_alone || !lane_takes_company(l, f) || f->lane != last->frame->lane || f->body.len == 0 ||
             f->head.raw_len > d->conf->queue.batch_bytes - MIN(raw, d->conf->queue.batch_bytes))
             break;
         raw += f->head.raw_len;
@@ -219,6 +221,10 @@ int shipment_begin(struct lane *l, size_t url, int64_t now)
         r = start_data(sh, now);
     }
     if (r == 0) {
+        if (l->in_flight == 0)
+            l->is_alone_in_flight = false;
+        for (const struct part *q = sh->parts; q != NULL; q = q->next)
+            lane_in_flight(l, q->frame);
         l->in_flight++;
         return 0;
     }

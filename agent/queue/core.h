@@ -147,6 +147,7 @@ struct queue {
     uint64_t group_end, group_seq;   /* of the last closed group */
     uint64_t group_data_seq;         /* the last DATA frame of it or before */
     uint64_t next_seq, top_seq;      /* top_seq: the highest ever written */
+    int64_t newest_ns;               /* when the newest frame was built; kept over a clock that goes back */
     uint64_t synced_seq;             /* as durable_seq, but never ahead of a real sync */
     uint64_t last_id;
     uint32_t salt;

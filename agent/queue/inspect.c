@@ -278,7 +278,7 @@ static int put_string(struct buf *text, const char *name, struct slice value)
 
 static int put_flags(struct buf *text, uint8_t flags)
 {
-    static const char *const names[] = { "more", "dead", "gap" };
+    static const char *const names[] = { "more", "dead", "gap", "alone" };
     int r = buf_append_lit(text, ",\"flags\":[");
     const char *comma = "";
     for (unsigned i = 0; i < ARRAY_LEN(names) && r == 0; i++) {

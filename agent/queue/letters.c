@@ -140,7 +140,7 @@ static int close_batch(struct settling *s)
 static int put_back(struct settling *s, const struct frame_hdr *h, struct letter_id id)
 {
     struct frame_in frame = { .route = s->fields.route, .wire = buf_slice(&s->body), .raw_len = h->raw_len,
-                              .lines = h->lines, .rows = s->rows, .n_rows = s->fields.n_rows,
+                              .lines = h->lines, .is_alone = true, .rows = s->rows, .n_rows = s->fields.n_rows,
                               .runs = s->fields.runs, .built_ns = h->built_ns, .letter = id };
     uint64_t seq;
     int r = queue_append(s->q, &frame, NULL, &seq);

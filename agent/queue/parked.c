@@ -159,7 +159,8 @@ static int park(struct queue *q, const struct frame_in *frame, struct frame_hdr 
 int queue_park(struct queue *q, const struct frame_in *frame, const struct frame_orig *orig, uint64_t *ret_id)
 {
     assert(orig->seq > 0);
-    struct frame_hdr h = { .type = FRAME_DATA, .seq = orig->seq, .built_ns = frame->built_ns,
+    struct frame_hdr h = { .type = FRAME_DATA, .flags = frame->is_alone ? FRAME_FLAG_ALONE : 0, .seq = orig->seq,
+                           .built_ns = frame->built_ns,
                            .raw_len = frame->raw_len, .lines = frame->lines, .salt = random_u32() };
     struct buf meta;
     buf_init(&meta, FRAME_META_MAX);

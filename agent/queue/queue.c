@@ -310,6 +310,7 @@ static int write_frame(struct queue *q, const struct frame_in *frame, const stru
     uint64_t lines = q->totals.lines + q->group_lines, frames = q->totals.frames + q->group_data;
     int r = 0;
     if (frame != NULL) {
+        h.flags |= frame->is_alone ? FRAME_FLAG_ALONE : 0;
         h.raw_len = frame->raw_len;
         h.lines = frame->lines;
         for (size_t i = 0; i < frame->n_rows; i++)
@@ -326,6 +327,7 @@ static int write_frame(struct queue *q, const struct frame_in *frame, const stru
     if (r < 0)
         return r;
     known_add(q, q->last_id, q->end, &h);
+    q->newest_ns = MAX(q->newest_ns, h.built_ns);
     q->end += frame_bytes(&h);
     q->top_seq = q->next_seq++;
     return 0;

@@ -26,7 +26,7 @@
 struct queue;
 
 enum frame_type { FRAME_DATA = 1, FRAME_SNAP, FRAME_POS, FRAME_SEAL, FRAME_LOST };
-enum frame_flag { FRAME_FLAG_MORE = 1, FRAME_FLAG_DEAD = 2, FRAME_FLAG_GAP = 4 };
+enum frame_flag { FRAME_FLAG_MORE = 1, FRAME_FLAG_DEAD = 2, FRAME_FLAG_GAP = 4, FRAME_FLAG_ALONE = 8 };
 
 /* Lines of one (input, tenant) in a frame, by name: ids do not survive a restart. */
 struct frame_row {
@@ -55,6 +55,7 @@ struct frame_in {
     struct slice route;
     struct slice wire;      /* the body's final bytes */
     uint32_t raw_len, lines;
+    bool is_alone;          /* body.is_alone */
     const struct frame_row *rows;
     size_t n_rows;
     struct slice runs;      /* struct body.runs; empty with one row */
@@ -90,6 +91,7 @@ struct recovered_row {           /* the output's ledger, by tenant */
 struct queue_recovery {
     bool is_new;
     uint64_t next_seq, acked_seq;
+    int64_t newest_ns;           /* when the newest of the last frames was built; 0 = there are none */
     uint64_t queued_frames, queued_lines, bytes;
     uint64_t torn_bytes;         /* cut from the tail: a normal day */
     uint64_t damaged_bytes, damaged_frames; /* quarantined */

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 
 #include "agent/base/bytes.h"
+#include "agent/base/clock.h"
 #include "agent/base/log.h"
 #include "agent/queue/core.h"
 #include "agent/queue/replay.h"
@@ -21,6 +22,8 @@
 
 /* How far back positions are looked for when SNAPs are damaged. Each is one segment read whole. */
 #define REPLAY_SEGMENTS 8
+/* Frames built further ahead of the clock than this are of a clock that was wrong. */
+#define AHEAD_MAX_NS (24 * 3600 * NS_PER_SEC)
 
 enum verdict { FILE_GOOD, FILE_EMPTY, FILE_BAD };
 
@@ -353,6 +356,7 @@ static int replay(struct recovery *rc)
         rc->rec->damaged_bytes += rp.damaged_bytes;
         rc->rec->damaged_frames += rp.damaged_frames;
         rc->top_seq = MAX(rc->top_seq, rp.top_seq);
+        rc->rec->newest_ns = MAX(rc->rec->newest_ns, rp.newest_ns);
         r = settle_newest(rc, &rp);
         if (r == 0)
             return 0;
@@ -685,6 +689,9 @@ static int begin(struct recovery *rc)
     ack_damaged_locked(q);
     pthread_mutex_unlock(&q->lock);
 
+    if (rc->rec->newest_ns > clock_wall_ns() + AHEAD_MAX_NS)
+        rc->rec->newest_ns = 0;
+    q->newest_ns = rc->rec->newest_ns;
     int r = segment_begin(q);
     if (r == -ENOSPC || r == -EDQUOT) {
         queue_set_blocked(q, r); /* sending goes on; the next append tries again */

@@ -143,6 +143,7 @@ static int step(struct replay *rp, struct place *p, uint64_t last_seq)
         return step_over(rp, p, NULL, last_seq);
     rp->top_seq = MAX(rp->top_seq, h.seq);
     rp->synced_seq = MAX(rp->synced_seq, h.synced_seq);
+    rp->newest_ns = MAX(rp->newest_ns, h.built_ns);
     int r = scan_meta(&p->scan, p->off, &h, &rp->meta);
     if (r == -EBADMSG)
         return step_over(rp, p, &h, last_seq);

@@ -10,6 +10,7 @@ struct replay {
     struct queue *q;         /* its positions and totals are filled */
     uint64_t synced_seq;     /* the highest seq that is known to have been durable */
     uint64_t top_seq;        /* the highest that was seen */
+    int64_t newest_ns;       /* when the newest was built */
     uint64_t good_end, good_seq; /* of the last segment: its last whole group */
     uint64_t damaged_bytes, damaged_frames;
     size_t n_letters;        /* of q->replayed, in whole groups */

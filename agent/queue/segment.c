@@ -190,8 +190,9 @@ static int write_head(struct queue *q, int fd, const struct segment_head *head, 
     struct frame_hdr h = { .type = FRAME_SNAP,
                            .seq = head->first_seq,
                            .synced_seq = q->synced_seq,
-                           .built_ns = head->created_ns,
+                           .built_ns = MAX(head->created_ns, q->newest_ns),
                            .salt = head->salt };
+    q->newest_ns = h.built_ns;
     int r = build_snap(q);
     if (r == 0) {
         segment_head_encode(head, raw);
