@@ -117,8 +117,9 @@ void http_close(struct http *h)
     free(h);
 }
 
-int http_target_open(const struct http_conf *conf, struct http_target **ret_target, struct err *err)
+int http_target_open(const struct http_conf *conf, uint8_t account, struct http_target **ret_target, struct err *err)
 {
+    (void)account;
     struct http_target *t = calloc(1, sizeof(*t));
     if (t == NULL)
         return err_set(err, -ENOMEM, "model network");

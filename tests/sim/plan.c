@@ -29,7 +29,7 @@ static void make_logs(struct shape *s, uint64_t *rng)
     for (unsigned i = 0; i < s->n_logs; i++) {
         const uint32_t k = rnd(rng, 10);
         s->kinds[i] = k < 5 ? LOG_JSON : k < 7 ? LOG_TEXT : LOG_CRI;
-        s->copytruncates[i] = s->kinds[i] != LOG_CRI && chance(rng, 30);
+        s->copytruncates[i] = s->is_calm && s->kinds[i] != LOG_CRI && chance(rng, 40);
     }
 }
 
@@ -100,23 +100,34 @@ static enum action_kind pick_kind(uint64_t *rng)
     }
 }
 
+static bool is_ending(enum action_kind k)
+{
+    return k == ACT_CRASH || k == ACT_STOP || k == ACT_RELOAD;
+}
+
 static void fill_action(struct action *a, const struct shape *s, uint64_t *rng)
 {
     a->a = (uint8_t)rnd(rng, s->n_logs);
     a->b = (uint8_t)rnd(rng, 4);
+    if (s->is_calm && is_ending((enum action_kind)a->kind))
+        a->kind = ACT_APPEND;
     switch ((enum action_kind)a->kind) {
     case ACT_APPEND:
         a->n = chance(rng, 10) ? 1 + rnd(rng, 80) : 1 + rnd(rng, 12);
         break;
     case ACT_ROTATE:
     case ACT_COPYTRUNCATE:
-        a->kind = s->copytruncates[a->a] ? ACT_COPYTRUNCATE : ACT_ROTATE;
+        a->kind = !s->rotates ? ACT_RELOAD : s->copytruncates[a->a] ? ACT_COPYTRUNCATE : ACT_ROTATE;
+        if (a->kind == ACT_RELOAD)
+            a->a = (uint8_t)rnd(rng, s->n_outputs);
         break;
     case ACT_DELETE:
-        a->b = chance(rng, 25);
-        break;
     case ACT_GZIP:
-        a->b = chance(rng, 30);
+        a->b = chance(rng, 25);
+        if (!s->rotates || (a->kind == ACT_GZIP && !s->is_calm)) {
+            a->kind = ACT_APPEND;
+            a->n = 3;
+        }
         break;
     case ACT_WAIT:
         a->ns = rnd_ns(rng, NS_PER_SEC, 60 * NS_PER_SEC);
@@ -127,7 +138,7 @@ static void fill_action(struct action *a, const struct shape *s, uint64_t *rng)
         a->ns = chance(rng, 20) ? rnd_ns(rng, NS_PER_SEC, 300 * NS_PER_SEC) : rnd_ns(rng, NS_PER_SEC, 20 * NS_PER_SEC);
         break;
     case ACT_FAULT:
-        a->b = (uint8_t)rnd(rng, FAULT_KINDS);
+        a->b = (uint8_t)rnd(rng, FAULT_EIO_READ); /* reads that fail: see docs/SIMULATOR.md */
         a->n = rnd(rng, 6);
         a->ns = chance(rng, 60) ? 0 : rnd_ns(rng, NS_PER_SEC, 20 * NS_PER_SEC); /* 0: once */
         break;
@@ -147,7 +158,7 @@ static void fill_action(struct action *a, const struct shape *s, uint64_t *rng)
         a->a = (uint8_t)(chance(rng, 50) ? SIM_OUTPUTS : rnd(rng, s->n_outputs));
         break;
     case ACT_CLOCK:
-        a->ns = rnd_ns(rng, -4 * 3600 * NS_PER_SEC, 4 * 3600 * NS_PER_SEC);
+        a->ns = rnd_ns(rng, -4 * 3600 * NS_PER_SEC, 1800 * NS_PER_SEC); /* see docs/SIMULATOR.md */
         break;
     case ACT_EVENTS:
     case ACT_CACHES:
@@ -165,11 +176,19 @@ void plan_make(uint64_t seed, struct plan *ret)
     uint64_t rng = seed * UINT64_C(0x9e3779b97f4a7c15) ^ UINT64_C(0x7461696c72616365);
     *ret = (struct plan){ .seed = seed };
     struct shape *s = &ret->shape;
+    s->rotates = chance(&rng, 75);
+    s->is_calm = chance(&rng, 20);
     s->n_tenants = 1 + rnd(&rng, SIM_TENANTS);
     make_outputs(s, &rng);
+    if (s->is_calm) {
+        s->rotates = true;
+        s->first_outputs = (1u << s->n_outputs) - 1;
+    }
     make_logs(s, &rng);
     make_sizes(s, &rng);
     make_disk(s, &rng);
+    s->disk.has_no_inotify &= !s->is_calm;
+    s->disk.reuses_inodes &= s->disk.has_birth; /* see docs/SIMULATOR.md */
     ret->n = 8 + rnd(&rng, 40);
     if (s->is_real_size)
         ret->n = MIN(ret->n, (size_t)24);

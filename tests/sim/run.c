@@ -307,10 +307,29 @@ static void stop_clean(void)
     after_death(false, LOSS_NOTHING);
 }
 
+static void begin_outputs_again(uint32_t outputs)
+{
+    static uint32_t seen;
+    if (sim.starts == 0)
+        seen = sim.plan->shape.first_outputs;
+    for (unsigned i = 0; i < SIM_OUTPUTS; i++) {
+        if (!(outputs >> i & 1) || (seen >> i & 1))
+            continue;
+        for (size_t k = 0; k < sim.n_lines; k++) /* a new one begins where the furthest other stands */
+            sim.lines[k].may_miss |= (uint8_t)(1u << i);
+        if (sim.starts > 0) {
+            world_output_begins();
+            sim.fresh |= 1u << i;
+        }
+    }
+    seen |= outputs;
+}
+
 static void reload(uint32_t outputs)
 {
     if (sim.engine == NULL) {
         sim.outputs = outputs;
+        begin_outputs_again(outputs);
         return;
     }
     struct err err = { 0 };
@@ -326,6 +345,7 @@ static void reload(uint32_t outputs)
     if (r == 0) {
         sim.outputs = outputs;
         sim.conf = conf;
+        begin_outputs_again(outputs);
     }
     for (unsigned i = 0; i < SIM_OUTPUTS; i++)
         if ((before & ~sim.outputs) >> i & 1)
@@ -335,28 +355,17 @@ static void reload(uint32_t outputs)
 
 /* ---- actions ---- */
 
-static void begin_outputs_again(uint32_t outputs)
-{
-    static uint32_t seen;
-    if (sim.starts == 0)
-        seen = sim.plan->shape.first_outputs;
-    for (unsigned i = 0; i < SIM_OUTPUTS; i++) {
-        if (!(outputs >> i & 1) || (seen >> i & 1))
-            continue;
-        for (size_t k = 0; k < sim.n_lines; k++) /* a new one begins where the furthest other stands */
-            sim.lines[k].may_miss |= (uint8_t)(1u << i);
-    }
-    seen |= outputs;
-}
-
 static void do_reload(const struct action *a)
 {
     uint32_t outputs = sim.outputs;
-    if (a->a < SIM_OUTPUTS)
+    if (sim.engine == NULL)
+        return;
+    if (a->a < SIM_OUTPUTS && sim.plan->shape.rotates)
+        outputs |= 1u << a->a; /* what has gone does not come back */
+    else if (a->a < SIM_OUTPUTS)
         outputs ^= 1u << a->a;
     if (outputs == 0)
         outputs = sim.outputs;
-    begin_outputs_again(outputs);
     reload(outputs);
 }
 
@@ -562,7 +571,6 @@ static void heal(void)
     if (is_dead())
         bury(false, LOSS_NOTHING);
     if (sim.outputs != all) {
-        begin_outputs_again(all);
         reload(all);
     }
 }

@@ -70,7 +70,8 @@ struct shape { /* of the whole run */
     int64_t batch_wait_ns, sync_ns;
     uint32_t sync; /* enum queue_sync, never "never" */
     uint32_t line_bytes; /* padding, at most */
-    bool drops_oldest;
+    bool is_calm;        /* no stop, crash or reload, and records that span two files; see there */
+    bool rotates;        /* else outputs go and come back, see docs/SIMULATOR.md */
     struct disk_conf disk;
 };
 
@@ -95,8 +96,8 @@ enum action_kind {
     ACT_KINDS
 };
 
-enum fault_kind { FAULT_SYNC, FAULT_SHORT, FAULT_ENOSPC, FAULT_EIO_WRITE, FAULT_EIO_READ, FAULT_LATE, FAULT_SYNC_DIR,
-                  FAULT_UNLINK, FAULT_CREATE, FAULT_KINDS };
+enum fault_kind { FAULT_SYNC, FAULT_SHORT, FAULT_ENOSPC, FAULT_EIO_WRITE, FAULT_LATE, FAULT_SYNC_DIR, FAULT_UNLINK,
+                  FAULT_CREATE, FAULT_EIO_READ, FAULT_KINDS };
 
 #define CRASH_KILL 100u
 
@@ -153,6 +154,7 @@ struct sim {
     struct conf *confs[1 << SIM_OUTPUTS]; /* by mask of outputs; made on first use */
     struct conf *conf;
     uint32_t outputs;          /* mask: configured now */
+    uint32_t fresh;            /* mask: new ones that nothing has arrived from */
     struct wake wake;
     enum engine_part in_part;
     bool is_in_step;
@@ -195,6 +197,7 @@ void world_heal(void);
 /* A text that arrived at a server: the line it holds, or NULL. */
 struct line *world_line_of(struct slice text, uint32_t *ret_uid);
 bool world_may_garble(void); /* pieces of lines may arrive */
+void world_output_begins(void); /* it may begin in the middle of a record */
 void world_output_gone(unsigned slot); /* removed from the configuration */
 void world_free(void);
 

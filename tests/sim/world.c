@@ -152,6 +152,8 @@ static bool agent_has(const struct file *f)
 
 void world_agent_died(void)
 {
+    for (size_t k = 0; sim.fresh != 0 && k < sim.n_lines; k++) /* a new output has noted nothing yet */
+        sim.lines[k].may_miss |= (uint8_t)sim.fresh;
     for (size_t i = 0; i < w.n_files; i++) {
         struct file *f = &w.files[i];
         if (f->is_held) {
@@ -162,8 +164,15 @@ void world_agent_died(void)
             leave_homes(f);
             lines_may_miss(f);
         }
+        w.may_garble |= f->is_strange && !is_known(f) && sim.plan->shape.kinds[f->log] == LOG_CRI;
         f->is_strange = false;
     }
+}
+
+void world_output_begins(void)
+{
+    for (unsigned i = 0; i < sim.plan->shape.n_logs; i++)
+        w.may_garble |= sim.plan->shape.kinds[i] == LOG_CRI;
 }
 
 void world_output_gone(unsigned slot)
@@ -387,8 +396,8 @@ static void end_half(unsigned log, struct file *f)
     line_in(f, l->half_uid);
     if (l->half_in != f && l->half_in != NULL) { /* it went on in the next file */
         file_add(l->half_in, l->half_uid);
-        if (!l->half_in->exists)
-            lines_may_miss(l->half_in);
+        if (!agent_has(l->half_in) && !is_known(l->half_in))
+            sim.lines[l->half_uid].may_miss |= (uint8_t)~sim.lines[l->half_uid].got;
     }
 }
 
@@ -442,7 +451,9 @@ void world_half(const struct action *a)
 
 static void rename_file(struct file *f, const char *path)
 {
-    if (!agent_has(f) && !is_known(f) && f->n > 0) { /* nobody will look for it */
+    const bool is_unseen = !agent_has(f) && !is_known(f); /* nobody will look for it */
+    w.may_garble |= is_unseen && w.logs[f->log].has_half;
+    if (is_unseen && f->n > 0) {
         leave_homes(f);
         lines_may_miss(f);
         for (size_t i = 0; i < f->n; i++)
@@ -509,6 +520,8 @@ void world_rotate(const struct action *a)
     if (f == NULL)
         return;
     end_zip(l);
+    if (!sim.plan->shape.is_calm)
+        end_half(a->a, f);
     shift(a->a);
     (void)snprintf(path, sizeof(path), "/logs/%u/app.log.1", a->a);
     rename_file(f, path);
@@ -516,7 +529,10 @@ void world_rotate(const struct action *a)
     l->live = NULL;
     if (sim.plan->shape.kinds[a->a] != LOG_CRI) /* the program ends its line where it began it */
         end_half(a->a, f);
-    if (a->b & 1) /* and goes on there until it is told */
+    else if (l->has_half) /* the runtime opens the new file and goes on there */
+        end_half(a->a, live_file(a->a));
+    const bool is_runtime = sim.plan->shape.kinds[a->a] == LOG_CRI;
+    if ((a->b & 1) && !is_runtime) /* and goes on there until it is told */
         append(a->a, f, rnd(&rng, 4), &rng);
     if (a->b & 2)
         (void)live_file(a->a);
