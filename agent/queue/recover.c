@@ -22,6 +22,8 @@
 
 /* How far back positions are looked for when SNAPs are damaged. Each is one segment read whole. */
 #define REPLAY_SEGMENTS 8
+#define AGAIN_BYTES (256 * KIB)
+#define SYNC_TRIES 3
 /* Frames built further ahead of the clock than this are of a clock that was wrong. */
 #define AHEAD_MAX_NS (24 * 3600 * NS_PER_SEC)
 
@@ -287,7 +289,7 @@ static void drop_stillborn(struct recovery *rc)
     }
 }
 
-static int replay_from(struct recovery *rc, size_t first, uint64_t limit, struct replay *rp)
+static int replay_from(struct recovery *rc, size_t first, struct replay *rp)
 {
     struct queue *q = rc->q;
     int r = 0;
@@ -296,7 +298,7 @@ static int replay_from(struct recovery *rc, size_t first, uint64_t limit, struct
         bool is_newest = i + 1 == q->n_segs;
         if (s->last_seq < s->first_seq)
             continue; /* void: positions come from elsewhere */
-        r = replay_segment(rp, s, is_newest ? limit : s->last_seq, is_newest);
+        r = replay_segment(rp, s, is_newest ? (uint64_t)SEQ_MAX : s->last_seq, is_newest);
     }
     return r;
 }
@@ -317,6 +319,56 @@ static size_t replay_start(struct recovery *rc)
     return at;
 }
 
+/* Where the frames begin that may be in the page cache alone. */
+static uint64_t first_unsynced(const struct segment *s, int fd, const struct replay *rp)
+{
+    struct scan scan;
+    struct frame_hdr h;
+    uint64_t off = SEGMENT_HEAD_BYTES;
+    if (scan_init(&scan, fd, rp->good_end, s->salt) < 0)
+        return off;
+    while (off < rp->good_end && scan_head(&scan, off, &h) == 0 && h.seq <= rp->synced_seq)
+        off += frame_bytes(&h);
+    scan_deinit(&scan);
+    return off;
+}
+
+/* The same bytes in their places: whatever a crash makes of it, they are the same. */
+static int write_again(int fd, uint64_t off, uint64_t end)
+{
+    uint8_t *raw = malloc(AGAIN_BYTES);
+    int r = raw == NULL ? -ENOMEM : 0;
+    while (r == 0 && off < end) {
+        ssize_t n = fs_pread_full(fd, raw, (size_t)MIN(end - off, (uint64_t)AGAIN_BYTES), off);
+        r = n <= 0 ? (n < 0 ? (int)n : -EIO) : fs_pwrite_full(fd, raw, (size_t)n, off);
+        off += (uint64_t)MAX(n, (ssize_t)0);
+    }
+    free(raw);
+    return r;
+}
+
+/*
+ * After a sync that failed, in this process or in the one before, the pages are clean and the next sync says 0, while the
+ * platter has nothing of them. Pages that are written again are dirty again. Frames that were known durable are left alone.
+ * A disk without room for that (one that never overwrites) is trusted.
+ */
+static int make_durable(struct queue *q, const struct segment *s, int fd, const struct replay *rp)
+{
+    if (q->conf.sync == QUEUE_SYNC_NEVER)
+        return 0;
+    const uint64_t from = first_unsynced(s, fd, rp);
+    int r = 0;
+    for (int tries = 0; tries < SYNC_TRIES; tries++) {
+        r = write_again(fd, from, rp->good_end);
+        if (r < 0 && r != -ENOSPC && r != -EDQUOT)
+            continue;
+        r = q->fs->fdatasync(fd);
+        if (r == 0)
+            return 0;
+    }
+    return r;
+}
+
 /* Cuts what does not count off the newest file and makes the rest durable. */
 static int settle_newest(struct recovery *rc, const struct replay *rp)
 {
@@ -331,7 +383,7 @@ static int settle_newest(struct recovery *rc, const struct replay *rp)
         rc->rec->torn_bytes += s->bytes - rp->good_end;
         (void)q->fs->truncate(fd, rp->good_end); /* if not, the next fence makes it void all the same */
     }
-    int r = q->conf.sync == QUEUE_SYNC_NEVER ? 0 : q->fs->fdatasync(fd);
+    int r = make_durable(q, s, fd, rp);
     (void)q->fs->close(fd);
     s->bytes = MIN(s->bytes, rp->good_end);
     s->last_seq = rp->good_seq;
@@ -342,29 +394,21 @@ static int settle_newest(struct recovery *rc, const struct replay *rp)
 static int replay(struct recovery *rc)
 {
     struct queue *q = rc->q;
-    uint64_t limit = SEQ_MAX;
-    for (int tries = 0;; tries++) {
-        struct replay rp;
-        replay_init(&rp, q, highest_bit(&rc->cursor) * rc->has_cursor);
-        int r = replay_from(rc, replay_start(rc), limit, &rp);
-        replay_deinit(&rp);
-        if (r == -EPROTO)
-            return err_say(rc->err, r, "queue of output '%s' was written by a newer version; it is left as it is",
-                           q->name);
-        if (r < 0)
-            return err_set(rc->err, r, "queue of output '%s': cannot recover", q->name);
-        rc->rec->damaged_bytes += rp.damaged_bytes;
-        rc->rec->damaged_frames += rp.damaged_frames;
-        rc->top_seq = MAX(rc->top_seq, rp.top_seq);
-        rc->rec->newest_ns = MAX(rc->rec->newest_ns, rp.newest_ns);
-        r = settle_newest(rc, &rp);
-        if (r == 0)
-            return 0;
-        /* What is only in the page cache may not be sent; what was known durable is. */
-        if (tries > 0)
-            return err_set(rc->err, r, "queue of output '%s': cannot sync", q->name);
-        limit = rp.synced_seq;
-    }
+    struct replay rp;
+    replay_init(&rp, q, highest_bit(&rc->cursor) * rc->has_cursor);
+    int r = replay_from(rc, replay_start(rc), &rp);
+    replay_deinit(&rp);
+    if (r == -EPROTO)
+        return err_say(rc->err, r, "queue of output '%s' was written by a newer version; it is left as it is", q->name);
+    if (r < 0)
+        return err_set(rc->err, r, "queue of output '%s': cannot recover", q->name);
+    rc->rec->damaged_bytes += rp.damaged_bytes;
+    rc->rec->damaged_frames += rp.damaged_frames;
+    rc->top_seq = MAX(rc->top_seq, rp.top_seq);
+    rc->rec->newest_ns = MAX(rc->rec->newest_ns, rp.newest_ns);
+    /* What is only in the page cache may not be sent. Nothing of it is cut for that: it may have been sent already. */
+    r = settle_newest(rc, &rp);
+    return r < 0 ? err_set(rc->err, r, "queue of output '%s': cannot sync", q->name) : 0;
 }
 
 /* ---- what is missing ---- */
