@@ -48,6 +48,14 @@ static void is_moving(struct tail_file *f)
     file_account(f);
 }
 
+/* An event that did not come may have been the one that the file was renamed or deleted. */
+static bool has_its_name(const struct tail_file *f)
+{
+    struct stat st;
+    return !f->is_deleted && fs_current()->stat(AT_FDCWD, file_real(f), &st, true) == 0 && st.st_ino == f->ident.ino &&
+           st.st_dev == f->ident.dev;
+}
+
 static void kick(struct tail_file *f)
 {
     const struct input_stats *in = &stats.inputs[MIN(f->input, (uint32_t)INPUTS_MAX - 1)];
@@ -58,7 +66,7 @@ static void kick(struct tail_file *f)
              LOG_NUM("seconds", (f->t->now - f->stall_ns) / NS_PER_SEC));
     f->is_stuck = true;
     f->stall_ns = 0;
-    if (!f->is_deleted) /* else the descriptor is all there is of it */
+    if (has_its_name(f)) /* else the descriptor is all there is of it, whether we were told or not */
         file_close(f);
     file_account(f);
     file_ready(f);
