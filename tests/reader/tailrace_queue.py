@@ -22,7 +22,7 @@ LENGTH_MAX = 64 << 20
 SNAP_MAX = 256 << 20
 LOOKED_AT = 256 << 20
 DATA, SNAP, POS, SEAL, LOST = 1, 2, 3, 4, 5
-MORE, DEAD, GAP = 1, 2, 4
+MORE, DEAD, GAP, ALONE = 1, 2, 4, 8
 ROUTE, FILE_, POS_, PART, GONE, COUNT, ORIG, RUNS, TOTAL, LETTER = 1, 2, 3, 4, 6, 8, 9, 10, 12, 17
 TAG_LAST = 17
 FATES = {1: "resent", 2: "dropped"}
@@ -322,7 +322,7 @@ def describe(queue, f, data, frame, place):
     got = {"file": f.name, "offset": frame.offset, "seq": frame.seq, "place": place, "whole": whole, "lines": frame.lines,
            "raw_bytes": frame.raw_len, "body_bytes": frame.body_len, "body_crc": f"{frame.body_crc:08x}",
            "built_ns": frame.built,
-           "flags": [n for bit, n in ((MORE, "more"), (DEAD, "dead"), (GAP, "gap")) if frame.flags & bit],
+           "flags": [n for bit, n in ((MORE, "more"), (DEAD, "dead"), (GAP, "gap"), (ALONE, "alone")) if frame.flags & bit],
            "route": "", "rows": []}
     for tag, raw in items(meta):
         if tag == ROUTE:
