@@ -16,6 +16,7 @@
 #include "agent/base/clock.h"
 #include "agent/base/io.h"
 #include "agent/base/log.h"
+#include "agent/base/must.h"
 #include "agent/base/stats.h"
 #include "agent/engine.h"
 
@@ -171,6 +172,7 @@ void agent_stop(struct agent *a, int64_t grace_ns)
         return;
     if (a->admin != NULL)
         admin_set_view(a->admin, NULL);
+    must_not_wait();
     struct conf *conf = a->engine->conf;
     tail_close(engine_stop(a->engine, grace_ns));
     engine_free(a->engine);

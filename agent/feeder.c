@@ -4,10 +4,11 @@
 #include <stdlib.h>
 
 #include "agent/base/log.h"
+#include "agent/base/must.h"
 
 /* Positions of a quiet output are written this seldom: a crash then reads again at most what was filtered away. */
 #define IDLE_POSITIONS_NS (30 * NS_PER_SEC)
-#define MEMORY_RETRY_NS NS_PER_SEC
+#define MEMORY_RETRY_NS (200 * NS_PER_MS)
 
 void feeder_init(struct feeder *f, struct output *output, struct writer *writer, struct tallies *tallies,
                  int64_t mono_ns)
@@ -61,7 +62,7 @@ void feeder_deinit(struct feeder *f)
 
 static void out_of_memory(struct feeder *f, int64_t mono_ns)
 {
-    log_error("pipeline", "memory.exhausted", "out of memory: this output waits a second; its lines stay in their files",
+    log_error("pipeline", "memory.exhausted", "out of memory: this output waits a moment; its lines stay in their files",
               LOG_SLICE("output", f->output->conf->name));
     f->is_blocked = true;
     f->retry_at_ns = mono_ns + MEMORY_RETRY_NS;
@@ -226,12 +227,9 @@ static void close_group(struct feeder *f, struct tail *t, int64_t mono_ns)
     end.n_lost = f->n_lost;
     f->collected += has_progress; /* the tail counts those with positions */
     g->number = f->collected;
-    if (group_set_end(g, &end) < 0) {
-        /* Positions that were collected and cannot be kept: like a lost process, only for this output. */
-        log_error("pipeline", "memory.exhausted", "out of memory while closing a group: stopping",
-                  LOG_SLICE("output", f->output->conf->name));
-        abort();
-    }
+    struct must must = { 0 };
+    while (group_set_end(g, &end) < 0)
+        must_wait(&must); /* the positions were collected: without them lines would come twice */
     take_all_bodies(f->output, g);
     group_is_empty(f);
     push(f, g);

@@ -37,7 +37,7 @@ void feeder_init(struct feeder *f, struct output *output, struct writer *writer,
                  int64_t mono_ns);
 void feeder_deinit(struct feeder *f);
 
-/* 0 and *ret; -ENOMEM: the record is in no body, and the feeder is blocked for a second. After 0 the feeder may have
+/* 0 and *ret; -ENOMEM: the record is in no body, and the feeder is blocked for a moment. After 0 the feeder may have
  * become blocked: this record is in, no more are taken. */
 NODISCARD int feeder_append(struct feeder *f, const struct record *rec, int64_t mono_ns, struct append_result *ret);
 

@@ -1,5 +1,6 @@
 #include "agent/join.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #include "agent/base/limits.h"
@@ -118,6 +119,8 @@ void join_settle(struct join *j, enum record_stream stream)
 int pending_add(struct pending *p, struct slice text, uint64_t start, uint64_t end)
 {
     size_t room = LINE_BYTES_MAX - p->text.len;
+    if (p->text.cap - p->text.len < MIN(text.len, room) && budget_joins_are_full())
+        return -ENOMEM;
     int r = buf_append_slice(&p->text, slice_first(text, room));
     if (r < 0)
         return r;

@@ -69,7 +69,8 @@ void join_release(struct join *j, uint32_t output, bool is_before);
 /* The record of a borrowed part is placed for all outputs that are left: the lender has nothing unfinished there any more. */
 void join_settle(struct join *j, enum record_stream stream);
 
-/* Begins or continues; at LINE_BYTES_MAX the rest is left out and is_cut set. -ENOMEM. */
+/* Begins or continues; at LINE_BYTES_MAX the rest is left out and is_cut set. -ENOMEM, also when all joins together take
+ * their part of limits.memory (budget.h); nothing has changed then. */
 NODISCARD int pending_add(struct pending *p, struct slice text, uint64_t start, uint64_t end);
 void pending_end(struct pending *p); /* forgets the content, keeps a little memory */
 

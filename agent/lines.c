@@ -3,6 +3,7 @@
  * lines that are too long, and what is unfinished when a file ends.
  */
 #include "agent/base/clock.h"
+#include "agent/base/log.h"
 #include "agent/join.h"
 #include "agent/pipeline_internal.h"
 
@@ -182,7 +183,21 @@ static bool is_wanted_again(const struct tail_pass *pass, enum record_stream str
     return false;
 }
 
-/* One more piece; the first gives the time. NULL: no memory to wait with. */
+static void part_is_whole(struct work *w, const struct whole *l, uint64_t current);
+
+/* The line ends here, unfinished: the file does, or there is no memory for the next piece, which then is a line of its
+ * own. */
+static void part_ends(struct work *w, enum record_stream stream, uint64_t at)
+{
+    struct join *j = w->pass->state;
+    const struct pending *part = &j->streams[stream].part;
+    const struct whole l = { .text = buf_slice(&part->text), .stream = stream,         .start = part->start,
+                             .end = part->end,               .raw_bytes = part->raw_bytes, .has_time = part->has_time,
+                             .time_ns = part->time_ns,       .is_cut = part->is_cut,   .is_unfinished = true };
+    part_is_whole(w, &l, at);
+}
+
+/* One more piece; the first gives the time. NULL: no memory to wait with; it is a line of its own. */
 static struct pending *add_part(struct work *w, const struct framed *fr, uint64_t off, uint64_t end)
 {
     struct join *j = join_of(w);
@@ -194,7 +209,10 @@ static struct pending *add_part(struct work *w, const struct framed *fr, uint64_
         part->time_ns = fr->time_ns;
     }
     if (pending_add(part, fr->content, off, end) < 0) {
-        pending_end(part);
+        log_warn("pipeline", "memory.tight", "lines of several pieces take too much memory: they are shipped in pieces",
+                 LOG_SLICE("file", w->source->origin->file));
+        if (part->is_active)
+            part_ends(w, fr->stream, off);
         return NULL;
     }
     return part;
@@ -264,14 +282,8 @@ static void flush_due(struct work *w, uint64_t at, bool is_last)
     struct join *j = w->pass->state;
     for (int i = 0; j != NULL && i < STREAMS_MAX; i++) {
         struct join_stream *s = &j->streams[i];
-        if (is_last && s->part.is_active && s->borrower == NULL) {
-            struct whole l = { .text = buf_slice(&s->part.text), .stream = (enum record_stream)i,
-                               .start = s->part.start,           .end = s->part.end,
-                               .raw_bytes = s->part.raw_bytes,   .has_time = s->part.has_time,
-                               .time_ns = s->part.time_ns,       .is_cut = s->part.is_cut,
-                               .is_unfinished = true };
-            part_is_whole(w, &l, at);
-        }
+        if (is_last && s->part.is_active && s->borrower == NULL)
+            part_ends(w, (enum record_stream)i, at);
         if (s->group.is_active && (is_last || w->p->mono_ns >= s->flush_at_ns))
             group_flush(w, (enum record_stream)i, at);
     }

@@ -9,7 +9,7 @@
 #include "agent/base/ask.h"
 #include "agent/base/clock.h"
 #include "agent/base/inbox.h"
-#include "agent/base/log.h"
+#include "agent/base/must.h"
 #include "agent/base/stats.h"
 #include "agent/feeder.h"
 #include "agent/pipeline.h"
@@ -58,14 +58,19 @@ struct reader {
 
 /* ---- messages ---- */
 
+/* A lost message would stop an output for ever, or break a promise. */
+static void *alloc(size_t bytes)
+{
+    struct must must = { 0 };
+    void *p;
+    while ((p = malloc(MAX(bytes, (size_t)1))) == NULL)
+        must_wait(&must);
+    return p;
+}
+
 static void post(struct reader *r, struct message m)
 {
-    struct message *copy = malloc(sizeof(*copy));
-    if (copy == NULL) {
-        /* A lost message would stop an output for ever or break a promise; a restart loses nothing. */
-        log_error("reader", "memory.exhausted", "out of memory for a message between threads: stopping");
-        abort();
-    }
+    struct message *copy = alloc(sizeof(*copy));
     *copy = m;
     inbox_post(&r->inbox, &copy->link);
 }
@@ -78,14 +83,6 @@ static void on_space(void *ctx, uint32_t output)
 static void on_durable(void *ctx, uint32_t output, uint64_t number)
 {
     post(ctx, (struct message){ .kind = MESSAGE_DURABLE, .output = output, .number = number });
-}
-
-static void *alloc_or_stop(size_t bytes)
-{
-    void *p = malloc(MAX(bytes, (size_t)1));
-    if (p == NULL)
-        abort(); /* as in post() */
-    return p;
 }
 
 static void move_text(char **at, struct slice *s)
@@ -101,7 +98,7 @@ static struct recovered_file *copy_files(const struct recovered_file *files, siz
     size_t bytes = n * sizeof(*files);
     for (size_t i = 0; i < n; i++)
         bytes += files[i].ident.path.len + files[i].ident.input.len;
-    struct recovered_file *copy = alloc_or_stop(bytes);
+    struct recovered_file *copy = alloc(bytes);
     char *at = (char *)(copy + n);
     for (size_t i = 0; i < n; i++) {
         copy[i] = files[i];
@@ -116,7 +113,7 @@ static struct ledger_row *copy_ledger(const struct ledger_row *rows, size_t n)
     size_t bytes = n * sizeof(*rows);
     for (size_t i = 0; i < n; i++)
         bytes += rows[i].input.len + rows[i].tenant.len;
-    struct ledger_row *copy = alloc_or_stop(bytes);
+    struct ledger_row *copy = alloc(bytes);
     char *at = (char *)(copy + n);
     for (size_t i = 0; i < n; i++) {
         copy[i] = rows[i];
@@ -148,6 +145,7 @@ struct writer_events reader_events(struct reader *r)
 static void handle(struct reader *r, struct message *m, int64_t now)
 {
     struct feeder *f = &r->feeders[m->output];
+    struct must must = { 0 };
     switch (m->kind) {
     case MESSAGE_SPACE:
         if (feeder_on_space(f, now))
@@ -158,8 +156,8 @@ static void handle(struct reader *r, struct message *m, int64_t now)
         break;
     case MESSAGE_FENCE:
         feeder_on_fence(f, m->epoch);
-        if (tallies_fence(r->tallies, m->output, m->ledger, m->n_ledger) < 0)
-            abort(); /* as in post() */
+        while (tallies_fence(r->tallies, m->output, m->ledger, m->n_ledger) < 0)
+            must_wait(&must);
         tail_fence(r->tail, m->output, m->files, m->n_files);
         tail_unblock(r->tail, m->output);
         break;

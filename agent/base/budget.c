@@ -89,6 +89,11 @@ size_t budget_sending_share(void)
     return MIN(flow_share() / 2, SENDING_ALL_MAX / n);
 }
 
+bool budget_joins_are_full(void)
+{
+    return budget_of(ACCOUNT_OF(MEMORY_JOINS)) >= MAX(budget_limit() / 8, 2 * LINE_BYTES_MAX);
+}
+
 bool budget_is_exceeded(void)
 {
     return flow_share() <= FLOW_MIN_BYTES;

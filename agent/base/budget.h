@@ -82,6 +82,10 @@ size_t budget_total(void); /* of all kinds */
 size_t budget_batches_share(void);
 size_t budget_sending_share(void);
 
+/* Records of several pieces take an eighth of the limit, or what is no fewer than two of them: they are shipped as they
+ * are instead of growing further. */
+bool budget_joins_are_full(void);
+
 /* The tables alone leave no more than the minimum: batches are small now. */
 bool budget_is_exceeded(void);
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "agent/base/log.h"
+#include "agent/base/must.h"
 #include "agent/tail/internal.h"
 
 /* Index in old of each output of t; -1 = new. By name: the order may have changed. */
@@ -34,8 +35,9 @@ static void take_places(struct tail_file *f, const struct tail_file *g, const in
         if (map[o] < 0 || g->slots[map[o]].pass == NULL)
             continue;
         struct file_position pos = first_position(&g->slots[map[o]]);
-        if (pass_place(f, o, &pos) < 0)
-            abort(); /* begin again from the queues */
+        struct must must = { 0 };
+        while (pass_place(f, o, &pos) < 0)
+            must_wait(&must);
         f->slots[o].collected = f->slots[o].first_off = pos.end;
         f->slots[o].first_skip = g->slots[map[o]].first_skip;
         f->slots[o].told_stage = STAGE_READING;
@@ -46,8 +48,9 @@ static void take_places(struct tail_file *f, const struct tail_file *g, const in
     for (uint32_t o = 0; o < t->n_outputs; o++)
         if (f->slots[o].pass == NULL) { /* every output is new: from the start */
             struct file_position start = { 0 };
-            if (pass_place(f, o, &start) < 0)
-                abort();
+            struct must must = { 0 };
+            while (pass_place(f, o, &start) < 0)
+                must_wait(&must);
         }
     file_set_incarnation(f, g->ident.incarnation);
     f->ident.fp_len = g->ident.fp_len;

@@ -9,6 +9,7 @@
 
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
+#include "agent/base/must.h"
 #include "agent/queue/fs.h"
 
 int vec_reserve(struct vec *v, size_t item_size)
@@ -293,8 +294,9 @@ void file_dirty(struct tail_file *f, uint32_t outputs)
         struct vec *v = &f->t->sides[o].dirty;
         if (!(outputs & (UINT32_C(1) << o)) || f->slots[o].is_dirty)
             continue;
-        if (vec_reserve(v, sizeof(struct tail_file *)) < 0)
-            abort(); /* a position that is not recorded would double lines: better begin again */
+        struct must must = { 0 };
+        while (vec_reserve(v, sizeof(struct tail_file *)) < 0)
+            must_wait(&must); /* a position that is not recorded would double lines */
         VEC(v, struct tail_file *)[v->n++] = f;
         f->slots[o].is_dirty = true;
     }

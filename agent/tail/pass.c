@@ -2,6 +2,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "agent/base/must.h"
 #include "agent/tail/internal.h"
 
 #define BIT(o) (UINT32_C(1) << (o))
@@ -510,10 +511,11 @@ static int collect_file(struct tail *t, uint32_t output, struct tail_file *f)
 {
     struct slot *s = &f->slots[output];
     s->is_dirty = false;
-    if (vec_reserve(&t->ret_files, sizeof(struct file_ident)) < 0 ||
-        vec_reserve(&t->ret_positions, sizeof(struct file_position)) < 0 ||
-        vec_reserve(&t->ret_gone, sizeof(uint64_t)) < 0)
-        abort(); /* see file_dirty */
+    struct must must = { 0 };
+    while (vec_reserve(&t->ret_files, sizeof(struct file_ident)) < 0 ||
+           vec_reserve(&t->ret_positions, sizeof(struct file_position)) < 0 ||
+           vec_reserve(&t->ret_gone, sizeof(uint64_t)) < 0)
+        must_wait(&must); /* see file_dirty */
     if (s->told_stage == STAGE_GONE)
         return 0;
     s->told_group = t->sides[output].n_groups + 1;
@@ -546,8 +548,9 @@ bool tail_collect(struct tail *t, uint32_t output, struct group_end *end)
     }
     side->dirty.n = 0;
     for (size_t i = 0; i < side->gone.n; i++, n++) {
-        if (vec_reserve(&t->ret_gone, sizeof(uint64_t)) < 0)
-            abort();
+        struct must must = { 0 };
+        while (vec_reserve(&t->ret_gone, sizeof(uint64_t)) < 0)
+            must_wait(&must);
         VEC(&t->ret_gone, uint64_t)[t->ret_gone.n++] = VEC(&side->gone, uint64_t)[i];
     }
     side->gone.n = 0;
@@ -616,8 +619,9 @@ static void fence_file(struct tail_file *f, uint32_t output, const struct recove
         return; /* the queue has done with it for good */
     bool is_forgotten = f->stage >= STAGE_PASSED && f->phase == PHASE_MISSING;
     leave(f, output);
-    if (pass_place(f, output, &pos) < 0)
-        abort(); /* begin again from the queue rather than from a wrong place */
+    struct must must = { 0 };
+    while (pass_place(f, output, &pos) < 0)
+        must_wait(&must); /* not from a wrong place */
     s->collected = pos.end;
     s->ident_version = 0;
     s->told_stage = pos.flags & POSITION_PASSED     ? STAGE_PASSED
@@ -633,9 +637,9 @@ static void fence_file(struct tail_file *f, uint32_t output, const struct recove
     if (f->t->blocked & BIT(output)) {
         /* Its own, even when another stands at the same place. */
         if (s->pass->pub.mask != BIT(output)) {
-            struct pass *own = pass_new(f);
-            if (own == NULL)
-                abort();
+            struct pass *own;
+            while ((own = pass_new(f)) == NULL)
+                must_wait(&must);
             leave(f, output);
             place(own, &pos);
             own->pub.mask = BIT(output);
@@ -653,9 +657,10 @@ static void fence_file(struct tail_file *f, uint32_t output, const struct recove
 void tail_fence(struct tail *t, uint32_t output, const struct recovered_file *files, size_t n)
 {
     assert(output < t->n_outputs && t->feeding.pass == NULL);
-    const struct recovered_file **sorted = malloc(MAX(n, (size_t)1) * sizeof(*sorted));
-    if (sorted == NULL)
-        abort();
+    const struct recovered_file **sorted;
+    struct must must = { 0 };
+    while ((sorted = malloc(MAX(n, (size_t)1) * sizeof(*sorted))) == NULL)
+        must_wait(&must);
     for (size_t i = 0; i < n; i++)
         sorted[i] = &files[i];
     qsort(sorted, n, sizeof(*sorted), by_incarnation);

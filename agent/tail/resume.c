@@ -6,7 +6,9 @@
 #include <stdlib.h>
 
 #include "agent/base/log.h"
+#include "agent/base/must.h"
 #include "agent/queue/fs.h"
+#include "agent/base/must.h"
 #include "agent/tail/internal.h"
 
 #define BIT(o) (UINT32_C(1) << (o))
@@ -103,8 +105,9 @@ void place_at_furthest(struct tail_file *f, uint32_t output)
     bool skip = far->off < far->resume_until ? p->resume_skip : far->skip_to_newline;
     pos.flags = (skip ? POSITION_SKIP_TO_NEWLINE : 0) | (p->is_ended ? POSITION_FINISHED : 0) |
                 (p->head_unknown ? POSITION_HEAD_UNKNOWN : 0);
-    if (pass_place(f, output, &pos) < 0)
-        abort(); /* at start: nothing is lost by beginning again */
+    struct must must = { 0 };
+    while (pass_place(f, output, &pos) < 0)
+        must_wait(&must);
     f->slots[output].collected = f->slots[output].first_off = pos.end;
     f->slots[output].first_skip = skip;
 }
@@ -124,8 +127,9 @@ static void place_unknown(struct tail *t, struct tail_file *f, uint32_t output,
         f->slots[output].told_stage = STAGE_GONE;
     else if (rec == NULL || rec->is_new || !(knows || is_from_start))
         place_at_furthest(f, output);
-    else if (pass_place(f, output, &start) < 0)
-        abort();
+    else
+        for (struct must must = { 0 }; pass_place(f, output, &start) < 0;)
+            must_wait(&must);
 }
 
 static void complete(struct tail *t, struct tail_file *f, const struct queue_recovery *const *recovered,

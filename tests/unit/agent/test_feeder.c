@@ -247,6 +247,8 @@ static void test_fence(void **state)
     tear_down(&w);
 }
 
+#define RETRY_NS (200 * NS_PER_MS)
+
 static void test_no_memory(void **state)
 {
     struct followed w;
@@ -256,10 +258,10 @@ static void test_no_memory(void **state)
     assert_int_equal(append(&w, 10), -ENOMEM);
     assert_non_null(w.s->out.open.first); /* a body that was made for it, and is empty */
     assert_true(w.f.is_blocked);
-    assert_true(feeder_due_at(&w.f) == w.now + NS_PER_SEC);
-    assert_false(feeder_on_space(&w.f, w.now + NS_PER_SEC - 1));
+    assert_true(feeder_due_at(&w.f) == w.now + RETRY_NS);
+    assert_false(feeder_on_space(&w.f, w.now + RETRY_NS - 1));
     feeder_close_if_due(&w.f, w.tail, w.now, true); /* not while it waits */
-    assert_true(feeder_on_space(&w.f, w.now + NS_PER_SEC));
+    assert_true(feeder_on_space(&w.f, w.now + RETRY_NS));
     read_file(&w);
     feeder_close_if_due(&w.f, w.tail, w.now, true);
     stand_wait(w.s, w.s->told.durable == 1);

@@ -1,0 +1,27 @@
+#include "agent/base/must.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "agent/base/log.h"
+
+#define TRY_NS (100 * NS_PER_MS)
+
+static atomic_bool is_ending;
+
+void must_not_wait(void)
+{
+    atomic_store(&is_ending, true);
+}
+
+void must_wait(struct must *must)
+{
+    if (must->tries++ == 0)
+        log_error("memory", "memory.exhausted", "out of memory: a thread waits until there is some");
+    if (must->tries > MUST_NS / TRY_NS || atomic_load(&is_ending)) {
+        log_error("memory", "memory.exhausted", "out of memory for too long: stopping; a restart loses nothing");
+        abort();
+    }
+    (void)nanosleep(&(struct timespec){ .tv_nsec = TRY_NS }, NULL);
+}
