@@ -342,6 +342,11 @@ static void *sink_file_new(void *ctx, struct tail_file *f, const struct tail_fil
         s->counted_off[i] = MAX(known->off[i], known->ahead[i]);
         s->skipped_off = MAX(s->skipped_off, s->counted_off[i]);
     }
+    for (int i = 0; s != NULL && info->fed_to > 0 && i < STREAMS_MAX; i++) {
+        s->counted_off[i] = s->skipped_off = MAX(s->counted_off[i], info->fed_to); /* counted for every output */
+        s->behind_off[i] = s->behind_end[i] = 0;
+        s->first_off[i] = 0; /* was seen: no line of another file goes on here */
+    }
     return s;
 }
 

@@ -4,10 +4,13 @@
 #include <stdlib.h>
 
 #include "agent/base/arena.h"
-#include "agent/base/budget.h"
+#include "agent/base/pool.h"
 #include "agent/kube/pods.h"
 
 #define ORIGIN_BYTES_MAX (256 * KIB)
+
+/* A file at rest has neither source nor origin (tail.h: fed_to), so whole pages of them go. */
+static struct pool pool = POOL_INIT(ACCOUNT_OF(MEMORY_FILES));
 
 static struct slice last_part(struct slice path)
 {
@@ -169,10 +172,9 @@ static struct slice move_text(char **at, struct slice s)
 
 static struct origin *pack(struct origin *o)
 {
-    struct origin *packed = malloc(size_of(o));
+    struct origin *packed = pool_alloc(&pool, size_of(o));
     if (packed == NULL)
         return NULL;
-    budget_took(ACCOUNT_OF(MEMORY_FILES), packed);
     *packed = *o;
     char *at = (char *)(packed + 1);
     for (size_t i = 0; i < ARRAY_LEN(pairs_offsets); i++) { /* pairs first: they need the alignment */
@@ -217,8 +219,7 @@ struct origin *origin_new(const struct conf *conf, uint32_t input_index, struct 
 
 void origin_free(struct origin *o)
 {
-    budget_gives(ACCOUNT_OF(MEMORY_FILES), o);
-    free(o);
+    pool_free(&pool, o);
 }
 
 static void resolve_overrides(struct source *s, const struct record *rec)
@@ -249,10 +250,10 @@ static void resolve_routes(struct source *s, const struct conf *conf, const stru
 
 struct source *source_new(const struct conf *conf, struct tail_file *f, const struct tail_file_info *info)
 {
-    struct source *s = calloc(1, sizeof(*s));
+    struct source *s = pool_alloc(&pool, sizeof(*s));
     if (s == NULL)
         return NULL;
-    s->input_index = info->input_index;
+    *s = (struct source){ .input_index = info->input_index };
     s->input = &conf->inputs[info->input_index];
     s->incarnation = info->ident->incarnation;
     s->file = f;
@@ -262,10 +263,9 @@ struct source *source_new(const struct conf *conf, struct tail_file *f, const st
     s->tenant = s->input->tenant;
     s->origin = origin_new(conf, info->input_index, info->ident->path, info->captures);
     if (s->origin == NULL) {
-        free(s);
+        pool_free(&pool, s);
         return NULL;
     }
-    budget_took(ACCOUNT_OF(MEMORY_FILES), s);
     struct record rec = { .origin = s->origin };
     resolve_overrides(s, &rec);
     resolve_routes(s, conf, &rec);
@@ -277,6 +277,5 @@ void source_free(struct source *s)
     if (s == NULL)
         return;
     origin_free(s->origin);
-    budget_gives(ACCOUNT_OF(MEMORY_FILES), s);
-    free(s);
+    pool_free(&pool, s);
 }

@@ -10,6 +10,7 @@
 #include "agent/base/clock.h"
 #include "agent/base/limits.h"
 #include "agent/base/log.h"
+#include "agent/base/must.h"
 #include "agent/base/stats.h"
 #include "agent/base/tenants.h"
 
@@ -329,13 +330,10 @@ static void sync_failed(struct writer *w, struct channel *c, int code)
               "a sync of the queue failed: a new segment is begun and what was not durable is read again",
               LOG_SLICE("output", c->output->conf->name), LOG_CSTR("error", strerrordesc_np(-code)));
     take_back_voided(c);
-    if (queue_fenced(c->queue, &fence.files, &fence.n_files) < 0 ||
-        queue_fenced_ledger(c->queue, &fence.ledger, &fence.n_ledger) < 0) {
-        /* Without them the reader would go on from wrong places; a restart finds the right ones in the queue. */
-        log_error("queue", "memory.exhausted", "out of memory after a failed sync: stopping",
-                  LOG_SLICE("output", c->output->conf->name));
-        abort();
-    }
+    struct must must = { 0 };
+    while (queue_fenced(c->queue, &fence.files, &fence.n_files) < 0 ||
+           queue_fenced_ledger(c->queue, &fence.ledger, &fence.n_ledger) < 0)
+        must_wait(&must); /* without them the reader would go on from wrong places */
     /* What was pushed follows positions that are void now; its lines are read again. The epoch tells such groups from
      * those that the reader makes after it has heard of the fence. */
     fence.epoch = ++c->epoch;
@@ -428,8 +426,11 @@ static int64_t next_wake(const struct writer *w)
 static void give_memory_back(struct writer *w)
 {
     for (size_t i = 0; i < w->conf.n_outputs; i++)
-        if (w->channels[i].current == NULL)
+        if (w->channels[i].current == NULL) {
             buf_shrink(&w->channels[i].wire, 0);
+            if (w->channels[i].output->ops->rest != NULL)
+                w->channels[i].output->ops->rest(w->channels[i].output);
+        }
 }
 
 static void wait_for_work(struct writer *w, int64_t at)

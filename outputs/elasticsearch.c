@@ -608,6 +608,11 @@ static int seal(struct output *out, struct body *b, struct buf *wire)
     return r < 0 ? r : gzip_compress(((struct es *)out)->gzip, buf_slice(&b->raw), SLICE(""), wire);
 }
 
+static void es_rest(struct output *out)
+{
+    gzip_rest(((struct es *)out)->gzip);
+}
+
 int es_append_url(const struct output *out, size_t url_index, const char *path, struct buf *url)
 {
     const struct slices *urls = &out->conf->http.urls;
@@ -641,6 +646,7 @@ const struct output_ops elasticsearch_ops = {
     .discard = discard,
     .explain = explain,
     .seal = seal,
+    .rest = es_rest,
     .request = request,
     .judge = es_judge,
     .judge_items = es_judge_items,

@@ -282,6 +282,7 @@ int es_build(struct output *out, const struct items *items, const uint8_t *choos
         r = -EINVAL;
     if (r == 0)
         r = gzip_compress(es->sender_gzip, buf_slice(&raw), SLICE(""), wire);
+    gzip_rest(es->sender_gzip); /* bodies are rebuilt seldom */
     buf_deinit(&raw);
     return r;
 }

@@ -284,6 +284,11 @@ static int seal(struct output *out, struct body *b, struct buf *wire)
     return r < 0 ? r : gzip_compress(((struct file_out *)out)->gzip, buf_slice(&b->raw), SLICE(""), wire);
 }
 
+static void file_rest(struct output *out)
+{
+    gzip_rest(((struct file_out *)out)->gzip);
+}
+
 /* ---- sender ---- */
 
 static int items(const struct output *out, struct slice wire, struct slice route, struct items *ret)
@@ -354,6 +359,7 @@ const struct output_ops file_ops = {
     .discard = discard,
     .explain = explain,
     .seal = seal,
+    .rest = file_rest,
     .items = items,
     .build = build,
     .deliver = deliver,

@@ -169,6 +169,9 @@ struct output_ops {
     /* The final bytes of a body, appended to wire. Fills b->runs when there is more than one row. */
     int (*seal)(struct output *out, struct body *b, struct buf *wire);
 
+    /* Nothing is to be sealed for now: scratch memory goes back. NULL is fine. */
+    void (*rest)(struct output *out);
+
     /* --- sender thread (HTTP) --- */
     int (*request)(struct output *out, struct slice route, size_t url_index, struct http_request *ret);
     /* items: of the body that was sent, decoded on demand by need_items (NULL when it cannot be decoded). */

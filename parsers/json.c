@@ -120,9 +120,8 @@ int json_new(const struct keys *keys, bool find_duplicates, struct json **ret_js
     j->keys = keys;
     j->find_duplicates = find_duplicates;
     buf_init(&j->decoded, SIZE_MAX / 4); /* bounded by the line, which its reader bounds */
-    int r = json_pool_init(&j->pool);
-    if (r == 0 && find_duplicates)
-        r = duplicates_init(&j->duplicates);
+    json_pool_init(&j->pool);
+    int r = find_duplicates ? duplicates_init(&j->duplicates) : 0;
     if (r == 0)
         r = buf_reserve(&j->decoded, DECODE_KEEP);
     if (r < 0) {

@@ -9,11 +9,9 @@
 #define BIG_FROM ((size_t)1024)
 #define HEAD ((size_t)16) /* before a small block: its size; keeps the alignment */
 
-int json_pool_init(struct json_pool *p)
+void json_pool_init(struct json_pool *p)
 {
     memset(p, 0, sizeof(*p));
-    bool moved;
-    return json_pool_reserve(p, 0, &moved);
 }
 
 void json_pool_deinit(struct json_pool *p)

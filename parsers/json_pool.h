@@ -31,7 +31,7 @@ struct json_pool {
     } big[2];
 };
 
-NODISCARD int json_pool_init(struct json_pool *p); /* 0 or -ENOMEM */
+void json_pool_init(struct json_pool *p); /* no memory yet: most inputs never need yajl */
 void json_pool_deinit(struct json_pool *p);
 
 /* Makes room for a line of line_len bytes. -ENOMEM: do not parse. *ret_moved: live blocks moved, so the handle must be

@@ -34,6 +34,7 @@
 #define COPY_WAIT_NS (10 * NS_PER_SEC) /* for a copy to be made, or to become a file of its own */
 #define STALL_NS (2 * NS_PER_SEC) /* between two looks for files that are not read: two make a stall */
 #define HELD_POLL_NS NS_PER_SEC /* unlinked files have no events */
+#define REST_NS (5 * NS_PER_SEC) /* a file that was read whole for so long costs the sink no memory */
 #define RAW_IDLE_NS (2 * NS_PER_SEC)         /* after the last turn the read buffer's memory is given back */
 #define IDLE_CLOSE_NS (600 * NS_PER_SEC)
 #define MISSING_NS (600 * NS_PER_SEC) /* recovered, not found: a mount may be late */
@@ -138,7 +139,8 @@ struct tail_file {
     uint64_t start_off; /* SKIPPED for its age: where to begin when it wakes up */
 
     struct tail_file *after, *successor; /* after is read to its end first */
-    void *sink_file;
+    void *sink_file;       /* NULL: not fed yet, or resting */
+    uint64_t fed_to, fed_incarnation; /* as it began to rest */
     struct tail_pass *passes, *parked;
     struct slot *slots; /* n_outputs */
 
@@ -353,6 +355,7 @@ void file_forget(struct tail_file *f);  /* MISSING for too long: PASSED, then GO
 /* ---- read.c ---- */
 /* Reads one pass. True: more is there. f may be gone afterwards when false. */
 bool file_turn(struct tail_file *f);
+void file_rest(struct tail_file *f); /* all is read for a while: the sink may forget it */
 void file_check_end(struct tail_file *f); /* ROTATED: ends the passes when grace is over; may free f */
 void file_wake(struct tail_file *f);
 void file_give_up(struct tail_file *f, enum lost_reason reason); /* all that is unread is lost */

@@ -19,9 +19,27 @@ int file_ensure_sink(struct tail_file *f)
     id.path = slice_cstr(file_origin(f)); /* its lines go by the name that the input knows */
     struct tail_file_info info = { .input_index = f->input,
                                    .ident = &id,
-                                   .captures = { f->captures, f->n_captures } };
+                                   .captures = { f->captures, f->n_captures },
+                                   .fed_to = f->fed_incarnation == f->ident.incarnation ? f->fed_to : 0 };
     f->sink_file = t->sink.file_new(t->sink.ctx, f, &info);
     return f->sink_file == NULL ? -ENOMEM : 0;
+}
+
+/* Ten thousand files that are quiet are to cost as little as can be: what the sink knows of one is made again when a line
+ * comes. Not while another file may go on where this one stops, or the other way round. */
+void file_rest(struct tail_file *f)
+{
+    struct tail *t = f->t;
+    const struct tail_pass *p = f->passes;
+    if (f->sink_file == NULL || !f->is_tracked || f->stage != STAGE_READING || f->phase != PHASE_LIVE ||
+        t->now - f->read_ns < REST_NS || list_is_in(&f->ready) || list_is_in(&f->waking) || f->after != NULL ||
+        f->successor != NULL || f->parked != NULL || p == NULL || p->next != NULL || p->mask != t->outputs ||
+        p->state != NULL || p->off < f->size || p->off < p->resume_until || p->skip_to_newline)
+        return;
+    f->fed_to = p->off;
+    f->fed_incarnation = f->ident.incarnation;
+    t->sink.file_free(t->sink.ctx, f->sink_file);
+    f->sink_file = NULL;
 }
 
 static void stall(struct tail_file *f, int error)

@@ -98,6 +98,8 @@ void stall_check(struct tail *t)
     t->next_stall_ns = t->now + STALL_NS;
     for (struct list *l = t->files.next, *next; l != &t->files; l = next) {
         next = l->next;
-        check(CONTAINER_OF(l, struct tail_file, all));
+        struct tail_file *f = CONTAINER_OF(l, struct tail_file, all);
+        check(f);
+        file_rest(f);
     }
 }

@@ -32,6 +32,9 @@ struct tail_file_info {
     uint32_t input_index;
     const struct file_ident *ident;
     struct pairs captures; /* <name> of the include pattern */
+    /* The sink had this file before and let it go as it rested (file_free): it was fed all up to here, for every output, and
+     * nothing was unfinished. 0: it is new. */
+    uint64_t fed_to;
 };
 
 /*
@@ -65,6 +68,7 @@ struct tail_sink {
     void *ctx;
     /* A file enters; the result is handed back with each call. NULL = out of memory, tried again later. */
     void *(*file_new)(void *ctx, struct tail_file *f, const struct tail_file_info *info);
+    /* Also while the file is followed, when all is read and nothing unfinished: it may enter again, see fed_to. */
     void (*file_free)(void *ctx, void *file);
     /* Consumes whole lines; returns how many bytes. The sink may call tail_block() and tail_wake_at() during
      * it, nothing else of this header. What a pass without outputs (mask 0, after tail_block) returns does

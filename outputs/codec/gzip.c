@@ -46,12 +46,18 @@ int gzip_new(int level, struct gzip **ret_gzip)
     return 0;
 }
 
+void gzip_rest(struct gzip *g)
+{
+    if (g->compressor != NULL)
+        libdeflate_free_compressor(g->compressor);
+    g->compressor = NULL;
+}
+
 void gzip_free(struct gzip *g)
 {
     if (g == NULL)
         return;
-    if (g->compressor != NULL)
-        libdeflate_free_compressor(g->compressor);
+    gzip_rest(g);
     free(g);
 }
 

@@ -23,6 +23,9 @@ struct gzip;
 NODISCARD int gzip_new(int level, struct gzip **ret_gzip);
 void gzip_free(struct gzip *g); /* NULL is fine */
 
+/* Gives the compressor's 200 KiB back until the next call of gzip_compress. */
+void gzip_rest(struct gzip *g);
+
 /* Appends one member holding in. extra: the header's extra field with its subfield head (SI1 SI2 LEN), or
  * empty. The same input gives the same bytes: there is no time and no name in the header. */
 NODISCARD int gzip_compress(struct gzip *g, struct slice in, struct slice extra, struct buf *out);

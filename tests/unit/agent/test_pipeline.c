@@ -190,7 +190,7 @@ static void random_run(uint64_t seed, bool is_cri, bool with_parts, bool rotates
                 rotate(g, &s);
             break;
         case 13:
-            rig_pass(g, (int)rnd(&seed, 4));
+            rig_pass(g, (int)rnd(&seed, 12)); /* long enough for a file to rest */
             break;
         }
     }

@@ -126,8 +126,9 @@ static void test_no_allocation_per_line(void **state)
     bool is_counted = n_allocations - before == 1;
     assert_true(is_counted || is_under_valgrind());
 
-    before = n_allocations;
     unsigned n_asked = 0;
+    read_all(p, m, &n_asked); /* the first line that needs yajl makes its pool */
+    before = n_allocations;
     for (unsigned i = 0; i < 100; i++)
         read_all(p, m, &n_asked); /* more than 100 lines each */
     assert_int_equal(n_allocations - before, 0);
