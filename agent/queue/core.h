@@ -34,6 +34,8 @@
 
 /* No more of a file is looked at: a segment's soft size and a group of the largest frames are below it. */
 #define SEGMENT_READ_MAX (256 * MIB)
+/* The newest segments say whose the queue is when the cursor does not. */
+#define UUID_VOTERS 1024
 
 /* Zero: the production value. Set by tests before queue_open. */
 struct queue_tuning {
@@ -199,6 +201,10 @@ NODISCARD int frame_write(struct queue *q, int fd, uint64_t off, struct frame_hd
                           struct slice body);
 uint32_t random_u32(void);
 void random_bytes(void *ptr, size_t len);
+
+/* open.c */
+/* What stands at this name of ours and is not of this type is renamed, and the log says so. */
+NODISCARD int queue_make_way(struct queue *q, const char *name, mode_t type);
 
 /* queue.c */
 void queue_fence(struct queue *q);

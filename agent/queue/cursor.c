@@ -109,7 +109,9 @@ int cursor_write(struct queue *q)
 int cursor_create(struct queue *q)
 {
     static const uint8_t zero[CURSOR_SLOT_OFF + CURSOR_SLOT_BYTES];
-    int fd = q->fs->open(q->dir_fd, "cursor", O_RDWR | O_CREAT, 0600);
+    int fd = queue_make_way(q, "cursor", S_IFREG);
+    if (fd == 0)
+        fd = q->fs->open(q->dir_fd, "cursor", O_RDWR | O_CREAT, 0600);
     if (fd < 0)
         return fd;
     struct stat st;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "agent/base/log.h"
 #include "agent/queue/core.h"
 
 /* ---- directories ---- */
@@ -49,9 +50,34 @@ static int sync_names(const struct fs_ops *fs, char *path)
     return r;
 }
 
+/* Something stands where a file or folder of ours belongs and is none: it gets another name. */
+static int make_way(struct queue *q, const char *name)
+{
+    char to[64];
+    struct stat st;
+    unsigned i = 1;
+    do
+        (void)snprintf(to, sizeof(to), "%s.aside.%u", name, i);
+    while (i++ < 1000 && q->fs->stat(q->dir_fd, to, &st, false) == 0);
+    int r = q->fs->rename(q->dir_fd, name, q->dir_fd, to);
+    log_error("queue", "queue.damaged", "something that is not the queue's stood at one of its names and was renamed",
+              LOG_CSTR("output", q->name), LOG_CSTR("name", name), LOG_CSTR("to", to), LOG_NUM("errno", -r));
+    return r;
+}
+
+int queue_make_way(struct queue *q, const char *name, mode_t type)
+{
+    struct stat st;
+    if (q->fs->stat(q->dir_fd, name, &st, type == S_IFDIR) < 0)
+        return q->fs->stat(q->dir_fd, name, &st, false) < 0 ? 0 : make_way(q, name); /* a link that leads nowhere */
+    return (st.st_mode & S_IFMT) == type ? 0 : make_way(q, name);
+}
+
 static int open_sub(struct queue *q, const char *name, int *ret_fd)
 {
-    int r = q->fs->mkdir(q->dir_fd, name, 0700);
+    int r = queue_make_way(q, name, S_IFDIR);
+    if (r == 0)
+        r = q->fs->mkdir(q->dir_fd, name, 0700);
     if (r < 0 && r != -EEXIST)
         return r;
     int fd = q->fs->open(q->dir_fd, name, O_RDONLY | O_DIRECTORY, 0);
@@ -88,6 +114,8 @@ static int refuse_network(const struct queue *q, const char *path, struct err *e
 static int lock_dir(struct queue *q, struct err *err)
 {
     char text[32] = { 0 };
+    if (queue_make_way(q, "lock", S_IFREG) < 0)
+        return err_say(err, -EEXIST, "queue of output '%s': something that is no file stands at its lock", q->name);
     q->lock_fd = q->fs->open(q->dir_fd, "lock", O_RDWR | O_CREAT, 0600);
     if (q->lock_fd < 0)
         return err_set(err, q->lock_fd, "queue of output '%s': cannot open its lock", q->name);

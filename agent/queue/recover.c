@@ -114,30 +114,43 @@ static int list_files(struct recovery *rc)
     return r;
 }
 
-/* The cursor's uuid if a segment has it, else that of most segments: a foreign file must not take the queue over. */
-static void choose_uuid(struct recovery *rc)
+static bool has_uuid(const struct found *f, const uint8_t uuid[UUID_BYTES])
 {
-    size_t best = 0;
+    return f->verdict == FILE_GOOD && memcmp(f->head.uuid, uuid, UUID_BYTES) == 0;
+}
+
+/* That of most of the newest good files; the newest of them when there are as many. NULL: there is none. */
+static const uint8_t *elect_uuid(const struct recovery *rc)
+{
     const uint8_t *chosen = NULL;
-    for (size_t i = 0; i < rc->n; i++) {
+    size_t best = 0, voters = 0, from = rc->n;
+    while (from > 0 && voters < UUID_VOTERS)
+        voters += rc->files[--from].verdict == FILE_GOOD;
+    for (size_t i = from; i < rc->n; i++) {
+        size_t same = 0;
         if (rc->files[i].verdict != FILE_GOOD)
             continue;
-        size_t same = 0;
-        for (size_t k = 0; k < rc->n; k++)
-            if (rc->files[k].verdict == FILE_GOOD &&
-                memcmp(rc->files[k].head.uuid, rc->files[i].head.uuid, UUID_BYTES) == 0)
-                same++;
-        if (rc->has_cursor && memcmp(rc->files[i].head.uuid, rc->cursor.uuid, UUID_BYTES) == 0)
-            same = SIZE_MAX;
+        for (size_t k = from; k < rc->n; k++)
+            same += has_uuid(&rc->files[k], rc->files[i].head.uuid);
         if (same >= best) {
             best = same;
             chosen = rc->files[i].head.uuid;
         }
-        if (same == SIZE_MAX || same == rc->n)
+        if (same == voters)
             break;
     }
-    if (chosen != NULL)
-        memcpy(rc->q->uuid, chosen, UUID_BYTES);
+    return chosen;
+}
+
+/* The cursor's uuid if a segment has it, else that of most segments: a foreign file must not take the queue over. */
+static void choose_uuid(struct recovery *rc)
+{
+    bool is_known = false;
+    for (size_t i = 0; rc->has_cursor && i < rc->n && !is_known; i++)
+        is_known = has_uuid(&rc->files[i], rc->cursor.uuid);
+    const uint8_t *elected = is_known ? rc->cursor.uuid : elect_uuid(rc);
+    if (elected != NULL)
+        memcpy(rc->q->uuid, elected, UUID_BYTES);
     else if (rc->has_cursor)
         memcpy(rc->q->uuid, rc->cursor.uuid, UUID_BYTES);
     else
@@ -207,7 +220,8 @@ static int find_ends(struct recovery *rc)
 static void read_cursor(struct recovery *rc)
 {
     struct queue *q = rc->q;
-    int fd = q->fs->open(q->dir_fd, "cursor", O_RDONLY, 0);
+    struct stat st;
+    int fd = queue_open_file(q->fs, q->dir_fd, "cursor", O_RDONLY, &st);
     if (fd < 0)
         return;
     rc->has_cursor = cursor_read(q->fs, fd, &rc->cursor);

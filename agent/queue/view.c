@@ -80,28 +80,33 @@ static void set_fences(struct files *f)
     }
 }
 
-/* As recovery chooses: the cursor's if a segment has it, else that of most segments, the later of two. */
+static bool has_uuid(const struct file *f, const uint8_t uuid[UUID_BYTES])
+{
+    return f->kind == FILE_GOOD && memcmp(f->head.uuid, uuid, UUID_BYTES) == 0;
+}
+
+/* As recovery chooses: the cursor's if a segment has it, else that of most of the newest segments, the later of two. */
 static void choose_uuid(struct view *v)
 {
-    size_t best = 0;
     const struct files *f = &v->segments;
-    if (v->has_cursor)
-        memcpy(v->uuid, v->cursor.uuid, UUID_BYTES);
-    for (size_t i = 0; i < f->n; i++) {
+    size_t best = 0, voters = 0, from = f->n;
+    memcpy(v->uuid, v->cursor.uuid, UUID_BYTES);
+    for (size_t i = 0; v->has_cursor && i < f->n; i++)
+        if (has_uuid(&f->list[i], v->cursor.uuid))
+            return;
+    while (from > 0 && voters < UUID_VOTERS)
+        voters += f->list[--from].kind == FILE_GOOD;
+    for (size_t i = from; i < f->n; i++) {
         size_t same = 0;
         if (f->list[i].kind != FILE_GOOD)
             continue;
-        if (v->has_cursor && memcmp(f->list[i].head.uuid, v->cursor.uuid, UUID_BYTES) == 0) {
-            memcpy(v->uuid, v->cursor.uuid, UUID_BYTES);
-            return;
-        }
-        for (size_t k = 0; k < f->n; k++)
-            same += f->list[k].kind == FILE_GOOD && memcmp(f->list[k].head.uuid, f->list[i].head.uuid, UUID_BYTES) == 0;
+        for (size_t k = from; k < f->n; k++)
+            same += has_uuid(&f->list[k], f->list[i].head.uuid);
         if (same >= best) {
             best = same;
             memcpy(v->uuid, f->list[i].head.uuid, UUID_BYTES);
         }
-        if (same == f->n)
+        if (same == voters)
             return;
     }
 }

@@ -277,10 +277,11 @@ class Queue:
         return sorted(found, key=lambda f: f.id)
 
     def _uuid(self):
-        """The cursor's if a segment has it, else that of most segments, the later of two (§1)."""
+        """The cursor's if a segment has it, else that of most of the newest segments, the later of two (§1)."""
         uuids = [f.head.uuid for f in self.segments if f.kind == "good"]
         if self.cursor and (not uuids or self.cursor[1] in uuids):
             return self.cursor[1]
+        uuids = uuids[-1024:]
         return max(uuids, key=lambda u: (uuids.count(u), max(i for i, x in enumerate(uuids) if x == u)), default=None)
 
     def _take_fates(self, data, frame):
