@@ -27,6 +27,8 @@
 #define GROUP_BYTES_MAX (8 * MIB)
 /* Memory of a meta that many positions made large is given back above this. */
 #define META_BYTES_KEEP (32 * KIB)
+/* Ranges of source files that lost lines came from, until they are in the log; more are only said. */
+#define GAPS_MAX 256
 /* Ranges of seqs whose loss is counted, remembered until the cursor has passed them. More: the oldest is forgotten. */
 #define SPANS_MAX 256
 /* Copies of damaged bytes made by one process; beyond this damage is counted and not kept. */
@@ -130,6 +132,8 @@ struct queue {
     size_t n_spans;
     struct tally losses;              /* not in the log yet */
     bool has_losses;
+    struct lost_range gaps[GAPS_MAX]; /* where lost lines came from; not in the log yet */
+    size_t n_gaps;
     struct span damaged[SPANS_MAX];   /* to be acknowledged when their loss is in the log */
     size_t n_damaged;
     struct known known[KNOWN_HEADERS]; /* by seq; seq 0: none */
@@ -250,6 +254,7 @@ void loss_count_parked(struct queue *q, enum lost_reason reason, const struct to
 /* Bytes that were given up before they were lines; whoever did it has counted and said so. */
 void loss_note_bytes(struct queue *q, const struct lost_range *lost);
 void loss_say(struct queue *q, enum lost_reason reason, uint64_t lines, uint64_t bytes);
+void gaps_add(struct queue *q, const struct lost_range *range);
 NODISCARD int loss_flush(struct queue *q); /* writer */
 /* Lines of the DATA frames with first <= seq <= last that are not acknowledged, by header and meta. */
 NODISCARD int loss_rows(struct queue *q, int fd, const struct segment *seg, uint64_t first, uint64_t last,
@@ -274,10 +279,21 @@ void quarantine_rename(struct queue *q, int dir_fd, const char *name);
 /* dead.c */
 NODISCARD int dead_open(struct queue *q);
 void dead_close(struct queue *q);
-NODISCARD int dead_put_losses(struct queue *q, const struct tally *losses, const struct span *spans, size_t n);
+struct losses {
+    const struct tally *tally;
+    const struct span *spans;
+    const struct lost_range *gaps;
+    size_t n_spans, n_gaps;
+};
+NODISCARD int dead_put_losses(struct queue *q, const struct losses *l);
 NODISCARD int dead_put_marks(struct queue *q, const struct marks *m);
 /* Files that hold no open letter any more, from the oldest on. */
 void dead_drop_settled(struct queue *q);
+
+/* gaps.c */
+/* Frames first..last of seg are lost: the ranges of files whose lines were among theirs go into the log of losses, and
+ * into ours. Groups that are partly lost count whole. */
+void gaps_find(struct queue *q, const struct segment *seg, uint64_t first, uint64_t last);
 
 /* letters.c */
 NODISCARD int letters_finish(struct queue *q);

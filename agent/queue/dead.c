@@ -206,15 +206,17 @@ static int add_loss(struct dead_log *d, struct slice tenant, uint32_t reason, ui
     return 0;
 }
 
-static int append_losses(struct queue *q, const struct tally *losses, const struct span *spans, size_t n,
-                         uint64_t dropped_id)
+static int append_losses(struct queue *q, const struct losses *l, uint64_t dropped_id)
 {
+    const struct tally *losses = l->tally;
     struct buf meta;
     struct frame_hdr h = { .type = FRAME_LOST, .built_ns = clock_wall_ns() };
     buf_init(&meta, FRAME_META_MAX);
     int r = put_losses(&meta, losses);
     if (r == 0)
-        r = put_spans(&meta, spans, n);
+        r = put_spans(&meta, l->spans, l->n_spans);
+    for (size_t i = 0; r == 0 && i < l->n_gaps; i++)
+        r = meta_put_lost(&meta, &l->gaps[i]);
     if (r == 0 && dropped_id != 0)
         r = meta_put_u64s(&meta, META_DROPPED, false, &dropped_id, 1);
     if (r == 0)
@@ -228,9 +230,9 @@ static int append_losses(struct queue *q, const struct tally *losses, const stru
     return r;
 }
 
-int dead_put_losses(struct queue *q, const struct tally *losses, const struct span *spans, size_t n)
+int dead_put_losses(struct queue *q, const struct losses *l)
 {
-    return append_losses(q, losses, spans, n, 0);
+    return append_losses(q, l, 0);
 }
 
 int dead_put_marks(struct queue *q, const struct marks *m)
@@ -388,7 +390,7 @@ static int drop_oldest(struct queue *q)
     if (r == 0 && losses.n > 0)
         losses.rows[0].lost_bytes[LOST_DEAD_FULL] = f.bytes;
     if (r == 0)
-        r = append_losses(q, &losses, NULL, 0, f.id);
+        r = append_losses(q, &(struct losses){ .tally = &losses }, f.id);
     if (r < 0)
         goto out;
     d->dropped_id = f.id;

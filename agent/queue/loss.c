@@ -126,32 +126,69 @@ static void tally_merge(struct tally *into, const struct tally *from)
     }
 }
 
+void gaps_add(struct queue *q, const struct lost_range *range)
+{
+    pthread_mutex_lock(&q->lock);
+    bool is_known = q->n_gaps == GAPS_MAX;
+    for (size_t i = 0; i < q->n_gaps && !is_known; i++)
+        is_known = q->gaps[i].incarnation == range->incarnation && q->gaps[i].start == range->start &&
+                   q->gaps[i].end == range->end;
+    if (!is_known)
+        q->gaps[q->n_gaps++] = *range;
+    pthread_mutex_unlock(&q->lock);
+}
+
+/* What is taken to be written. */
+struct flush {
+    struct tally tally;
+    struct span spans[SPANS_MAX];
+    struct lost_range gaps[GAPS_MAX];
+    size_t n_spans, n_gaps;
+};
+
+static bool take_losses(struct queue *q, struct flush *f)
+{
+    pthread_mutex_lock(&q->lock);
+    bool has = q->has_losses;
+    if (has) {
+        f->tally = q->losses;
+        f->n_spans = q->n_spans;
+        f->n_gaps = q->n_gaps;
+        memcpy(f->spans, q->spans, f->n_spans * sizeof(*f->spans));
+        memcpy(f->gaps, q->gaps, f->n_gaps * sizeof(*f->gaps));
+        q->losses = (struct tally){ 0 };
+        q->has_losses = false;
+        q->n_gaps = 0;
+    }
+    pthread_mutex_unlock(&q->lock);
+    return has;
+}
+
+static void give_back(struct queue *q, const struct flush *f)
+{
+    pthread_mutex_lock(&q->lock);
+    tally_merge(&q->losses, &f->tally);
+    q->has_losses = true;
+    pthread_mutex_unlock(&q->lock);
+    for (size_t i = 0; i < f->n_gaps; i++)
+        gaps_add(q, &f->gaps[i]);
+}
+
 int loss_flush(struct queue *q)
 {
-    struct span spans[SPANS_MAX];
-    pthread_mutex_lock(&q->lock);
-    if (!q->has_losses) {
-        pthread_mutex_unlock(&q->lock);
+    struct flush f;
+    if (!take_losses(q, &f))
         return 0;
-    }
-    struct tally losses = q->losses;
-    size_t n = q->n_spans;
-    memcpy(spans, q->spans, n * sizeof(*spans));
-    q->losses = (struct tally){ 0 };
-    q->has_losses = false;
-    pthread_mutex_unlock(&q->lock);
-
-    int r = dead_put_losses(q, &losses, spans, n);
-    pthread_mutex_lock(&q->lock);
+    int r = dead_put_losses(q, &(struct losses){ &f.tally, f.spans, f.gaps, f.n_spans, f.n_gaps });
     if (r < 0) {
-        tally_merge(&q->losses, &losses);
-        q->has_losses = true;
+        give_back(q, &f);
     } else {
-        for (size_t i = 0; i < n; i++)
-            spans_set_logged_locked(q, spans[i].first, spans[i].last);
+        pthread_mutex_lock(&q->lock);
+        for (size_t i = 0; i < f.n_spans; i++)
+            spans_set_logged_locked(q, f.spans[i].first, f.spans[i].last);
+        pthread_mutex_unlock(&q->lock);
     }
-    pthread_mutex_unlock(&q->lock);
-    tally_deinit(&losses);
+    tally_deinit(&f.tally);
     return r;
 }
 

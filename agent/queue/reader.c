@@ -90,6 +90,7 @@ static void count_missing(struct queue *q, const struct segment *seg, struct spa
     if (r == 0)
         loss_count(q, LOST_DAMAGE, &rows, bytes);
     totals_deinit(&rows);
+    gaps_find(q, seg, s.first, s.last);
     damaged_add(q, s.first, s.last);
 }
 
@@ -391,10 +392,12 @@ static void set_aside(struct queue *q, int fd, const struct frame_head *head, co
     uint64_t len = FRAME_HEAD_BYTES + (uint64_t)head->meta_len + head->body_len;
     if (fd >= 0)
         quarantine_copy(q, fd, head->segment_id, head->off, len);
-    if (has_meta)
+    if (has_meta) {
+        gaps_find(q, &seg, head->seq, head->seq);
         count_rows(q, head, buf_slice(meta), LOST_DAMAGE);
-    else
+    } else {
         count_missing(q, &seg, (struct span){ .first = head->seq, .last = head->seq }, head->lines, len);
+    }
 }
 
 int queue_load(struct queue *q, const struct frame_head *head, struct buf *meta, struct buf *body)

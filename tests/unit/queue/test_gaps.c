@@ -1,0 +1,189 @@
+/*
+ * Goal: of what is lost to damage, it is said from which ranges of which files it came, and that is in dead/ for ever.
+ * Method: groups of known ranges, frames of them overwritten on disk, then read as the sender does.
+ */
+#include "agent/queue/view.h"
+
+#include "tests/unit/queue/fixture.h"
+
+static int setup(void **state)
+{
+    static struct fixture f;
+    fixture_init(&f);
+    *state = &f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    fixture_deinit(*state);
+    return 0;
+}
+
+/* Zeros over [from, to) of the frame that seq has, or from there to the end of frame last_seq. */
+static void hurt(struct fixture *f, uint64_t segment, uint64_t seq, uint64_t last_seq, bool only_body)
+{
+    static const uint8_t zero[4096];
+    char path[512], name[64];
+    uint64_t off, from = 0, to = 0;
+    struct scan s;
+    struct frame_hdr h;
+    uint8_t raw[SEGMENT_HEAD_BYTES];
+    struct segment_head head;
+    struct stat st;
+    snprintf(name, sizeof(name), "%016llx.seg", (unsigned long long)segment);
+    fixture_path(f, path, name);
+    int fd = open(path, O_RDWR);
+    assert_int_equal(pread(fd, raw, sizeof(raw), 0), sizeof(raw));
+    assert_int_equal(segment_head_decode(raw, &head), 0);
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_int_equal(scan_init(&s, fd, (uint64_t)st.st_size, head.salt), 0);
+    assert_true(scan_find(&s, SEGMENT_HEAD_BYTES, seq, seq, &off, &h));
+    from = off + (only_body ? FRAME_HEAD_BYTES + h.meta_len : 0);
+    assert_true(scan_find(&s, off, last_seq, last_seq, &off, &h));
+    to = off + frame_bytes(&h);
+    scan_deinit(&s);
+    assert_true(to - from <= sizeof(zero));
+    assert_int_equal(pwrite(fd, zero, to - from, (off_t)from), to - from);
+    close(fd);
+}
+
+static void read_all(struct fixture *f)
+{
+    struct frame_head h;
+    while (take_one(f, &h) != 0)
+        assert_true(queue_ack(f->q, h.seq));
+}
+
+static void assert_gaps(struct fixture *f, const struct lost_range *want, size_t n)
+{
+    assert_int_equal(f->q->n_gaps, n);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(f->q->gaps[i].incarnation, want[i].incarnation);
+        assert_int_equal(f->q->gaps[i].start, want[i].start);
+        assert_int_equal(f->q->gaps[i].end, want[i].end);
+        assert_int_equal(f->q->gaps[i].reason, LOST_DAMAGE);
+    }
+}
+
+/* The LOST items of LOST frames in dead/. */
+static size_t logged(struct fixture *f, struct lost_range *ret, size_t max)
+{
+    struct view v;
+    size_t n = 0;
+    struct buf meta;
+    buf_init(&meta, MIB);
+    assert_int_equal(view_open_at(&v, f->q->dir_fd), 0);
+    for (size_t i = 0; i < v.dead.n; i++) {
+        struct reading r;
+        struct frame_hdr h;
+        uint64_t off;
+        assert_int_equal(reading_open(&v, &v.dead.list[i], &r), 0);
+        while (reading_next(&r, SEQ_MAX, &off, &h)) {
+            struct meta_item item;
+            assert_int_equal(scan_meta(&r.scan, off, &h, &meta), 0);
+            struct slice rest = buf_slice(&meta);
+            while (h.type == FRAME_LOST && meta_next(&rest, &item) > 0)
+                if (item.tag == META_LOST) {
+                    assert_true(n < max);
+                    assert_int_equal(meta_get_lost(item.bytes, &ret[n++]), 0);
+                }
+        }
+        reading_close(&v, &r);
+    }
+    view_close(&v);
+    buf_deinit(&meta);
+    return n;
+}
+
+/* Lines of frame n, which has seq n + 1, are [n - 1, n) of file 1. */
+static void one_body(void **state)
+{
+    struct fixture *f = *state;
+    struct lost_range got[4];
+    fixture_open(f);
+    put_synced(f, 1, 20);
+    hurt(f, 1, 8, 8, true);
+    read_all(f);
+    assert_gaps(f, (const struct lost_range[]){ { .incarnation = 1, .start = 6, .end = 7 } }, 1);
+    assert_int_equal(queue_cursor_sync(f->q), 0);
+    assert_int_equal(f->q->n_gaps, 0);
+    assert_int_equal(logged(f, got, 4), 1);
+    assert_int_equal(got[0].start, 6);
+    assert_int_equal(got[0].end, 7);
+}
+
+static void whole_frames(void **state)
+{
+    struct fixture *f = *state;
+    fixture_open(f);
+    put_synced(f, 1, 20);
+    queue_close(f->q);
+    fixture_open(f);
+    hurt(f, 1, 8, 10, false);
+    read_all(f);
+    assert_gaps(f, (const struct lost_range[]){ { .incarnation = 1, .start = 6, .end = 9 } }, 1);
+}
+
+static void the_last_of_a_segment(void **state)
+{
+    struct fixture *f = *state;
+    fixture_open(f);
+    put_synced(f, 1, 20);
+    queue_close(f->q);
+    fixture_open(f);
+    hurt(f, 1, 20, 22, false); /* and the SEAL */
+    read_all(f);
+    assert_gaps(f, (const struct lost_range[]){ { .incarnation = 1, .start = 18, .end = 20 } }, 1);
+}
+
+/* A frame of one tenant: the range of its group, whichever lines of it were whose. */
+static void the_first_of_a_group(void **state)
+{
+    struct fixture *f = *state;
+    struct sample s;
+    struct sample_end e;
+    uint64_t seq;
+    fixture_open(f);
+    put_synced(f, 1, 3);
+    assert_int_equal(queue_append(f->q, sample_frame(&s, 4, 1, "a"), NULL, &seq), 0);
+    uint64_t first = seq;
+    assert_int_equal(queue_append(f->q, sample_frame(&s, 5, 1, "b"), sample_end(&e, 1, 3, 50), &seq), 0);
+    assert_int_equal(queue_append(f->q, sample_frame(&s, 6, 1, "b"), sample_end(&e, 1, 50, 60), &seq), 0);
+    assert_int_equal(queue_sync(f->q), 0);
+    queue_close(f->q);
+    fixture_open(f);
+    hurt(f, 1, first, first, false);
+    read_all(f);
+    assert_gaps(f, (const struct lost_range[]){ { .incarnation = 1, .start = 3, .end = 50 } }, 1);
+}
+
+/* Only the files that the lost groups had moved. */
+static void two_files(void **state)
+{
+    struct fixture *f = *state;
+    struct sample s;
+    struct sample_end e;
+    uint64_t seq;
+    fixture_open(f);
+    for (unsigned i = 1; i <= 10; i++)
+        assert_int_equal(queue_append(f->q, sample_frame(&s, i, 1, "a"),
+                                      sample_end(&e, 1 + i % 2, (i - 1) / 2 * 10, (i - 1) / 2 * 10 + 10), &seq), 0);
+    assert_int_equal(queue_sync(f->q), 0);
+    queue_close(f->q);
+    fixture_open(f);
+    hurt(f, 1, 6, 7, false); /* frames 5 and 6: [20, 30) of both */
+    read_all(f);
+    assert_gaps(f, (const struct lost_range[]){ { .incarnation = 2, .start = 20, .end = 30 },
+                                                { .incarnation = 1, .start = 20, .end = 30 } }, 2);
+}
+
+int main(void)
+{
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(one_body),  TEST(whole_frames), TEST(the_last_of_a_segment), TEST(the_first_of_a_group),
+        TEST(two_files),
+    };
+    return cmocka_run_group_tests_name("queue/gaps", tests, NULL, NULL);
+}
