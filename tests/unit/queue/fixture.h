@@ -44,7 +44,9 @@ static inline void fixture_init(struct fixture *f)
     *f = (struct fixture){ 0 };
     log_set_filter(fixture_quiet);
     /* In memory where that is possible: thousands of small files are made. */
-    snprintf(f->root, sizeof(f->root), "%s/tailrace-queue-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+    static const char shm[] = "/dev/shm/tailrace-queue-XXXXXX", tmp[] = "/tmp/tailrace-queue-XXXXXX";
+    bool has_shm = access("/dev/shm", W_OK) == 0;
+    memcpy(f->root, has_shm ? shm : tmp, has_shm ? sizeof(shm) : sizeof(tmp));
     assert_non_null(mkdtemp(f->root));
     f->output.name = SLICE("out");
     f->output.index = 3;
