@@ -266,7 +266,8 @@ static bool send_one(struct lane *l, int64_t now, int64_t *wake)
     return r == 0;
 }
 
-/* All lanes in turn, one request each, until none can begin any. */
+/* All lanes in turn, one request each, until none can begin any. While no URL works one request asks whether one does
+ * again: each time by another lane, for it may be the lane that is never answered. */
 static int64_t send_all(struct delivery *d, int64_t now)
 {
     int64_t wake = INT64_MAX;
@@ -277,8 +278,12 @@ static int64_t send_all(struct delivery *d, int64_t now)
             if (d->in_flight >= (unsigned)d->conf->http.concurrency)
                 return wake;
             struct lane *l = d->lanes;
-            d->lanes = l->next; /* the next round, and the next probe, begin with another */
-            has_begun |= send_one(l, now, &wake);
+            d->lanes = l->next; /* the next round begins with another */
+            if (!send_one(l, now, &wake))
+                continue;
+            if (!delivery_is_up(d)) /* whole rounds would lead back to this lane */
+                return wake;
+            has_begun = true;
         }
     }
     return wake;

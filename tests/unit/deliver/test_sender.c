@@ -187,6 +187,40 @@ static void test_hanging_key(void **state)
     server_stop(&srv);
 }
 
+/* The only key that there was is never answered, so the server counts as away; then others come, and must be asked with. */
+static struct server_answer hang_always(void *ctx, const struct server_request *req)
+{
+    (void)ctx;
+    return strcmp(req->key, "slow") == 0 ? (struct server_answer){ .act = ACT_HANG } : (struct server_answer){ .status = 204 };
+}
+
+static void test_a_hanging_key_was_first(void **state)
+{
+    (void)state;
+    struct rig g;
+    struct server srv;
+    assert_int_equal(server_start(&srv, 0, hang_always, NULL), 0);
+    rig_init(&g, &toy_ops, srv.port);
+    g.conf.http.timeout_ns = 100 * NS_PER_MS;
+    for (unsigned i = 0; i < 5; i++)
+        rig_lines(&g, "slow", "slow", i, 1);
+    rig_start(&g);
+    rig_until(rig_code(stats.outputs[g.conf.index].requests, "timeout") >= 2);
+    for (unsigned i = 0; i < 10; i++) {
+        char key[8];
+        (void)snprintf(key, sizeof(key), "b%u", i);
+        rig_lines(&g, key, key, i, 1);
+    }
+    for (unsigned i = 0; i < 10; i++) {
+        char key[8];
+        (void)snprintf(key, sizeof(key), "b%u", i);
+        rig_until(rig_ledger(&g, key).delivered == 1);
+    }
+    assert_int_equal(rig_ledger(&g, "slow").delivered, 0);
+    rig_deinit(&g);
+    server_stop(&srv);
+}
+
 /* --- several URLs --- */
 
 static void test_fail_over(void **state)
@@ -1123,6 +1157,7 @@ int main(void)
         cmocka_unit_test(test_retry_after),
         cmocka_unit_test(test_refused_then_up),
         cmocka_unit_test(test_hanging_key),
+        cmocka_unit_test(test_a_hanging_key_was_first),
         cmocka_unit_test(test_fail_over),
         cmocka_unit_test(test_fail_over_on_5xx),
         cmocka_unit_test(test_split),
