@@ -444,7 +444,7 @@ static void set_bounds(CURL *e, const struct http_conf *conf)
     (void)curl_easy_setopt(e, CURLOPT_MAXLIFETIME_CONN, 600L); /* addresses and client certificates change */
     (void)curl_easy_setopt(e, CURLOPT_DNS_CACHE_TIMEOUT, 5L);  /* a server that moved is found; asked at new connections only */
     (void)curl_easy_setopt(e, CURLOPT_BUFFERSIZE, 131072L);
-    (void)curl_easy_setopt(e, CURLOPT_UPLOAD_BUFFERSIZE, 131072L);
+    (void)curl_easy_setopt(e, CURLOPT_UPLOAD_BUFFERSIZE, 262144L);
 }
 
 static int set_options(struct http_call *call, const struct http_request *req, struct slice body)
