@@ -139,6 +139,8 @@ void delivery_cursor(struct delivery *d, int64_t now, bool is_last);
 bool park_recover(struct delivery *d);
 /* Parks what waits in lanes that are refused while others are accepted. Returns the next time to look. */
 int64_t park_turn(struct delivery *d, int64_t now);
+/* Is p, the first that waits in its lane, older than all that is parked? It is when it was under way as later ones were. */
+bool park_is_oldest(const struct lane *l, const struct part *p);
 /* Makes a frame of the oldest parked one of a lane, when it is its turn. */
 void park_take_up(struct lane *l, int64_t now);
 

@@ -248,7 +248,7 @@ static bool send_one(struct lane *l, int64_t now, int64_t *wake)
         return false;
     }
     park_take_up(l, now);
-    if (l->first == NULL || (lane_has_parked(l) && !l->first->frame->head.is_parked))
+    if (l->first == NULL || !park_is_oldest(l, l->first))
         return false; /* what is parked goes first */
     if (!lane_takes_company(l, l->first->frame))
         return false; /* its turn comes with the reply */

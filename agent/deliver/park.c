@@ -278,12 +278,21 @@ static int take_up_one(struct lane *l, struct loaded *ld)
     return 0;
 }
 
+bool park_is_oldest(const struct lane *l, const struct part *p)
+{
+    if (!lane_has_parked(l) || p->frame->head.is_parked)
+        return true;
+    return l->n_parking == 0 && l->n_unparked == 0 && p->frame->head.seq < l->parked.heads[l->parked.first].seq;
+}
+
 void park_take_up(struct lane *l, int64_t now)
 {
     (void)now;
     const unsigned most = l->state == LANE_ACCEPTED ? TAKE_UP_MAX : 1;
-    if (l->parked.n == 0 || (l->first != NULL && l->first->frame->head.is_parked))
+    if (l->parked.n == 0 || (l->first != NULL && (l->first->frame->head.is_parked || park_is_oldest(l, l->first))))
         return;
+    if (l->n_parking > 0 && l->state != LANE_ACCEPTED)
+        return; /* what is being parked may be the one that was asked with while later ones were parked already */
     struct loaded *ld = malloc(sizeof(*ld));
     if (ld == NULL)
         return;
