@@ -88,6 +88,9 @@ $B/sim: $(SIM_OBJECTS) $B/libmodel.a $B/libtailrace.a
 	$(call say,LD)
 	$Q$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
+# Tests that let allocations of our own code fail.
+UNIT_LDFLAGS_test_starved := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+
 $B/unit/%: tests/unit/%.c $B/libtailrace.a
 	$(call say,CC)
 	$Qmkdir -p $(@D)

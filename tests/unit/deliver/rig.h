@@ -96,9 +96,11 @@ static inline int toy_items(const struct output *out, struct slice wire, struct 
         if (end < 0 || blank < 0 || blank > end)
             return -EBADMSG;
         if (ret->n == ret->cap) {
+            struct item *more = realloc(ret->item, (ret->cap == 0 ? 64 : ret->cap * 2) * sizeof(ret->item[0]));
+            if (more == NULL)
+                return -ENOMEM;
+            ret->item = more;
             ret->cap = ret->cap == 0 ? 64 : ret->cap * 2;
-            ret->item = realloc(ret->item, ret->cap * sizeof(ret->item[0]));
-            assert_non_null(ret->item);
         }
         ret->item[ret->n++] = (struct item){ .key = slice_first(rest, (size_t)blank),
                                              .data = slice_first(rest, (size_t)end) };
@@ -210,6 +212,7 @@ struct rig {
     uint64_t last_seq;
 };
 
+static const char *rig_folder = "/tmp"; /* where rigs keep their queues */
 static struct rig *rig_writers; /* jobs_post has no context of its own */
 
 static inline void rig_post(struct writer *w, struct writer_job *job)
@@ -269,7 +272,8 @@ static inline void rig_timing(void)
 static inline void rig_init(struct rig *g, const struct output_ops *ops, uint16_t port)
 {
     static uint32_t next_index;
-    *g = (struct rig){ .dir = "/tmp/tailrace-deliver-XXXXXX" };
+    *g = (struct rig){ 0 };
+    (void)snprintf(g->dir, sizeof(g->dir), "%s/tailrace-deliver-XXXXXX", rig_folder);
     assert_non_null(mkdtemp(g->dir));
     g->conf = (struct output_conf){ .name = SLICE_INIT("toy"), .index = next_index++ % OUTPUTS_MAX };
     g->conf.state_dir = slice_cstr(g->dir);
