@@ -48,9 +48,11 @@ LIB_OBJECTS := $(LIB_SOURCES:%.c=$B/%.o)
 OBJECTS := $(SOURCES:%.c=$B/%.o)
 UNIT_SOURCES := $(sort $(wildcard tests/unit/*/test_*.c))
 UNITS := $(UNIT_SOURCES:tests/unit/%.c=$B/unit/%)
+SCOPES := $(patsubst tests/scopes/%.c,$B/scopes/%,$(sort $(wildcard tests/scopes/test_*.c)))
 TOOLS := $(patsubst tests/tools/%.c,$B/tools/%,$(wildcard tests/tools/*.c))
 
 .PHONY: all run demo test unit integration fault fault-full check bench bench-quick install uninstall clean help deps tools tidy fmt \
+.PHONY: all run demo test unit scopes integration check bench bench-quick install uninstall clean help deps tools tidy fmt \
         arrows servers fuzz fuzz-build
 .DEFAULT_GOAL := all
 
@@ -76,10 +78,17 @@ $B/libmodel.a: $(MODEL_OBJECTS)
 	$(call say,AR)
 	$Qrm -f $@ && ar rcs $@ $^
 
-$B/unit/sim/%: tests/unit/sim/%.c $B/libmodel.a $B/libtailrace.a
+define build_on_model
 	$(call say,CC)
 	$Qmkdir -p $(@D)
 	$Q$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $B/libmodel.a $B/libtailrace.a $(PKG_LIBS) -lcmocka -lm
+endef
+
+$B/unit/sim/%: tests/unit/sim/%.c $B/libmodel.a $B/libtailrace.a
+	$(build_on_model)
+
+$B/scopes/%: tests/scopes/%.c $B/libmodel.a $B/libtailrace.a
+	$(build_on_model)
 
 # The simulator; its network takes the place of agent/deliver/http.c.
 SIM_OBJECTS := $(patsubst %.c,$B/%.o,$(filter-out tests/sim/disk% tests/sim/watch_model.c,$(wildcard tests/sim/*.c)))
@@ -136,7 +145,7 @@ $B/fault/shim.so: tests/fault/shim.c tests/fault/shim.h
 	$Qmkdir -p $(@D)
 	$Q$(CC) -std=c17 -D_GNU_SOURCE -O2 -g $(WARN) -fPIC -shared -o $@ $< -ldl
 
--include $(OBJECTS:.o=.d) $(SIM_OBJECTS:.o=.d) $(MODEL_OBJECTS:.o=.d) $(UNITS:=.d) $(TOOLS:=.d)
+-include $(OBJECTS:.o=.d) $(SIM_OBJECTS:.o=.d) $(MODEL_OBJECTS:.o=.d) $(UNITS:=.d) $(SCOPES:=.d) $(TOOLS:=.d)
 
 tools: $(TOOLS) ## build the test tools (generator, counting server)
 
@@ -154,8 +163,11 @@ demo: ## a real Loki, a log writer, Tailrace between them, and what Loki answers
 	$Qtests/servers/setup.sh loki
 	$Qscripts/demo.sh
 
-unit: $(UNITS) ## unit tests of this variant, one cmocka suite a module
-	$Qscripts/run-units.sh $(UNITS)
+unit: $(UNITS) $(SCOPES) ## unit tests of this variant, one cmocka suite a module, and a sample of the small scopes
+	$Qscripts/run-units.sh $(UNITS) $(SCOPES)
+
+scopes: $(SCOPES) ## small scopes, whole: every torn offset, every bit, every script of four actions on the model disk
+	$QTAILRACE_SCOPES=all scripts/run-units.sh $(SCOPES)
 
 servers: ## build or fetch the real servers for the tests, once
 	$Qtests/servers/setup.sh all

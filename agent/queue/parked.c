@@ -383,6 +383,77 @@ static void tally_add(struct tally *t, struct slice meta)
     totals_deinit(&rows);
 }
 
+/* The cursor has not passed the frame and it is still in the queue: it comes again, this file is not needed. */
+static bool comes_again(const struct queue *q, uint64_t seq)
+{
+    const struct segment *seg = segment_of_locked(q, seq);
+    return !ack_is_done_locked(q, seq) && seg != NULL && seg->first_seq <= seq;
+}
+
+/* Items as far as they can be told apart, whatever the CRC of their frame's header: rows, and whose frame it was. */
+static void guess_rows(struct slice meta, struct totals *rows, uint64_t *seq)
+{
+    struct meta_item item;
+    while (meta_next(&meta, &item) > 0) {
+        struct slice input, tenant;
+        struct frame_orig orig;
+        uint64_t lines;
+        if (item.tag == META_COUNT && meta_get_count(item.bytes, &input, &tenant, &lines) == 0)
+            (void)!totals_add(rows, input, tenant, lines);
+        else if (item.tag == META_ORIG && meta_get_orig(item.bytes, &orig) == 0)
+            *seq = *seq == 0 ? orig.seq : *seq;
+    }
+}
+
+/* What a file that cannot be sent held: by its meta, by its header's lines, or by what looks like a meta. */
+static void count_damaged(struct queue *q, struct slice raw, const struct stat *st)
+{
+    struct segment_head head;
+    struct frame_hdr h;
+    struct totals rows = { 0 };
+    uint64_t seq = 0;
+    if (raw.len < SEGMENT_HEAD_BYTES + FRAME_HEAD_BYTES)
+        return; /* torn */
+    const uint8_t *p = (const uint8_t *)raw.ptr;
+    struct slice meta = slice_from(raw, SEGMENT_HEAD_BYTES + FRAME_HEAD_BYTES);
+    bool has_header = frame_hdr_decode(p + SEGMENT_HEAD_BYTES, &h) == 0;
+    if (segment_head_decode(p, &head) == 0)
+        seq = head.first_seq;
+    else if (has_header)
+        seq = h.seq;
+    if (has_header)
+        meta.len = MIN(meta.len, (size_t)h.meta_len);
+    if (!has_header || frame_crc(meta) == h.meta_crc)
+        guess_rows(meta, &rows, &seq);
+    else
+        (void)!totals_add(&rows, SLICE(""), SLICE(TENANT_UNKNOWN), h.lines);
+    if (seq != 0 && !comes_again(q, seq) && rows.lines > 0)
+        loss_count_parked(q, LOST_DAMAGE, &rows, (uint64_t)st->st_size);
+    totals_deinit(&rows);
+}
+
+/* Torn while it was written: its frame is still in the queue. Or damaged: counted, and kept for people. */
+static void set_aside(struct queue *q, uint64_t id, const char *name)
+{
+    struct buf raw;
+    struct stat st = { 0 };
+    int fd;
+    buf_init(&raw, MIB);
+    int r = open_file(q, id, &fd);
+    if (r == 0)
+        r = q->fs->fstat(fd, &st);
+    if (r == 0)
+        r = buf_reserve(&raw, MIB);
+    ssize_t n = r == 0 ? fs_pread_full(fd, raw.ptr, MIB, 0) : 0;
+    if (fd >= 0)
+        (void)q->fs->close(fd); /* only read from */
+    quarantine_rename(q, q->parked_fd, name);
+    /* Before it is counted: counted twice would be worse than not at all. */
+    if (q->fs->sync_dir(q->quarantine_fd) == 0 && q->fs->sync_dir(q->parked_fd) == 0 && n > 0)
+        count_damaged(q, slice_of(raw.ptr, (size_t)n), &st);
+    buf_deinit(&raw);
+}
+
 static int open_one(struct queue *q, uint64_t id, struct buf *meta, struct tally *lines)
 {
     char name[SEGMENT_NAME_BYTES];
@@ -397,13 +468,10 @@ static int open_one(struct queue *q, uint64_t id, struct buf *meta, struct tally
     if (r == -ENOMEM)
         return r;
     if (r < 0) {
-        /* Torn while it was written: its frame is still in the queue. Or damaged: kept for people. */
-        quarantine_rename(q, q->parked_fd, name);
+        set_aside(q, id, name);
         return 0;
     }
-    const struct segment *seg = segment_of_locked(q, m.orig.seq);
-    if (!ack_is_done_locked(q, m.orig.seq) && seg != NULL && seg->first_seq <= m.orig.seq) {
-        /* The cursor had not passed it and it is still in the queue: the frame itself comes again. */
+    if (comes_again(q, m.orig.seq)) {
         (void)q->fs->unlink(q->parked_fd, name);
         return 0;
     }

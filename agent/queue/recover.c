@@ -33,6 +33,7 @@ struct found {
     uint64_t id, size;
     struct segment_head head; /* FILE_GOOD */
     enum verdict verdict;
+    bool is_strange; /* FILE_BAD: whole, and another queue's */
 };
 
 struct recovery {
@@ -167,7 +168,8 @@ static void weed(struct recovery *rc)
         struct found *f = &rc->files[i];
         if (f->verdict != FILE_GOOD)
             continue;
-        if (memcmp(f->head.uuid, rc->q->uuid, UUID_BYTES) != 0 || f->head.first_seq >= first_above)
+        f->is_strange = memcmp(f->head.uuid, rc->q->uuid, UUID_BYTES) != 0;
+        if (f->is_strange || f->head.first_seq >= first_above)
             f->verdict = FILE_BAD;
         else
             first_above = f->head.first_seq;
@@ -435,9 +437,10 @@ static bool is_covered(const struct queue *q, uint64_t seq)
 
 /* What a file without a good header still says: its frames have their own CRCs. */
 struct remains {
-    struct totals begin, acked, queued; /* of its SNAP, of good frames on either side of the cursor */
+    struct totals begin, end;    /* of its SNAP, of its SEAL */
+    struct totals acked, queued; /* of good frames on either side of the cursor */
     uint64_t first, last;
-    bool has_begin, has_frames;
+    bool has_begin, has_end, has_frames;
 };
 
 static void read_remains(struct queue *q, int fd, uint64_t size, struct remains *m)
@@ -459,6 +462,8 @@ static void read_remains(struct queue *q, int fd, uint64_t size, struct remains 
         m->last = h.seq;
         if (h.type == FRAME_SNAP)
             m->has_begin = totals_from_meta(&m->begin, buf_slice(&meta)) == 0;
+        else if (h.type == FRAME_SEAL)
+            m->has_end = totals_from_meta(&m->end, buf_slice(&meta)) == 0;
         else if (h.type == FRAME_DATA)
             (void)!totals_add_meta(ack_is_done_locked(q, h.seq) ? &m->acked : &m->queued, buf_slice(&meta));
     }
@@ -466,8 +471,23 @@ static void read_remains(struct queue *q, int fd, uint64_t size, struct remains 
     buf_deinit(&meta);
 }
 
-/* With its SNAP and the next segment's the count is exact, else it is that of the good frames. False: the file holds no
- * frame at all. */
+/* What was in it when it ended: its SEAL says, or the next segment's SNAP. False: nobody. */
+static bool totals_at_its_end(struct queue *q, struct remains *m, struct totals *ret)
+{
+    const struct segment *next = segment_of_locked(q, m->last);
+    if (m->has_end) {
+        *ret = m->end;
+        m->end = (struct totals){ 0 };
+        return true;
+    }
+    if (next == NULL || segment_totals_begin(q, next, ret) < 0)
+        return false;
+    m->last = next->fence;
+    return true;
+}
+
+/* With the counts at its beginning and end the loss is exact, else it is that of the good frames. False: the file holds
+ * no frame at all. */
 static bool count_in_bad_file(struct recovery *rc, const struct found *f)
 {
     struct queue *q = rc->q;
@@ -475,15 +495,13 @@ static bool count_in_bad_file(struct recovery *rc, const struct found *f)
     struct totals rows = { 0 };
     int fd;
     uint64_t size;
-    if (segment_open(q, f->id, &fd, &size) < 0)
+    if (f->is_strange || segment_open(q, f->id, &fd, &size) < 0)
         return true;
     read_remains(q, fd, size, &m);
     (void)q->fs->close(fd);
-    const struct segment *next = segment_of_locked(q, m.last);
-    if (m.has_begin && next != NULL && segment_totals_begin(q, next, &rows) == 0) {
+    if (m.has_begin && totals_at_its_end(q, &m, &rows)) {
         totals_subtract(&rows, &m.begin);
         totals_subtract(&rows, &m.acked);
-        m.last = next->fence;
     } else {
         totals_deinit(&rows);
         rows = m.queued;
@@ -495,6 +513,7 @@ static bool count_in_bad_file(struct recovery *rc, const struct found *f)
         spans_add_locked(q, m.first, m.last);
     totals_deinit(&rows);
     totals_deinit(&m.begin);
+    totals_deinit(&m.end);
     totals_deinit(&m.acked);
     totals_deinit(&m.queued);
     return m.has_frames;
