@@ -48,11 +48,9 @@ LIB_OBJECTS := $(LIB_SOURCES:%.c=$B/%.o)
 OBJECTS := $(SOURCES:%.c=$B/%.o)
 UNIT_SOURCES := $(sort $(wildcard tests/unit/*/test_*.c))
 UNITS := $(UNIT_SOURCES:tests/unit/%.c=$B/unit/%)
-SCOPES := $(patsubst tests/scopes/%.c,$B/scopes/%,$(sort $(wildcard tests/scopes/test_*.c)))
 TOOLS := $(patsubst tests/tools/%.c,$B/tools/%,$(wildcard tests/tools/*.c))
 
 .PHONY: all run demo test unit integration fault fault-full check bench bench-quick install uninstall clean help deps tools tidy fmt \
-.PHONY: all run demo test unit scopes integration check bench bench-quick install uninstall clean help deps tools tidy fmt \
         arrows servers fuzz fuzz-build
 .DEFAULT_GOAL := all
 
@@ -78,10 +76,12 @@ $B/libmodel.a: $(MODEL_OBJECTS)
 	$(call say,AR)
 	$Qrm -f $@ && ar rcs $@ $^
 
+SCOPES := $(patsubst tests/scopes/%.c,$B/scopes/%,$(sort $(wildcard tests/scopes/test_*.c)))
+SCOPE_LDFLAGS_test_calls := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 define build_on_model
 	$(call say,CC)
 	$Qmkdir -p $(@D)
-	$Q$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $B/libmodel.a $B/libtailrace.a $(PKG_LIBS) -lcmocka -lm
+	$Q$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $B/libmodel.a $B/libtailrace.a $(SCOPE_LDFLAGS_$(notdir $*)) $(PKG_LIBS) -lcmocka -lm
 endef
 
 $B/unit/sim/%: tests/unit/sim/%.c $B/libmodel.a $B/libtailrace.a
@@ -89,6 +89,8 @@ $B/unit/sim/%: tests/unit/sim/%.c $B/libmodel.a $B/libtailrace.a
 
 $B/scopes/%: tests/scopes/%.c $B/libmodel.a $B/libtailrace.a
 	$(build_on_model)
+
+-include $(SCOPES:=.d)
 
 # The simulator; its network takes the place of agent/deliver/http.c.
 SIM_OBJECTS := $(patsubst %.c,$B/%.o,$(filter-out tests/sim/disk% tests/sim/watch_model.c,$(wildcard tests/sim/*.c)))
@@ -145,7 +147,7 @@ $B/fault/shim.so: tests/fault/shim.c tests/fault/shim.h
 	$Qmkdir -p $(@D)
 	$Q$(CC) -std=c17 -D_GNU_SOURCE -O2 -g $(WARN) -fPIC -shared -o $@ $< -ldl
 
--include $(OBJECTS:.o=.d) $(SIM_OBJECTS:.o=.d) $(MODEL_OBJECTS:.o=.d) $(UNITS:=.d) $(SCOPES:=.d) $(TOOLS:=.d)
+-include $(OBJECTS:.o=.d) $(SIM_OBJECTS:.o=.d) $(MODEL_OBJECTS:.o=.d) $(UNITS:=.d) $(TOOLS:=.d)
 
 tools: $(TOOLS) ## build the test tools (generator, counting server)
 
@@ -166,8 +168,14 @@ demo: ## a real Loki, a log writer, Tailrace between them, and what Loki answers
 unit: $(UNITS) $(SCOPES) ## unit tests of this variant, one cmocka suite a module, and a sample of the small scopes
 	$Qscripts/run-units.sh $(UNITS) $(SCOPES)
 
+.PHONY: scopes coverage
 scopes: $(SCOPES) ## small scopes, whole: every torn offset, every bit, every script of four actions on the model disk
 	$QTAILRACE_SCOPES=all scripts/run-units.sh $(SCOPES)
+
+coverage: ## lines and branches of queue, recovery, cursor, identity and replies that unit tests and scopes take
+	$Qfind build/coverage -name '*.gcda' -delete 2>/dev/null || true
+	$Q$(MAKE) --no-print-directory COV=1 unit scopes
+	$Q$(PYTHON) scripts/coverage.py build/coverage
 
 servers: ## build or fetch the real servers for the tests, once
 	$Qtests/servers/setup.sh all
