@@ -2,7 +2,8 @@
  * Goal: each line is delivered exactly once, whatever is done in whatever order, and wherever the process is killed or the
  * power goes. Method: the tail and a queue on the model disk; every script of up to four of the actions below. For each of
  * them every change of the disk in its last action kills (those of the others were the last of a shorter script), and what
- * is not synced is lost in six ways. Then the agent starts again, time passes, everything is sent.
+ * is not synced is lost in six ways; and every sync in it fails, alone and with each later change killing. Then the agent
+ * starts again, time passes, everything is sent.
  *
  * The server takes a frame it has seen before as the same again, by its seq: then the bytes must be the same.
  */
@@ -470,6 +471,36 @@ static void kill_everywhere(const struct script *sc, const struct disk_image *im
     }
 }
 
+static void fail_each_sync(const struct script *sc, const struct disk_image *im)
+{
+    struct extent n, m;
+    assert_true(play(sc, im, NULL, 0, &n));
+    stop();
+    for (uint32_t j = 0; j < n.syncs; j++) {
+        struct disk_fault f[2] = {
+            { .kind = DISK_FAIL, .ops = DISK_OP(DISK_SYNC) | DISK_OP(DISK_SYNC_DIR), .skip = j, .times = 1 },
+            { .kind = DISK_DIE_BEFORE, .ops = DISK_CHANGES, .times = 1 },
+        };
+        char how[64];
+        assert_true(play(sc, im, f, 1, &m)); /* lives on, and what it reads again is what the disk has */
+        disk_drop_caches(a.s.d);
+        (void)snprintf(how, sizeof(how), "sync %u failed", j);
+        end_well(sc, how);
+        n_runs++;
+        (void)play(sc, im, f, 1, NULL);
+        crash_and_end(sc, "killed after a failed sync", j, LOSS_ALL);
+        for (uint32_t i = 0; i + 1 < m.changes; i++) { /* the sync that fails is not one of them */
+            f[1].skip = i;
+            if (play(sc, im, f, 2, NULL))
+                fail_msg("%s: change %u did not come again", describe(sc), i);
+            if (disk_faults_struck(a.s.d) == 2) /* else it died before the sync: seen */
+                crash_and_end(sc, "killed after a failed sync, at change", i, i % 2 == 0 ? LOSS_ALL : LOSS_RANDOM);
+            else
+                crash_and_end(sc, "killed at change", i, LOSS_NOTHING);
+        }
+    }
+}
+
 static void each_script(unsigned length, void (*run)(const struct script *sc, const struct disk_image *im),
                         const struct disk_image *im)
 {
@@ -527,8 +558,15 @@ static void killed_everywhere(void **state)
     run_scripts(kill_everywhere, LENGTH_MAX);
 }
 
+static void syncs_fail_everywhere(void **state)
+{
+    (void)state;
+    run_scripts(fail_each_sync, LENGTH_MAX);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(killed_everywhere) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(killed_everywhere),
+                                       cmocka_unit_test(syncs_fail_everywhere) };
     return cmocka_run_group_tests_name("scopes/scripts", tests, NULL, NULL);
 }

@@ -159,6 +159,7 @@ static void replay_bytes(struct node *n, const struct pend *p, uint64_t start, u
 static void replay_sectors(struct node *n, const struct choice *c, size_t i)
 {
     const struct pend *p = &n->pend[i];
+    assert(!p->is_truncate);
     uint64_t end = p->off + p->len;
     for (uint64_t at = p->off; at < end;) {
         uint64_t next = MIN((at / DISK_SECTOR + 1) * DISK_SECTOR, end);
@@ -251,7 +252,7 @@ static struct choice choose(const struct disk *d, const struct node *n, enum dis
     if (c.loss == LOSS_SECTORS && has_truncate(n))
         c.loss = LOSS_TORN; /* the journal orders sizes: bytes before and after a cut do not mix */
     if (c.loss == LOSS_TORN && n->has_lost)
-        c.loss = rng_below(rng, 2) != 0 ? LOSS_SECTORS : LOSS_ALL;
+        c.loss = rng_below(rng, 2) == 0 ? LOSS_ALL : has_truncate(n) ? LOSS_NOTHING : LOSS_SECTORS;
     if (n->n_pend > 0) {
         c.cut = (size_t)rng_below(rng, n->n_pend);
         c.cut_len = rng_below(rng, n->pend[c.cut].len + 1);
