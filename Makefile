@@ -77,11 +77,10 @@ $B/libmodel.a: $(MODEL_OBJECTS)
 	$Qrm -f $@ && ar rcs $@ $^
 
 SCOPES := $(patsubst tests/scopes/%.c,$B/scopes/%,$(sort $(wildcard tests/scopes/test_*.c)))
-SCOPE_LDFLAGS_test_calls := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 define build_on_model
 	$(call say,CC)
 	$Qmkdir -p $(@D)
-	$Q$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $B/libmodel.a $B/libtailrace.a $(SCOPE_LDFLAGS_$(notdir $*)) $(PKG_LIBS) -lcmocka -lm
+	$Q$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $B/libmodel.a $B/libtailrace.a $(PKG_LIBS) -lcmocka -lm
 endef
 
 $B/unit/sim/%: tests/unit/sim/%.c $B/libmodel.a $B/libtailrace.a

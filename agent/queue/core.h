@@ -101,6 +101,7 @@ struct dead_log {
     struct tally tally;         /* durable in the log */
     struct seen *seen;          /* dead letters of frames that the cursor has not passed: not written twice */
     size_t n_seen, cap_seen;
+    bool is_out_of_memory;      /* at open */
     struct totals unsettled;    /* at open: their lines, which count as queued and not as dead */
 };
 

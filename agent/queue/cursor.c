@@ -156,12 +156,14 @@ static int sync_file(struct queue *q)
 
 int queue_cursor_sync(struct queue *q)
 {
-    /* Losses are in the ledger before the cursor passes their frames. When the disk has no room for them the frames
-     * go all the same, a full disk must drain: they stay in memory and are tried again. */
+    /* Losses are in the ledger before the cursor passes their frames; those that came meanwhile wait for the next time.
+     * When the disk has no room for them the frames go all the same, a full disk must drain: they stay in memory and
+     * are tried again. */
     int lost = loss_flush(q);
 
     pthread_mutex_lock(&q->lock);
-    ack_damaged_locked(q);
+    if (!q->has_losses || lost == -ENOSPC || lost == -EDQUOT)
+        ack_damaged_locked(q);
     bool is_news = q->is_cursor_news || q->is_cursor_unsafe;
     pthread_mutex_unlock(&q->lock);
     if (is_news) {

@@ -22,6 +22,7 @@
 /* Dead letters that are newer than the cursor, looked for in the newest files at open. */
 #define SEEN_MAX 65536
 #define SEEN_FILES 3
+#define WALK_TRIES 8
 
 static void file_name(char out[SEGMENT_NAME_BYTES], uint64_t id)
 {
@@ -288,14 +289,17 @@ static int walk_file(struct queue *q, uint64_t id, each_frame each, void *ctx)
         return r;
     buf_init(&meta, SNAP_RAW_MAX);
     for (uint64_t off = SEGMENT_HEAD_BYTES, seq = 1; scan_find(&s, off, seq, SEQ_MAX, &off, &h); seq = h.seq + 1) {
-        if (scan_meta(&s, off, &h, &meta) == 0)
+        r = scan_meta(&s, off, &h, &meta);
+        if (r == -ENOMEM)
+            break;
+        if (r == 0)
             each(q, ctx, &h, buf_slice(&meta));
         off += frame_bytes(&h);
     }
     scan_deinit(&s);
     buf_deinit(&meta);
     (void)q->fs->close(fd);
-    return 0;
+    return r == -ENOMEM ? r : 0;
 }
 
 static void take_marks(struct queue *q, void *ctx, const struct frame_hdr *h, struct slice meta)
@@ -476,9 +480,10 @@ static void replay(struct queue *q, void *ctx, const struct frame_hdr *h, struct
         struct slice s = item.bytes, input, tenant;
         uint64_t lines;
         if (item.tag == META_TALLY && is_snap) {
-            (void)!tally_take(&d->tally, s);
+            d->is_out_of_memory |= tally_take(&d->tally, s) == -ENOMEM;
         } else if (item.tag == META_LOSS && s.len >= LOSS_BYTES && get_le32(s.ptr) < LOST_REASONS) {
-            (void)!add_loss(d, slice_from(s, LOSS_BYTES), get_le32(s.ptr), get_le64(s.ptr + 8), get_le64(s.ptr + 16));
+            d->is_out_of_memory |= add_loss(d, slice_from(s, LOSS_BYTES), get_le32(s.ptr), get_le64(s.ptr + 8),
+                                            get_le64(s.ptr + 16)) == -ENOMEM;
         } else if (item.tag == META_SPAN && s.len >= 16 && get_le64(s.ptr) <= get_le64(s.ptr + 8)) {
             spans_add_locked(q, get_le64(s.ptr), get_le64(s.ptr + 8));
             spans_set_logged_locked(q, get_le64(s.ptr), get_le64(s.ptr + 8));
@@ -489,6 +494,7 @@ static void replay(struct queue *q, void *ctx, const struct frame_hdr *h, struct
             struct tally_row *t = tally_get(&d->tally, tenant);
             if (t != NULL)
                 t->dead += lines;
+            d->is_out_of_memory |= t == NULL;
         }
     }
 }
@@ -508,8 +514,10 @@ static void see(struct queue *q, void *ctx, const struct frame_hdr *h, struct sl
     if (d->n_seen == d->cap_seen) {
         size_t cap = d->cap_seen == 0 ? 64 : d->cap_seen * 2;
         struct seen *seen = realloc(d->seen, cap * sizeof(*seen));
-        if (seen == NULL)
+        if (seen == NULL) {
+            d->is_out_of_memory = true;
             return;
+        }
         d->seen = seen;
         d->cap_seen = cap;
     }
@@ -553,19 +561,35 @@ static void weed(struct queue *q)
     d->n_files = kept;
 }
 
+/* A file that cannot be read at this moment is not a damaged one: the sums in it must not be forgotten. */
+static bool is_passing(int r)
+{
+    return r == -EIO || r == -ENOMEM || r == -EMFILE || r == -ENFILE;
+}
+
+static int walk_again(struct queue *q, uint64_t id, each_frame each, void *ctx)
+{
+    int r = -EIO;
+    for (int i = 0; i < WALK_TRIES && r == -EIO; i++)
+        r = walk_file(q, id, each, ctx);
+    return r == -EIO || !is_passing(r) ? 0 : r; /* its disk is bad: as if it were damaged */
+}
+
 /* The newest file that begins with a SNAP, and what was written after it. */
-static void replay_newest(struct queue *q)
+static int replay_newest(struct queue *q)
 {
     struct dead_log *d = &q->dead;
-    for (size_t i = d->n_files; i-- > 0;) {
+    int r = 0;
+    for (size_t i = d->n_files; r == 0 && i-- > 0;) {
         bool has_snap = false;
-        (void)!walk_file(q, d->files[i].id, replay, &has_snap);
+        r = walk_again(q, d->files[i].id, replay, &has_snap);
         if (!has_snap)
             continue;
-        for (size_t k = i + 1; k < d->n_files; k++)
-            (void)!walk_file(q, d->files[k].id, replay, &has_snap);
-        return;
+        for (size_t k = i + 1; r == 0 && k < d->n_files; k++)
+            r = walk_again(q, d->files[k].id, replay, &has_snap);
+        return r;
     }
+    return r;
 }
 
 static void stat_files(struct queue *q)
@@ -599,12 +623,12 @@ int dead_open(struct queue *q)
         d->id = d->files[d->n_files - 1].id;
     }
     weed(q);
-    replay_newest(q);
+    r = replay_newest(q);
     stat_files(q);
-    for (size_t i = d->n_files; i-- > 0 && i + SEEN_FILES >= d->n_files;)
-        (void)!walk_file(q, d->files[i].id, see, NULL);
+    for (size_t i = d->n_files; r == 0 && i-- > 0 && i + SEEN_FILES >= d->n_files;)
+        r = walk_again(q, d->files[i].id, see, NULL);
     publish_bytes(q);
-    return 0;
+    return r == 0 && d->is_out_of_memory ? -ENOMEM : r;
 }
 
 void dead_close(struct queue *q)

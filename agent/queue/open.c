@@ -68,7 +68,10 @@ static int make_way(struct queue *q, const char *name)
 int queue_make_way(struct queue *q, const char *name, mode_t type)
 {
     struct stat st;
-    if (q->fs->stat(q->dir_fd, name, &st, type == S_IFDIR) < 0)
+    int r = q->fs->stat(q->dir_fd, name, &st, type == S_IFDIR);
+    if (r == -EIO || r == -ENOMEM)
+        return r; /* says nothing of what stands there */
+    if (r < 0)
         return q->fs->stat(q->dir_fd, name, &st, false) < 0 ? 0 : make_way(q, name); /* a link that leads nowhere */
     return (st.st_mode & S_IFMT) == type ? 0 : make_way(q, name);
 }
@@ -279,7 +282,8 @@ void queue_close(struct queue *q)
         (void)!segment_seal(q);
     else
         (void)!queue_sync(q);
-    (void)!queue_cursor_sync(q);
+    if (queue_cursor_sync(q) < 0)
+        (void)!queue_cursor_sync(q); /* once more: a loss that is not written by now is counted nowhere */
     (void)!queue_unlink_acked(q);
     queue_free(q);
 }

@@ -271,8 +271,10 @@ int queue_park_drop(struct queue *q, uint64_t id, enum lost_reason reason)
     if (r == 0 || r == -EBADMSG || r == -ENOENT) {
         if (r < 0)
             (void)!totals_add(&rows, SLICE(""), SLICE(TENANT_UNKNOWN), p.head.lines);
-        loss_count_parked(q, reason, &rows, p.bytes);
+        uint64_t bytes = p.bytes;
         r = queue_unpark(q, id);
+        if (!find(q, id, &p)) /* a file that cannot be removed now is given up another time, and counted then */
+            loss_count_parked(q, reason, &rows, bytes);
     }
     totals_deinit(&rows);
     return r;
@@ -454,13 +456,19 @@ static void set_aside(struct queue *q, uint64_t id, const char *name)
     buf_deinit(&raw);
 }
 
+#define READ_TRIES 8
+
 static int open_one(struct queue *q, uint64_t id, struct buf *meta, struct tally *lines)
 {
     char name[SEGMENT_NAME_BYTES];
     struct frame_hdr h;
     struct frame_meta m;
     file_name(name, id);
-    int r = read_file(q, id, &h, meta);
+    int r = -EIO;
+    for (int i = 0; i < READ_TRIES && r == -EIO; i++)
+        r = read_file(q, id, &h, meta);
+    if (r == -EMFILE || r == -ENFILE)
+        return r; /* it says nothing of the file */
     if (r == 0) {
         r = frame_meta_parse(buf_slice(meta), NULL, 0, &m);
         r = r == -ENOBUFS ? 0 : r;

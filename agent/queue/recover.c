@@ -77,18 +77,40 @@ static int by_id(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+/* A file is set aside for what is in it, not for a moment in which it could not be read. */
+#define READ_TRIES 8
+
+static int open_head(struct queue *q, struct found *f, int *ret_fd)
+{
+    int r = -EIO;
+    for (int i = 0; i < READ_TRIES && r == -EIO; i++)
+        r = segment_open(q, f->id, ret_fd, &f->size);
+    return r;
+}
+
+static ssize_t read_raw_head(int fd, uint8_t raw[SEGMENT_HEAD_BYTES])
+{
+    ssize_t n = -EIO;
+    for (int i = 0; i < READ_TRIES && n == -EIO; i++)
+        n = fs_pread_full(fd, raw, SEGMENT_HEAD_BYTES, 0);
+    return n;
+}
+
 static int read_head(struct recovery *rc, struct found *f)
 {
     struct queue *q = rc->q;
     uint8_t raw[SEGMENT_HEAD_BYTES];
     int fd;
     f->verdict = FILE_BAD;
-    int r = segment_open(q, f->id, &fd, &f->size);
+    int r = open_head(q, f, &fd);
+    if (r == -EMFILE || r == -ENFILE || r == -ENOMEM)
+        return err_set(rc->err, r, "queue of output '%s': cannot open segment %016llx", q->name,
+                       (unsigned long long)f->id);
     if (r < 0)
         return 0; /* a directory, or no right to read it: set aside */
     if (f->size == 0) {
         f->verdict = FILE_EMPTY;
-    } else if (fs_pread_full(fd, raw, sizeof(raw), 0) == (ssize_t)sizeof(raw)) {
+    } else if (read_raw_head(fd, raw) == (ssize_t)sizeof(raw)) {
         r = segment_head_decode(raw, &f->head);
         if (r == 0 && f->head.id == f->id)
             f->verdict = FILE_GOOD;

@@ -32,6 +32,8 @@ void *model_grow(void *p, size_t *cap, size_t need, size_t item_bytes)
     size_t n = MAX(MAX(*cap * 2, need), (size_t)8);
     void *q = realloc(p, n * item_bytes);
     if (q == NULL)
+        q = realloc(p, n * item_bytes); /* a test that fails one allocation means the agent's */
+    if (q == NULL)
         abort();
     *cap = n;
     return q;
@@ -87,8 +89,11 @@ uint32_t node_new(struct disk *d, mode_t mode, uint32_t parent)
         size_t had = d->cap_nodes;
         d->nodes = model_grow(d->nodes, &d->cap_nodes, d->n_nodes, sizeof(*d->nodes));
         memset(d->nodes + had, 0, (d->cap_nodes - had) * sizeof(*d->nodes));
-        if (d->nodes[i] == NULL && (d->nodes[i] = calloc(1, sizeof(struct node))) == NULL)
-            abort();
+        size_t cap = 0;
+        if (d->nodes[i] == NULL) {
+            d->nodes[i] = model_grow(NULL, &cap, 1, sizeof(struct node));
+            memset(d->nodes[i], 0, sizeof(struct node));
+        }
     }
     struct node *n = d->nodes[i];
     assert(!n->is_used && n->refs == 0);

@@ -627,9 +627,8 @@ static void list_names(struct disk *d, const struct names *t, void (*each)(void 
     size_t n = t->n, first = 0, step = 1;
     if (n == 0)
         return;
-    char(*copy)[DISK_NAME_MAX + 1] = malloc(n * sizeof(*copy));
-    if (copy == NULL)
-        abort();
+    size_t cap = 0;
+    char(*copy)[DISK_NAME_MAX + 1] = model_grow(NULL, &cap, n, sizeof(*copy));
     for (size_t i = 0; i < n; i++)
         memcpy(copy[i], t->e[i].name, sizeof(copy[i]));
     if (d->conf.shuffles_lists) {
