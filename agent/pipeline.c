@@ -5,6 +5,7 @@
 
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
+#include "agent/base/must.h"
 #include "agent/base/tenants.h"
 #include "agent/join.h"
 #include "agent/pipeline_internal.h"
@@ -258,8 +259,11 @@ static bool is_first_time(const struct pipeline *p, struct source *s, const stru
 /* NULL: out of memory; the line goes its way, the ledger shows the difference. */
 static struct tally *tally_of(const struct pipeline *p, struct source *s, uint32_t tenant)
 {
-    if (s->last_tally == NULL || s->last_tally->tenant != tenant)
-        s->last_tally = tallies_get(p->conf.tallies, s->input_index, tenant);
+    struct must must = { 0 };
+    if (s->last_tally != NULL && s->last_tally->tenant == tenant)
+        return s->last_tally;
+    while ((s->last_tally = tallies_get(p->conf.tallies, s->input_index, tenant)) == NULL)
+        must_wait(&must); /* the ledger has no holes */
     return s->last_tally;
 }
 
@@ -268,8 +272,6 @@ static void count(struct work *w, const struct record *rec, uint32_t outputs, ui
 {
     struct source *s = w->source;
     struct tally *t = tally_of(w->p, s, rec->tenant_id);
-    if (t == NULL)
-        return;
     bool is_first = is_first_time(w->p, s, rec, outputs, end);
     if (is_first && (altered != 0 || (rec->flags & (RECORD_CUT | RECORD_BAD_JSON | RECORD_BAD_TIME)) != 0))
         count_altered(s->input_index, rec, altered);
@@ -282,6 +284,8 @@ void pipeline_process(struct work *w, struct record *rec, uint64_t end, uint64_t
     struct source *s = w->source;
     struct early early = { p, s };
     uint32_t standing = w->pass->mask, altered = 0;
+    if (standing == 0)
+        return; /* the record before made the last output leave */
     bool is_out = parser_record(p->parsers[s->input_index], rec, is_out_early, &early) == PARSE_OUT;
     set_tenant(p, s, rec);
     if (is_out || !level_is_kept(p, levels_for(s, rec), rec)) {
@@ -297,7 +301,9 @@ void pipeline_process(struct work *w, struct record *rec, uint64_t end, uint64_t
         if (a == APPENDED_LEFT)
             standing &= ~(1u << output);
     }
-    count(w, rec, standing, end, raw_bytes, all_filtered ? (int)FILTER_TOO_OLD : outcome_of(r), altered);
+    /* When all have left before it, it was not read: it comes again, perhaps as part of a longer record. */
+    if (standing != 0)
+        count(w, rec, standing, end, raw_bytes, all_filtered ? (int)FILTER_TOO_OLD : outcome_of(r), altered);
 }
 
 void pipeline_skip(struct work *w, uint64_t start, uint64_t end)

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "agent/base/clock.h"
+#include "agent/base/must.h"
 
 struct agent_stats stats;
 
@@ -74,6 +75,15 @@ static pthread_mutex_t rows_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct node *input_slots[ROW_SLOTS], *output_slots[ROW_SLOTS];
 static struct node *_Atomic newest_input, *_Atomic newest_output;
 
+static struct node *node_new(void)
+{
+    struct must must = { 0 };
+    struct node *n;
+    while ((n = calloc(1, sizeof(*n))) == NULL)
+        must_wait(&must);
+    return n;
+}
+
 static size_t slot_of(uint32_t index, uint32_t tenant)
 {
     return (index * 31u + tenant * 0x9e3779b1u) % ROW_SLOTS;
@@ -86,7 +96,8 @@ struct input_row *stats_input_row(uint32_t input, uint32_t tenant)
     for (n = *slot; n != NULL; n = n->in_slot)
         if (n->row.input.input == input && n->row.input.tenant == tenant)
             break;
-    if (n == NULL && (n = calloc(1, sizeof(*n))) != NULL) {
+    if (n == NULL) {
+        n = node_new();
         n->row.input.input = input;
         n->row.input.tenant = tenant;
         n->in_slot = *slot;
@@ -95,7 +106,7 @@ struct input_row *stats_input_row(uint32_t input, uint32_t tenant)
         atomic_store_explicit(&newest_input, n, memory_order_release);
     }
     pthread_mutex_unlock(&rows_lock);
-    return n == NULL ? NULL : &n->row.input;
+    return &n->row.input;
 }
 
 struct output_row *stats_output_row(uint32_t output, uint32_t tenant)
@@ -105,7 +116,8 @@ struct output_row *stats_output_row(uint32_t output, uint32_t tenant)
     for (n = *slot; n != NULL; n = n->in_slot)
         if (n->row.output.output == output && n->row.output.tenant == tenant)
             break;
-    if (n == NULL && (n = calloc(1, sizeof(*n))) != NULL) {
+    if (n == NULL) {
+        n = node_new();
         n->row.output.output = output;
         n->row.output.tenant = tenant;
         n->in_slot = *slot;
@@ -114,7 +126,7 @@ struct output_row *stats_output_row(uint32_t output, uint32_t tenant)
         atomic_store_explicit(&newest_output, n, memory_order_release);
     }
     pthread_mutex_unlock(&rows_lock);
-    return n == NULL ? NULL : &n->row.output;
+    return &n->row.output;
 }
 
 void stats_each_input_row(void (*each)(void *ctx, const struct input_row *row), void *ctx)

@@ -134,7 +134,7 @@ struct agent_stats {
 
 extern struct agent_stats stats;
 
-/* Made on first use; NULL only when out of memory. Callers cache the pointer. */
+/* Made on first use, waiting for memory if need be (must.h): the ledger has no holes. Callers cache the pointer. */
 struct input_row *stats_input_row(uint32_t input, uint32_t tenant);
 struct output_row *stats_output_row(uint32_t output, uint32_t tenant);
 /* All rows, newest first; the lists only grow. */

@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include "agent/base/must.h"
+
 /* Two-level table so that names never move: readers need no lock. 4,096 x 256 = a million names, far above any
  * tenants.max; ids beyond are refused. */
 #define PAGE_NAMES 256
@@ -66,7 +68,7 @@ static uint32_t add(struct slice name, uint32_t used)
     return used + 1;
 }
 
-uint32_t tenant_intern(struct slice name)
+static uint32_t try_intern(struct slice name)
 {
     pthread_mutex_lock(&lock);
     uint32_t used = atomic_load(&n_names), id = 0;
@@ -79,6 +81,15 @@ uint32_t tenant_intern(struct slice name)
         }
     }
     pthread_mutex_unlock(&lock);
+    return id;
+}
+
+uint32_t tenant_intern(struct slice name)
+{
+    struct must must = { 0 };
+    uint32_t id;
+    while ((id = try_intern(name)) == 0 && tenant_count() < PAGES * PAGE_NAMES)
+        must_wait(&must); /* without an id a line would be another tenant's */
     return id;
 }
 

@@ -10,7 +10,7 @@
 
 #include "agent/base/slice.h"
 
-/* The id of a name, new ones from 1 on; 0 when out of memory. */
+/* The id of a name, new ones from 1 on; 0 beyond a million. Waits for memory (must.h). */
 uint32_t tenant_intern(struct slice name);
 struct slice tenant_name(uint32_t id); /* empty for unknown ids */
 uint32_t tenant_count(void);           /* ids are 1..count */
