@@ -392,8 +392,12 @@ void file_wake(struct tail_file *f)
     struct tail *t = f->t;
     f->wake_ns = 0;
     list_del(&f->waking);
-    if (!f->is_tracked || f->sink_file == NULL || passes_reserve(t) < 0)
+    if (!f->is_tracked || f->sink_file == NULL)
         return;
+    if (passes_reserve(t) < 0) {
+        tail_wake_at(f, t->now + RETRY_NS); /* nobody else would flush what is unfinished */
+        return;
+    }
     for (struct tail_pass *p = f->passes, *next; p != NULL; p = next) {
         next = p->next;
         size_t used;
