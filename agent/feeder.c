@@ -9,6 +9,8 @@
 /* Positions of a quiet output are written this seldom: a crash then reads again at most what was filtered away. */
 #define IDLE_POSITIONS_NS (30 * NS_PER_SEC)
 #define MEMORY_RETRY_NS (200 * NS_PER_MS)
+/* A name that nobody knew is told within this time: names that come together are told together. */
+#define NEW_NAMES_NS (50 * NS_PER_MS)
 
 void feeder_init(struct feeder *f, struct output *output, struct writer *writer, struct tallies *tallies,
                  int64_t mono_ns)
@@ -32,7 +34,7 @@ static bool is_share_used(const struct feeder *f)
 
 static void group_is_empty(struct feeder *f)
 {
-    f->opened_ns = 0;
+    f->opened_ns = f->hurry_ns = 0;
     f->is_in_group = false;
     f->pushed_bytes = 0;
     f->n_lost = 0;
@@ -128,9 +130,15 @@ int64_t feeder_due_at(const struct feeder *f)
         return 0;
     if (is_share_used(f))
         return 0;
-    if (f->opened_ns != 0)
-        return f->opened_ns + f->output->conf->queue.batch_wait_ns;
-    return f->last_end_ns + IDLE_POSITIONS_NS;
+    int64_t at = f->opened_ns != 0 ? f->opened_ns + f->output->conf->queue.batch_wait_ns
+                                   : f->last_end_ns + IDLE_POSITIONS_NS;
+    return f->hurry_ns != 0 ? MIN(at, f->hurry_ns) : at;
+}
+
+void feeder_hurry(struct feeder *f, int64_t mono_ns)
+{
+    if (f->hurry_ns == 0)
+        f->hurry_ns = mono_ns + NEW_NAMES_NS;
 }
 
 /* ---- the end of a group: deep copies, for the tail's arrays live only until its next call ---- */

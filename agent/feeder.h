@@ -28,6 +28,7 @@ struct feeder {
     struct lost_range *lost;  /* given up since the last group */
     size_t n_lost, cap_lost;
     int64_t opened_ns;        /* monotonic: the open group's first line; 0 = empty */
+    int64_t hurry_ns;         /* monotonic: the open group is to be closed by then, new names are in it; 0 = no hurry */
     int64_t last_end_ns;      /* monotonic: the last group that was closed */
     uint64_t collected;       /* groups, for tail_durable */
     uint32_t epoch;           /* fences seen */
@@ -43,6 +44,8 @@ NODISCARD int feeder_append(struct feeder *f, const struct record *rec, int64_t 
 
 /* Closes the group when it is time (or now, with is_forced): all open bodies and the positions. */
 void feeder_close_if_due(struct feeder *f, struct tail *t, int64_t mono_ns, bool is_forced);
+/* The tail has new names: they become durable before long, whatever batch_wait is. */
+void feeder_hurry(struct feeder *f, int64_t mono_ns);
 /* When feeder_close_if_due has something to do; INT64_MAX: not before a line comes. */
 int64_t feeder_due_at(const struct feeder *f);
 

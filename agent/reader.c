@@ -262,6 +262,9 @@ static int64_t turn(struct reader *r)
         if (now >= groups_due_at(r) || !is_worth_reading(r, now))
             break;
     }
+    if (tail_takes_new_names(r->tail))
+        for (size_t i = 0; i < r->conf.conf->n_outputs; i++)
+            feeder_hurry(&r->feeders[i], now);
     close_groups(r, now, false);
     retry_feeders(r, now);
     if (!r->is_ready && tail_first_scan_done(r->tail)) {

@@ -38,6 +38,11 @@ static struct tail_file *chain_first(const struct tail *t, const char *base)
     return of_base(table_first(&t->bases, path_hash(base, strlen(base))), base);
 }
 
+bool chain_is_known(const struct tail *t, const char *base)
+{
+    return chain_first(t, base) != NULL;
+}
+
 static struct tail_file *chain_next(const struct tail_file *f)
 {
     return of_base(table_next(&f->by_base), f->base);

@@ -227,6 +227,7 @@ struct tail {
     struct vec stirred;          /* char *: live names of chains that are to be looked through */
     size_t n_displaced;          /* files that lost their name since the last settling */
     bool is_first_scan, is_scan_done;
+    bool has_new_names;          /* since tail_takes_new_names() */
 
     int64_t next_rescan_ns, next_ending_ns, next_wake_ns, next_stall_ns;
 
@@ -475,6 +476,8 @@ struct pass *furthest(const struct tail_file *f);
 bool file_is_cut(struct tail_file *f);
 
 /* ---- catchup.c: what was rotated between two looks ---- */
+/* Does any file that lost this live name still count? */
+bool chain_is_known(const struct tail *t, const char *base);
 /* Something happened to this name: if it is one of a chain, the chain is looked through soon. */
 void chain_stir(struct tail *t, const char *path);
 /* Its siblings that are copies of a file of the chain stand for that; those that are newer than all that is known are

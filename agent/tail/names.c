@@ -224,6 +224,7 @@ struct tail_file *file_begin(struct tail *t, const struct new_file *nf)
         file_skip(f, PHASE_SKIPPED, "file.skipped", "older than ignore_older; read when it changes");
         return f;
     }
+    t->has_new_names |= nf->phase == PHASE_LIVE && !chain_is_known(t, nf->path);
     file_start(f, nf->phase == PHASE_LIVE ? first_offset(t, f) : 0);
     return f;
 }

@@ -132,6 +132,13 @@ bool tail_first_scan_done(const struct tail *t)
     return t->is_scan_done;
 }
 
+bool tail_takes_new_names(struct tail *t)
+{
+    bool has = t->has_new_names;
+    t->has_new_names = false;
+    return has;
+}
+
 void tail_overflowed(struct tail *t)
 {
     counter_add(&stats.inotify_overflows, 1);

@@ -6,7 +6,7 @@ import time
 
 from arrival import archived_once, in_loki, indexed_once, nothing_lost
 from support import SECOND, archive_output, config, file_input, loki_output, search_output, total, wait_rest
-from tailrace_test import LoggenRun
+from tailrace_test import Loggen, LoggenRun, write
 
 FULL = os.environ.get("TAILRACE_FULL") == "1"
 KILLS = 50 if FULL else 12
@@ -40,3 +40,27 @@ def test_kill9_under_load(agent, loki, elasticsearch, tenant, index, tmp_path):
     in_loki(loki, tenant, '{service_name=~".+"}', written.first_ts - SECOND, written.last_ts + SECOND, ids)
     assert written.rotations > 20 and total(inputs, "kept_lines") == lines
     assert [code for code in a.exits if code != -9] == []
+
+
+def test_kill9_before_the_first_batch(agent, tmp_path):
+    """A name that is seconds old: its rotated file is read after a crash, for the name was told before any batch was due."""
+    log, archive = tmp_path / "logs/app.log", tmp_path / "archive.ndjson"
+    lines = Loggen(seed=91).lines(30)
+    log.parent.mkdir()
+    write(log, lines[:10])
+
+    def conf(batch_wait):
+        return config({"app": file_input(tmp_path / "logs/*.log")},
+                      {"archive": {**archive_output(archive), "queue": {"batch_wait": batch_wait}}})
+
+    a = agent(conf("60s"))
+    a.wait_metric("accepted_lines_total", 10, output="archive")
+    write(log, lines[10:20])
+    a.wait_metric("read_lines_total", 20)
+    a.kill9()
+    log.rename(tmp_path / "logs/app.log.1")
+    write(log, lines[20:])
+    a.configure(conf("100ms"))
+    a.start()
+    wait_rest(a, read=30)
+    archived_once(archive, lines)
