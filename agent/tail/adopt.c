@@ -38,7 +38,8 @@ static void take_places(struct tail_file *f, const struct tail_file *g, const in
         struct must must = { 0 };
         while (pass_place(f, o, &pos) < 0)
             must_wait(&must);
-        f->slots[o].collected = f->slots[o].first_off = pos.end;
+        slot_settle(&f->slots[o], pos.end);
+        f->slots[o].first_off = pos.end;
         f->slots[o].first_skip = g->slots[map[o]].first_skip;
         f->slots[o].told_stage = STAGE_READING;
     }

@@ -278,7 +278,7 @@ int file_track(struct tail_file *f, uint64_t off)
     p->pub.next = f->passes;
     f->passes = &p->pub;
     for (size_t o = 0; o < f->t->n_outputs; o++)
-        f->slots[o] = (struct slot){ .pass = p, .collected = off, .first_off = off };
+        f->slots[o] = (struct slot){ .pass = p, .collected = off, .durable = off, .first_off = off };
     if (f->ident.incarnation == 0)
         file_set_incarnation(f, ident_incarnation(f->t->salt));
     if (f->ident.first_seen_ns == 0)

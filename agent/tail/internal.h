@@ -75,7 +75,9 @@ struct slot {
     struct pass *pass;
     uint64_t collected;     /* end of the last collected position */
     uint64_t first_off;     /* where it began */
-    uint64_t told_group;    /* number of the group that told told_stage */
+    uint64_t durable;       /* an older end, that was durable when it was looked at last */
+    uint64_t under_way;     /* one between the two, or collected, of under_way_group; 0 = none */
+    uint32_t under_way_group, told_group; /* told_group: of collected, and of told_stage. 32 bits are a century */
     uint32_t ident_version; /* of the ident it was told last; 0 = none */
     uint8_t told_stage;
     bool first_skip; /* first_off is inside a line */
@@ -118,6 +120,7 @@ struct tail_file {
     bool is_deleted;   /* no name any more */
     bool is_copied;    /* it has a descriptor only, but its text also stands in the file that path and inode say */
     bool is_being_copied; /* perhaps, and not read that far: its chain is looked through again when it changes */
+    bool is_let_go;    /* held.c closed it: what is missing is lost for that reason */
     bool is_cut;       /* it is not what was read; its turn does what is to be done */
     bool is_sniffed;   /* its first bytes were looked at */
     bool is_displaced; /* it lost its name: where is it? */
@@ -345,6 +348,10 @@ void passes_merge(struct tail_file *f);
 void passes_drop(struct tail_file *f); /* all of them; slots point nowhere */
 /* Where it began. */
 struct file_position first_position(const struct slot *s);
+/* It stands at off, and the queue has that. */
+void slot_settle(struct slot *s, uint64_t off);
+/* Up to here its queue has the file durably. */
+uint64_t durable_off(const struct tail *t, uint32_t output, const struct slot *s);
 void position_of(const struct tail_file *f, uint32_t output, struct file_position *ret);
 void file_see(struct tail_file *f, uint64_t off, const char *ptr, size_t len);
 void pass_consume(struct pass *p, const char *ptr, size_t len);

@@ -507,6 +507,20 @@ void position_of(const struct tail_file *f, uint32_t output, struct file_positio
     ret->n_parts = pass_parts(p, ret->parts);
 }
 
+void slot_settle(struct slot *s, uint64_t off)
+{
+    s->collected = s->durable = off;
+    s->under_way_group = 0;
+}
+
+uint64_t durable_off(const struct tail *t, uint32_t output, const struct slot *s)
+{
+    uint32_t n = (uint32_t)t->sides[output].n_durable;
+    if (s->told_group <= n)
+        return s->collected;
+    return s->under_way_group > 0 && s->under_way_group <= n ? s->under_way : s->durable;
+}
+
 static int collect_file(struct tail *t, uint32_t output, struct tail_file *f)
 {
     struct slot *s = &f->slots[output];
@@ -518,7 +532,8 @@ static int collect_file(struct tail *t, uint32_t output, struct tail_file *f)
         must_wait(&must); /* see file_dirty */
     if (s->told_stage == STAGE_GONE)
         return 0;
-    s->told_group = t->sides[output].n_groups + 1;
+    s->durable = durable_off(t, output, s);
+    s->told_group = (uint32_t)(t->sides[output].n_groups + 1);
     s->told_stage = (uint8_t)f->stage;
     if (f->stage == STAGE_GONE) {
         if (s->ident_version > 0)
@@ -532,6 +547,10 @@ static int collect_file(struct tail *t, uint32_t output, struct tail_file *f)
     position_of(f, output, pos);
     assert(pos->start <= pos->end);
     s->collected = pos->end;
+    if (s->under_way_group <= t->sides[output].n_durable) { /* none, or that of durable */
+        s->under_way = pos->end;
+        s->under_way_group = s->told_group;
+    }
     return 1;
 }
 
@@ -622,7 +641,7 @@ static void fence_file(struct tail_file *f, uint32_t output, const struct recove
     struct must must = { 0 };
     while (pass_place(f, output, &pos) < 0)
         must_wait(&must); /* not from a wrong place */
-    s->collected = pos.end;
+    slot_settle(s, pos.end);
     s->ident_version = 0;
     s->told_stage = pos.flags & POSITION_PASSED     ? STAGE_PASSED
                     : pos.flags & POSITION_FINISHED ? STAGE_FINISHED

@@ -427,6 +427,8 @@ void file_give_up(struct tail_file *f, enum lost_reason reason)
 {
     struct tail *t = f->t;
     assert(f->is_tracked);
+    if (f->is_let_go)
+        reason = LOST_HELD_LIMIT;
     list_del(&f->ready);
     for (struct tail_pass *p = f->passes, *next; p != NULL; p = next) {
         next = p->next;

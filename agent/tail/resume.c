@@ -71,7 +71,8 @@ static int add_record(struct tail *t, uint32_t output, const struct recovered_fi
     if (pass_place(f, output, pos) < 0)
         return -ENOMEM;
     struct slot *s = &f->slots[output];
-    s->collected = s->first_off = pos->end;
+    slot_settle(s, pos->end);
+    s->first_off = pos->end;
     s->first_skip = pos->flags & POSITION_SKIP_TO_NEWLINE;
     s->ident_version = slice_eq(rf->ident.path, f->ident.path) && rf->ident.fp_len == f->ident.fp_len;
     s->told_stage = pos->flags & POSITION_PASSED     ? STAGE_PASSED
@@ -108,7 +109,8 @@ void place_at_furthest(struct tail_file *f, uint32_t output)
     struct must must = { 0 };
     while (pass_place(f, output, &pos) < 0)
         must_wait(&must);
-    f->slots[output].collected = f->slots[output].first_off = pos.end;
+    slot_settle(&f->slots[output], pos.end);
+    f->slots[output].first_off = pos.end;
     f->slots[output].first_skip = skip;
 }
 

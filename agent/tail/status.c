@@ -51,7 +51,7 @@ static int add_output(const struct tail_file *f, size_t o, struct buf *out)
     if (r == 0)
         r = buf_append_lit(out, ",\"committed\":");
     if (r == 0)
-        r = buf_append_u64(out, f->slots[o].collected);
+        r = buf_append_u64(out, durable_off(t, (uint32_t)o, &f->slots[o]));
     if (r == 0 && p != NULL && p->is_parked)
         r = buf_append_lit(out, ",\"blocked\":true");
     return r < 0 ? r : buf_append_byte(out, '}');

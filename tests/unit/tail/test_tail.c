@@ -704,6 +704,76 @@ static void test_held_limit(void **state)
     world_free(w);
 }
 
+/* What was read of a deleted file takes room as long as the rest is not read, or its end not durable. */
+static void test_held_files_count_whole(void **state)
+{
+    (void)state;
+    struct world *w = one();
+    w->conf.held_max_bytes = 250;
+    for (int i = 0; i < 2; i++) {
+        w_append(w, "a.log", LONG_A);
+        w_append(w, "b.log", LONG_A);
+    }
+    world_start(w);
+    world_run(w);
+    world_commit_all(w);
+    w->q[0].refuses = true;
+    w_append(w, "a.log", "unread\n");
+    world_run(w);
+    w_unlink(w, "a.log");
+    world_run(w);
+    world_pass(w, 1);
+    assert_int_equal(0, w->q[0].lost_bytes);
+    w_unlink(w, "b.log"); /* all of it is read */
+    world_run(w);
+    world_pass(w, 1);
+    assert_int_equal(strlen("unread\n"), w->q[0].lost_bytes);
+    world_commit_all(w);
+    w->conf.held_max_bytes = 100;
+    w->q[0].refuses = false;
+    tail_unblock(w->t, 0);
+    world_pass(w, 1);
+    assert_int_equal(strlen("unread\n"), w->q[0].lost_bytes); /* the other is closed without a loss */
+    assert_int_equal(0, w->t->n_open);
+    for (int i = 0; i < 4; i++) {
+        world_pass(w, 8);
+        world_commit_all(w);
+    }
+    assert_int_equal(0, w->q[0].n);
+    world_free(w);
+}
+
+/* "committed" is what the queue has durably, not what was handed to it. */
+static void test_status_says_what_is_durable(void **state)
+{
+    (void)state;
+    struct world *w = one();
+    struct group_end end;
+    w_append(w, "a.log", "one\n");
+    world_start(w);
+    world_run(w);
+    struct tail_file *f = file_by_path(w->t, w_path(w, "a.log"));
+    const struct slot *s = &f->slots[0];
+    assert_int_equal(0, durable_off(w->t, 0, s));
+    assert_true(tail_collect(w->t, 0, &end)); /* group 1 */
+    assert_int_equal(0, durable_off(w->t, 0, s));
+    for (int i = 2; i <= 4; i++) {
+        w_append(w, "a.log", "more\n");
+        world_pass(w, 1);
+        assert_true(tail_collect(w->t, 0, &end));
+    }
+    tail_durable(w->t, 0, 1);
+    assert_int_equal(4, durable_off(w->t, 0, s));
+    w_append(w, "a.log", "more\n");
+    world_pass(w, 1);
+    assert_true(tail_collect(w->t, 0, &end)); /* 5 */
+    tail_durable(w->t, 0, 4);
+    assert_int_equal(4, durable_off(w->t, 0, s)); /* 2 to 4 were not kept apart: it says less than there is */
+    tail_durable(w->t, 0, 5);
+    assert_int_equal(24, durable_off(w->t, 0, s));
+    world_free(w);
+}
+
 static void test_status_and_explain(void **state)
 {
     (void)state;
@@ -804,6 +874,8 @@ int main(void)
         cmocka_unit_test(test_busy_file_starves_nobody),
         cmocka_unit_test(test_unread_gauge),
         cmocka_unit_test(test_held_limit),
+        cmocka_unit_test(test_held_files_count_whole),
+        cmocka_unit_test(test_status_says_what_is_durable),
         cmocka_unit_test(test_status_and_explain),
         cmocka_unit_test(test_inode_used_again),
         cmocka_unit_test(test_inode_used_again_without_descriptor),
