@@ -46,6 +46,11 @@ uint64_t path_hash(const char *path, size_t len)
     return hash_mix(slice_hash(slice_first(p, dir_len)), slice_hash(slice_from(p, (size_t)(cut + 1))));
 }
 
+static struct tail_file *name_file(struct name *n)
+{
+    return n->is_real ? CONTAINER_OF(n, struct tail_file, real) : CONTAINER_OF(n, struct tail_file, path);
+}
+
 struct tail_file *file_by_name(const struct tail *t, struct slice dir, struct slice name)
 {
     struct link *l = table_first(&t->names, hash_mix(slice_hash(dir), slice_hash(name)));
@@ -53,7 +58,7 @@ struct tail_file *file_by_name(const struct tail *t, struct slice dir, struct sl
         struct name *n = CONTAINER_OF(l, struct name, link);
         if (n->len == dir.len + 1 + name.len && memcmp(n->path, dir.ptr, dir.len) == 0 &&
             n->path[dir.len] == '/' && memcmp(n->path + dir.len + 1, name.ptr, name.len) == 0)
-            return n->file;
+            return name_file(n);
     }
     return NULL;
 }
@@ -65,7 +70,7 @@ struct tail_file *file_by_path(const struct tail *t, const char *path)
 
 static void name_drop(struct name *n)
 {
-    table_del(&n->file->t->names, &n->link);
+    table_del(&name_file(n)->t->names, &n->link);
     budget_gives(ACCOUNT_OF(MEMORY_FILES), n->path);
     free(n->path);
     n->path = NULL;
@@ -75,9 +80,9 @@ static void name_drop(struct name *n)
 static void name_put(struct name *n, char *path)
 {
     n->path = path;
-    n->len = strlen(path);
+    n->len = (uint32_t)strlen(path);
     budget_took(ACCOUNT_OF(MEMORY_FILES), path);
-    table_add(&n->file->t->names, &n->link, path_hash(path, n->len));
+    table_add(&name_file(n)->t->names, &n->link, path_hash(path, n->len));
 }
 
 int file_set_path(struct tail_file *f, const char *path, const char *real)
@@ -166,7 +171,10 @@ void file_set_ino(struct tail_file *f, const struct file_ident *id)
 struct tail_file *file_by_incarnation(const struct tail *t, uint64_t incarnation)
 {
     struct link *l = table_first(&t->by_incarnation, incarnation);
-    return l == NULL ? NULL : CONTAINER_OF(l, struct tail_file, by_incarnation);
+    for (; l != NULL; l = table_next(l))
+        if (CONTAINER_OF(l, struct tail_file, by_incarnation)->ident.incarnation == incarnation)
+            return CONTAINER_OF(l, struct tail_file, by_incarnation);
+    return NULL;
 }
 
 void file_set_incarnation(struct tail_file *f, uint64_t incarnation)
@@ -181,13 +189,13 @@ void file_set_incarnation(struct tail_file *f, uint64_t incarnation)
 
 struct tail_file *file_new(struct tail *t, uint32_t input, const char *path)
 {
-    struct tail_file *f = calloc(1, sizeof(*f));
+    struct tail_file *f = calloc(1, sizeof(*f) + t->n_outputs * sizeof(f->slots[0]));
     if (f == NULL)
         return NULL;
     f->t = t;
     f->fd = -1;
     f->input = input;
-    f->path.file = f->real.file = f;
+    f->real.is_real = true;
     f->phase = PHASE_MISSING;
     f->gauge_state = -1;
     f->quiet_ns = f->read_ns = f->born_ns = t->now;
@@ -198,10 +206,8 @@ struct tail_file *file_new(struct tail *t, uint32_t input, const char *path)
     list_init(&f->waking);
     list_add_tail(&t->files, &f->all);
     t->n_files++;
-    f->slots = calloc(t->n_outputs, sizeof(*f->slots));
     budget_took(ACCOUNT_OF(MEMORY_FILES), f);
-    budget_took(ACCOUNT_OF(MEMORY_FILES), f->slots);
-    if (f->slots == NULL || file_set_path(f, path, NULL) < 0) {
+    if (file_set_path(f, path, NULL) < 0) {
         file_free(f);
         return NULL;
     }
@@ -233,8 +239,7 @@ static void drop_dirty(struct tail_file *f)
 void file_free(struct tail_file *f)
 {
     struct tail *t = f->t;
-    if (f->slots != NULL)
-        drop_dirty(f);
+    drop_dirty(f);
     table_del(f->phase == PHASE_MISSING ? &t->missing : &t->by_ino, &f->by_ino);
     f->phase = PHASE_MISSING;
     f->is_tracked = f->is_stalled = false;
@@ -260,9 +265,7 @@ void file_free(struct tail_file *f)
     t->n_files--;
     file_clear_base(f);
     free(f->captures);
-    budget_gives(ACCOUNT_OF(MEMORY_FILES), f->slots);
     budget_gives(ACCOUNT_OF(MEMORY_FILES), f);
-    free(f->slots);
     free(f);
 }
 

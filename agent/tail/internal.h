@@ -86,9 +86,9 @@ struct slot {
 
 struct name {
     struct link link; /* t->names */
-    struct tail_file *file;
-    char *path; /* NULL = none */
-    size_t len;
+    char *path;       /* NULL = none */
+    uint32_t len;
+    bool is_real; /* it is the file's `real`, not its `path` */
 };
 
 struct list {
@@ -145,10 +145,10 @@ struct tail_file {
     void *sink_file;       /* NULL: not fed yet, or resting */
     uint64_t fed_to, fed_incarnation; /* as it began to rest */
     struct tail_pass *passes, *parked;
-    struct slot *slots; /* n_outputs */
 
     int gauge_state; /* as counted in stats: -1 = not */
     uint64_t gauge_unread, gauge_held;
+    struct slot slots[]; /* t->n_outputs */
 };
 
 struct vec {

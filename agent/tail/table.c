@@ -42,7 +42,7 @@ void table_add(struct table *t, struct link *l, uint64_t hash)
     if (t->n >= t->n_slots)
         grow(t);
     struct link **slot = &t->slots[hash & (t->n_slots - 1)];
-    *l = (struct link){ .next = *slot, .hash = hash, .is_in = true };
+    *l = (struct link){ .next = *slot, .hash = (uint32_t)hash, .is_in = true };
     *slot = l;
     t->n++;
 }
@@ -65,14 +65,14 @@ void table_del(struct table *t, struct link *l)
 struct link *table_first(const struct table *t, uint64_t hash)
 {
     struct link *l = t->slots[hash & (t->n_slots - 1)];
-    while (l != NULL && l->hash != hash)
+    while (l != NULL && l->hash != (uint32_t)hash)
         l = l->next;
     return l;
 }
 
 struct link *table_next(const struct link *l)
 {
-    uint64_t hash = l->hash;
+    uint32_t hash = l->hash;
     struct link *next = l->next;
     while (next != NULL && next->hash != hash)
         next = next->next;

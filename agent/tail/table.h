@@ -13,8 +13,8 @@
 
 struct link {
     struct link *next;
-    uint64_t hash;
-    bool is_in; /* in a table right now */
+    uint32_t hash; /* its lower half: enough to pass over most of those that are not meant */
+    bool is_in;    /* in a table right now */
 };
 
 struct table {
@@ -27,7 +27,7 @@ NODISCARD int table_init(struct table *t);
 void table_deinit(struct table *t); /* zeroed is fine; the links are the owners' */
 void table_add(struct table *t, struct link *l, uint64_t hash);
 void table_del(struct table *t, struct link *l); /* not being in is fine */
-/* All links of this hash, newest first. The caller compares keys. */
+/* All links of this hash, newest first, perhaps with others between: the caller compares keys. */
 struct link *table_first(const struct table *t, uint64_t hash);
 struct link *table_next(const struct link *l);
 

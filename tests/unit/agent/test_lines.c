@@ -177,6 +177,41 @@ static void test_bytes_of_long_lines(void **state)
     }
 }
 
+/* A quiet file is forgotten by the pipeline and enters again: its lines are in the ledger once all the same, also when an
+ * output goes back, and a half line before it is not asked for again. */
+static void test_quiet_file_counts_once(void **state)
+{
+    (void)state;
+    for (int how = 0; how < 3; how++) {
+        struct rig *g = rig_new(INPUT);
+        rig_write(g, "a.log", "{}\n{}\n", 6);
+        rig_start(g);
+        rig_run(g);
+        rig_commit(g, 0);
+        rig_commit(g, 1);
+        rig_write(g, "a.log", "{}\n", 3);
+        rig_run(g);
+        rig_pass(g, 15);
+        if (how == 1)
+            rig_fence(g, 0); /* the reference output, or the other */
+        if (how == 2)
+            rig_fence(g, 1);
+        rig_run(g);
+        rig_write(g, "a.log", "{}\n", 3);
+        rig_run(g);
+        rig_commit(g, 0);
+        rig_commit(g, 1);
+        const struct input_row *row = stats_input_row(0, tenant_intern(g->out[1].ledger[0].tenant));
+        assert_int_equal(counter_get(&row->read_lines), 4);
+        assert_int_equal(counter_get(&row->read_bytes), 12);
+        for (int o = 0; o < 2; o++) {
+            assert_int_equal(read_bytes(&g->out[o]), 12);
+            assert_int_equal(g->out[o].durable.n, 4);
+        }
+        rig_free(g);
+    }
+}
+
 /* The file ends with two parts; lines of the other stream lie behind the first one. */
 static void test_parts_at_the_end(void **state)
 {
@@ -222,6 +257,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_records),       cmocka_unit_test(test_cut_at_every_byte),
         cmocka_unit_test(test_stopped_anywhere), cmocka_unit_test(test_long_lines),       cmocka_unit_test(test_bytes_of_long_lines),
+        cmocka_unit_test(test_quiet_file_counts_once),
         cmocka_unit_test(test_parts_at_the_end), cmocka_unit_test(test_join_goes_when_idle),
     };
     return cmocka_run_group_tests_name("agent/lines", tests, NULL, NULL);
