@@ -317,14 +317,15 @@ static int look_once(struct tail *t, const char *base)
     struct look k;
     if (!look_begin(&k, t, base))
         return 0;
-    if (k.live != NULL && file_is_cut(k.live)) {
+    bool is_cut = k.live != NULL && file_is_cut(k.live);
+    if (is_cut) { /* its turn stirs the chain again: until then a copy of it looks like nobody's */
         k.live->is_cut = true;
-        file_ready(k.live); /* its turn stirs the chain again */
-        return 0;
+        file_ready(k.live);
+        k.live = NULL;
     }
     siblings_list(base, &k.s);
     find_owners(&k);
-    int r = begin_new(&k);
+    int r = is_cut ? 0 : begin_new(&k);
     vec_deinit(&k.s.v);
     return r;
 }
