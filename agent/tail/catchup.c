@@ -85,6 +85,7 @@ struct look {
     struct siblings s;
     struct tail_file *live;  /* follows the live name; NULL: nobody does yet */
     struct tail_file *model; /* the newest of the chain: what is begun is like it */
+    bool has_folders;        /* one of the chain lies in a folder below, or may */
     int64_t since_ns;        /* by the clock of file times: the newest came to be known then */
 };
 
@@ -100,13 +101,22 @@ static bool is_followed(const struct tail *t, const struct tail_file *f)
     return f != NULL && f->is_tracked && f->input < t->conf->n_inputs;
 }
 
+/* It is not beside the live name; deleted, it may have a .gz elsewhere. */
+static bool has_left(const struct tail_file *f)
+{
+    bool is_nameless = f->phase == PHASE_ROTATED && !f->path.link.is_in;
+    return is_nameless || !slice_eq(path_dir(file_real(f)), path_dir(f->base));
+}
+
 /* False: there is no chain. */
 static bool look_begin(struct look *k, struct tail *t, const char *base)
 {
     *k = (struct look){ .t = t, .base = base };
-    for (struct tail_file *f = chain_first(t, base); f != NULL; f = chain_next(f))
+    for (struct tail_file *f = chain_first(t, base); f != NULL; f = chain_next(f)) {
         if (is_followed(t, f) && (k->model == NULL || f->ident.first_seen_ns > k->model->ident.first_seen_ns))
             k->model = f;
+        k->has_folders = k->has_folders || has_left(f);
+    }
     struct tail_file *live = file_by_path(t, base);
     if (is_followed(t, live) && live->phase == PHASE_LIVE) {
         k->live = live;
@@ -203,6 +213,8 @@ static void find_owners(struct look *k)
         sibling_path(k->base, &sb[i], path);
         struct tail_file *f = holder(k->t, path, &sb[i].st);
         sb[i].owner = f != NULL && f->is_tracked ? f : NULL;
+        if (sb[i].owner != NULL && f->phase == PHASE_ROTATED && !f->path.link.is_in)
+            file_found_at(f, path, path); /* no event tells of a folder that no include names */
         sb[i].is_passed_over = (f != NULL && !f->is_tracked) || sibling_is_in_the_making(&k->s, &sb[i]);
     }
     for (size_t i = 0; i < k->s.v.n; i++) {
@@ -323,7 +335,7 @@ static int look_once(struct tail *t, const char *base)
         file_ready(k.live);
         k.live = NULL;
     }
-    siblings_list(base, &k.s);
+    siblings_list(base, k.has_folders, &k.s);
     find_owners(&k);
     int r = is_cut ? 0 : begin_new(&k);
     vec_deinit(&k.s.v);

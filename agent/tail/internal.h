@@ -419,7 +419,7 @@ struct tail_file *predecessor(const struct tail *t, const char *base);
 void follow_after(struct tail_file *f, struct tail_file *before); /* NULLs are fine */
 int file_set_captures(struct tail_file *f, const struct pair *caps, size_t n);
 
-/* ---- rotate.c: siblings and copies ---- */
+/* ---- rotate.c, siblings.c: siblings and copies ---- */
 /* Is name one that rotation makes of base: base.1, base-20260102, base.2026-01-02-03.gz, stem-DATE.ext …? */
 bool sibling_name(struct slice base, struct slice name);
 /* The live name that a rotated one was made of; the path itself when it is none. ret: PATH_MAX bytes. */
@@ -449,7 +449,9 @@ struct siblings {
     struct slice base; /* the name, without folder */
     struct vec v;      /* struct sibling; the caller's to vec_deinit */
 };
-void siblings_list(const char *base, struct siblings *s);
+/* has_folders: also those in folders beside the live name whose names have no dot (logrotate's olddir); the siblings'
+ * names begin with the folder's. */
+void siblings_list(const char *base, bool has_folders, struct siblings *s);
 void sibling_path(const char *base, const struct sibling *sb, char ret[PATH_MAX]);
 /* "x.gz" while "x" is there, too. */
 bool sibling_is_in_the_making(const struct siblings *s, const struct sibling *sb);

@@ -1,4 +1,4 @@
-/* Rotation: siblings of a live file, copies of a truncated one. */
+/* Rotation: where a file went that lost its name, and what becomes of one that was cut. */
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -11,197 +11,6 @@
 #include "agent/queue/fs.h"
 #include "agent/tail/internal.h"
 
-#define NUMBER_DIGITS_MAX 5             /* NAME.20260102 is a date */
-
-/* ---- names ---- */
-
-struct slice path_dir(const char *path)
-{
-    const char *cut = strrchr(path, '/');
-    return cut == NULL ? slice_cstr("") : slice_of(path, (size_t)(cut - path));
-}
-
-struct slice path_name(const char *path)
-{
-    const char *cut = strrchr(path, '/');
-    return slice_cstr(cut == NULL ? path : cut + 1);
-}
-
-static bool is_rotation_suffix(struct slice s)
-{
-    bool has_digit = false;
-    if (s.len < 2 || (s.ptr[0] != '.' && s.ptr[0] != '-' && s.ptr[0] != '_'))
-        return false;
-    for (size_t i = 0; i < s.len; i++) {
-        char c = s.ptr[i];
-        bool is_digit = c >= '0' && c <= '9';
-        if (!is_digit && c != '.' && c != '-' && c != '_' && c != ':' && c != 'T')
-            return false;
-        has_digit = has_digit || is_digit;
-    }
-    return has_digit;
-}
-
-static struct slice without_gz(struct slice name)
-{
-    return slice_ends(name, SLICE(".gz")) ? slice_first(name, name.len - 3) : name;
-}
-
-/* What rotation added to base, or the empty slice: "app.log.1" and "app-2026-01-02.log" of "app.log". */
-static struct slice rotation_suffix(struct slice base, struct slice name)
-{
-    name = without_gz(name);
-    if (slice_starts(name, base) && is_rotation_suffix(slice_from(name, base.len)))
-        return slice_from(name, base.len);
-    ptrdiff_t dot = slice_rfind_byte(base, '.');
-    if (dot <= 0)
-        return SLICE("");
-    struct slice stem = slice_first(base, (size_t)dot), ext = slice_from(base, (size_t)dot);
-    if (name.len <= base.len || !slice_starts(name, stem) || !slice_ends(name, ext))
-        return SLICE("");
-    struct slice mid = slice_of(name.ptr + stem.len, name.len - base.len);
-    return is_rotation_suffix(mid) ? mid : SLICE("");
-}
-
-bool sibling_name(struct slice base, struct slice name)
-{
-    return rotation_suffix(base, name).len > 0;
-}
-
-void rotate_base(const char *path, char *ret)
-{
-    struct slice dir = path_dir(path), name = path_name(path);
-    struct slice bare = without_gz(name);
-    size_t len = name.len;
-    for (size_t i = 1; i < bare.len; i++) {
-        if (is_rotation_suffix(slice_from(bare, i))) {
-            len = i;
-            break;
-        }
-    }
-    (void)snprintf(ret, PATH_MAX, "%.*s/%.*s", SLICE_ARGS(dir), (int)len, name.ptr); /* shorter than path */
-}
-
-bool rotate_next_base(const char *path, size_t *cut, char *ret)
-{
-    struct slice dir = path_dir(path), bare = without_gz(path_name(path));
-    ptrdiff_t dot = slice_rfind_byte(bare, '.');
-    while (++*cut < bare.len) {
-        struct slice ext = slice_from(bare, (size_t)MAX(dot, 0)), mid = slice_from(bare, *cut);
-        if (is_rotation_suffix(mid))
-            ext = SLICE("");
-        else if (dot <= (ptrdiff_t)*cut || !is_rotation_suffix(slice_first(mid, (size_t)dot - *cut)))
-            continue;
-        (void)snprintf(ret, PATH_MAX, "%.*s/%.*s%.*s", SLICE_ARGS(dir), (int)*cut, bare.ptr, SLICE_ARGS(ext));
-        return true;
-    }
-    return false;
-}
-
-struct tail_file *live_of_sibling(struct tail *t, const char *path)
-{
-    char base[PATH_MAX];
-    for (size_t cut = 0; rotate_next_base(path, &cut, base);) {
-        struct tail_file *f = file_by_path(t, base);
-        if (f != NULL && f->is_tracked && f->phase == PHASE_LIVE)
-            return f;
-    }
-    return NULL;
-}
-
-/* ---- siblings on the disk ---- */
-
-static uint64_t number_of(struct slice suffix)
-{
-    uint64_t v;
-    bool is_short = suffix.len >= 2 && suffix.len - 1 <= NUMBER_DIGITS_MAX;
-    return is_short && slice_to_u64(slice_from(suffix, 1), &v) ? v + 1 : 0;
-}
-
-/* "app-1.log" of "app.log" is as likely the log of another program. */
-static bool is_doubtful(struct slice base, struct slice name)
-{
-    struct slice suffix = rotation_suffix(base, name);
-    return !slice_starts(name, base) && suffix.ptr[0] != '.' && number_of(suffix) > 0;
-}
-
-static void add_sibling(void *ctx, const char *name)
-{
-    struct siblings *s = ctx;
-    struct slice n = slice_cstr(name);
-    if (n.len > NAME_MAX || !sibling_name(s->base, n) || vec_reserve(&s->v, sizeof(struct sibling)) < 0)
-        return;
-    struct sibling *sb = &VEC(&s->v, struct sibling)[s->v.n++];
-    *sb = (struct sibling){ 0 };
-    memcpy(sb->name, name, n.len + 1);
-    sb->is_gz = slice_ends(n, SLICE(".gz"));
-    sb->is_doubtful = is_doubtful(s->base, n);
-}
-
-static int older_first(const void *pa, const void *pb, void *base)
-{
-    const struct sibling *a = pa, *b = pb;
-    struct slice sa = rotation_suffix(*(const struct slice *)base, slice_cstr(a->name));
-    struct slice sb = rotation_suffix(*(const struct slice *)base, slice_cstr(b->name));
-    uint64_t na = number_of(sa), nb = number_of(sb);
-    if (na > 0 && nb > 0 && na != nb)
-        return na > nb ? -1 : 1;
-    int64_t ma = timespec_ns(a->st.st_mtim), mb = timespec_ns(b->st.st_mtim);
-    if (na == 0 && nb == 0 && sa.len == sb.len && !slice_eq(sa, sb))
-        return slice_cmp(sa, sb); /* dates of one form */
-    if (ma != mb)
-        return ma < mb ? -1 : 1;
-    return (int)b->is_gz - (int)a->is_gz;
-}
-
-void siblings_list(const char *base, struct siblings *s)
-{
-    const struct fs_ops *fs = fs_current();
-    char dir[PATH_MAX];
-    *s = (struct siblings){ .base = path_name(base) };
-    (void)snprintf(dir, sizeof(dir), "%.*s/", SLICE_ARGS(path_dir(base)));
-    int fd = fs->open(AT_FDCWD, dir, O_RDONLY | O_DIRECTORY, 0);
-    if (fd < 0)
-        return;
-    (void)fs->list(fd, add_sibling, s); /* what could be listed is what there is */
-    struct sibling *sb = s->v.items;
-    size_t n = 0;
-    for (size_t i = 0; i < s->v.n; i++)
-        if (fs->stat(fd, sb[i].name, &sb[i].st, false) == 0 && S_ISREG(sb[i].st.st_mode))
-            sb[n++] = sb[i];
-    (void)fs->close(fd); /* only read from */
-    s->v.n = n;
-    if (n > 1)
-        qsort_r(sb, n, sizeof(*sb), older_first, &s->base);
-}
-
-/* "x" of "x.gz", or the other way round; NULL: it is not there. */
-static const struct sibling *twin_of(const struct siblings *s, const struct sibling *sb)
-{
-    struct slice name = without_gz(slice_cstr(sb->name));
-    for (size_t k = 0; k < s->v.n; k++) {
-        const struct sibling *o = &VEC(&s->v, struct sibling)[k];
-        if (o->is_gz != sb->is_gz && slice_eq(without_gz(slice_cstr(o->name)), name))
-            return o;
-    }
-    return NULL;
-}
-
-bool sibling_is_in_the_making(const struct siblings *s, const struct sibling *sb)
-{
-    return sb->is_gz && twin_of(s, sb) != NULL;
-}
-
-bool sibling_is_unpacked(const struct siblings *s, const struct sibling *sb)
-{
-    const struct sibling *gz = sb->is_gz ? NULL : twin_of(s, sb);
-    return gz != NULL && gz->owner != NULL;
-}
-
-void sibling_path(const char *base, const struct sibling *sb, char ret[PATH_MAX])
-{
-    (void)snprintf(ret, PATH_MAX, "%.*s/%s", SLICE_ARGS(path_dir(base)), sb->name);
-}
 
 /* ---- finding where a file went ---- */
 
@@ -260,13 +69,13 @@ static int try_sibling(struct tail_file *f, const char *path, const struct sibli
     return ok ? 1 : is_listed ? 0 : -EAGAIN;
 }
 
-static int find_once(struct tail_file *f)
+static int find_once(struct tail_file *f, bool has_folders)
 {
     struct siblings s;
     char path[PATH_MAX];
     int r = 0;
     bool is_raced = false;
-    siblings_list(f->base, &s);
+    siblings_list(f->base, has_folders, &s);
     const struct sibling *sb = s.v.items;
     for (size_t i = s.v.n; r <= 0 && i > 0; i--) {
         sibling_path(f->base, &sb[i - 1], path);
@@ -292,8 +101,8 @@ bool rotate_find(struct tail_file *f)
         return false;
     int r = -EAGAIN;
     for (int try = 0; r < 0 && try < LOOKS_MAX; try++)
-        r = find_once(f);
-    return r > 0;
+        r = find_once(f, false);
+    return r > 0 || find_once(f, true) > 0; /* logrotate's olddir */
 }
 
 /* ---- truncation ---- */

@@ -342,6 +342,37 @@ static void test_what_is_gone_is_counted(void **state)
     world_free(w);
 }
 
+/* logrotate's olddir: what is rotated goes to a folder that nobody watches. */
+static void test_olddir(void **state)
+{
+    (void)state;
+    for (int how = 0; how < 8; how++) {
+        bool copies = how & 1, is_closed = how & 2, compresses = how & 4;
+        struct service s;
+        begin(&s, &WAYS[0]);
+        w_mkdir(s.w, "old");
+        w_append(s.w, "old/b.log.1", "of another file\n");
+        world_pass(s.w, is_closed ? 700 : 1);
+        for (int i = 1; i <= 3; i++) {
+            char to[64];
+            write_line(&s);
+            (void)snprintf(to, sizeof(to), "old/a.log-%d", 20260101 + i);
+            if (copies) {
+                w_copy(s.w, "a.log", to);
+                assert_int_equal(0, truncate(w_path(s.w, "a.log"), 0));
+            } else {
+                w_rename(s.w, "a.log", to);
+            }
+            if (compresses)
+                w_gzip(s.w, to);
+            write_line(&s);
+            if (i != 2) /* the third time there is no look between two rotations */
+                world_pass(s.w, 12);
+        }
+        finish(&s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -355,6 +386,7 @@ int main(void)
         cmocka_unit_test(test_copy_in_the_making_is_nobodys),
         cmocka_unit_test(test_held_file_goes_on_in_its_gz),
         cmocka_unit_test(test_what_is_gone_is_counted),
+        cmocka_unit_test(test_olddir),
     };
     return cmocka_run_group_tests_name("tail/catchup", tests, NULL, NULL);
 }
