@@ -83,8 +83,8 @@ static void move_fd(struct tail_file *f, struct tail_file *g)
     file_take_fd(f, fd);
 }
 
-/* g has no name that the new tail could find: it is read on through its descriptor. */
-static void take_unnamed(struct tail_file *f, struct tail_file *g)
+/* g has no name that the new tail could find: it is read on through its descriptor. is_cut: that shows another text. */
+static void take_unnamed(struct tail_file *f, struct tail_file *g, bool is_cut)
 {
     if (f->phase == PHASE_MISSING)
         resume_found(f);
@@ -93,10 +93,12 @@ static void take_unnamed(struct tail_file *f, struct tail_file *g)
     f->is_gz = g->is_gz;
     f->size = MAX(f->size, g->size);
     f->lost_ns = g->lost_ns;
-    file_set_ino(f, &g->ident);
-    move_fd(f, g);
+    if (!is_cut) {
+        file_set_ino(f, &g->ident);
+        move_fd(f, g);
+    }
     file_drop_names(f);
-    file_set_phase(f, g->phase == PHASE_ORPHAN ? PHASE_ORPHAN : PHASE_ROTATED);
+    file_set_phase(f, is_cut ? PHASE_ORPHAN : PHASE_ROTATED);
     file_ready(f);
     stage_check(f);
 }
@@ -144,8 +146,10 @@ void tail_adopt(struct tail *t, struct tail *old)
             continue;
         if (f == NULL || f->input >= t->conf->n_inputs)
             continue; /* without its input it stays missing, its positions kept */
-        if (f->phase == PHASE_MISSING && (g->fd >= 0 || g->phase == PHASE_ORPHAN))
-            take_unnamed(f, g);
+        /* Cut, perhaps while nobody read it: the new tail has begun what its inode holds now. */
+        bool is_cut = g->phase == PHASE_ORPHAN || (same != NULL && same != f);
+        if (f->phase == PHASE_MISSING && (g->fd >= 0 || is_cut))
+            take_unnamed(f, g, is_cut);
         else if (f->phase != PHASE_MISSING)
             move_fd(f, g);
     }

@@ -1,0 +1,268 @@
+/*
+ * Goal: a reload hands each file over with who it is and what is open of it, whatever the queues were told.
+ * Method: world.h; a second tail beside the first, on the same folder and queues.
+ */
+#include "world.h"
+
+#define LONG(n) "line " #n ", long enough to tell one file from another by what stands in it"
+
+/* What is not committed is thrown away, as the engine's stop would have committed it. */
+static void reload(struct world *w)
+{
+    struct tail *old = w->t;
+    for (size_t o = 0; o < W_OUTPUTS; o++)
+        w_lines_clear(&w->q[o].open);
+    world_start(w);
+    tail_adopt(w->t, old);
+    tail_close(old);
+    world_run(w);
+}
+
+static uint64_t incarnation_of(const struct world *w, const char *name)
+{
+    const struct tail_file *f = file_by_path(w->t, w_path(w, name));
+    assert_non_null(f);
+    return f->ident.incarnation;
+}
+
+static void finish(struct world *w)
+{
+    for (int i = 0; i < 5; i++) {
+        world_pass(w, 8);
+        world_commit_all(w);
+    }
+}
+
+static struct world *begin(size_t n_outputs)
+{
+    struct world *w = world_new(n_outputs);
+    world_include(w, 0, "a.log");
+    w_append(w, "a.log", LONG(1) "\n");
+    return w;
+}
+
+static void test_nothing_is_adopted(void **state)
+{
+    (void)state;
+    struct world *w = begin(1);
+    world_start(w);
+    tail_adopt(w->t, NULL); /* the first start */
+    world_run(w);
+    expect_lines(w, 0, LONG(1));
+    world_free(w);
+}
+
+/* The queues know nothing yet: it is the same file all the same, from where it began. */
+static void test_untold(void **state)
+{
+    (void)state;
+    struct world *w = begin(2);
+    world_start(w);
+    world_run(w);
+    uint64_t incarnation = incarnation_of(w, "a.log");
+    reload(w);
+    assert_true(incarnation == incarnation_of(w, "a.log"));
+    w_append(w, "a.log", LONG(2) "\n");
+    world_run(w);
+    finish(w);
+    expect_lines(w, 0, LONG(1) "|" LONG(2));
+    expect_lines(w, 1, LONG(1) "|" LONG(2));
+    world_free(w);
+}
+
+static void test_untold_and_begun_inside_a_line(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "a.log");
+    w->inputs[0].read_from = READ_FROM_END;
+    w_append(w, "a.log", "before us\nhalf");
+    world_start(w);
+    world_run(w);
+    reload(w);
+    w_append(w, "a.log", " a line\nours\n");
+    world_run(w);
+    finish(w);
+    expect_lines(w, 0, "ours");
+    world_free(w);
+}
+
+/* Deleted, and only the descriptor has it. */
+static void test_untold_and_deleted(void **state)
+{
+    (void)state;
+    struct world *w = begin(2);
+    world_start(w);
+    world_run(w);
+    uint64_t incarnation = incarnation_of(w, "a.log");
+    w->q[1].refuses = true;
+    int fd = open(w_path(w, "a.log"), O_WRONLY | O_APPEND | O_CLOEXEC);
+    assert_int_equal(4, write(fd, "two\n", 4));
+    world_run(w);
+    w_unlink(w, "a.log");
+    world_run(w);
+    reload(w);
+    assert_non_null(file_by_incarnation(w->t, incarnation));
+    assert_int_equal(6, write(fd, "three\n", 6));
+    close(fd);
+    finish(w);
+    expect_lines(w, 0, LONG(1) "|two|three");
+    expect_lines(w, 1, LONG(1) "|two|three");
+    assert_int_equal(0, w->q[0].n);
+    world_free(w);
+}
+
+/* The queues know it, one of them to its middle. */
+static void test_told_and_deleted(void **state)
+{
+    (void)state;
+    struct world *w = begin(2);
+    world_start(w);
+    world_run(w);
+    w->q[1].refuses = true;
+    w_append(w, "a.log", "two\n");
+    world_run(w);
+    w_unlink(w, "a.log");
+    world_run(w);
+    world_commit_all(w);
+    reload(w);
+    finish(w);
+    expect_lines(w, 0, LONG(1) "|two");
+    expect_lines(w, 1, LONG(1) "|two");
+    world_free(w);
+}
+
+/* Cut while no output takes lines, so that nobody saw it; its copy comes later. */
+static void test_orphan(void **state)
+{
+    (void)state;
+    for (int is_told = 0; is_told < 2; is_told++) {
+        struct world *w = begin(1);
+        world_start(w);
+        world_run(w);
+        w->q[0].refuses = true;
+        w_append(w, "a.log", "unread\n");
+        world_run(w);
+        w_copy(w, "a.log", "hidden");
+        assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
+        w_append(w, "a.log", "new\n");
+        world_run(w);
+        if (is_told)
+            world_commit_all(w);
+        reload(w);
+        w_rename(w, "hidden", "a.log.1");
+        finish(w);
+        expect_lines(w, 0, is_told ? LONG(1) "|new|unread" : "new|" LONG(1) "|unread");
+        assert_int_equal(0, w->q[0].lost_bytes);
+        world_free(w);
+    }
+}
+
+/* A file that was found compressed and is half read. */
+static void test_compressed(void **state)
+{
+    (void)state;
+    struct world *w = begin(1);
+    world_start(w);
+    world_run(w);
+    world_commit_all(w);
+    world_stop(w);
+    w_append(w, "a.log", "two\n");
+    w_rename(w, "a.log", "a.log.1");
+    w_gzip(w, "a.log.1");
+    w_append(w, "a.log", "three\n");
+    world_start(w);
+    w->q[0].refuses = true;
+    world_run(w);
+    reload(w);
+    finish(w);
+    expect_lines(w, 0, LONG(1) "|two|three");
+    world_free(w);
+}
+
+/* An output more; and none that was there before. */
+static void test_new_outputs(void **state)
+{
+    (void)state;
+    for (int is_renamed = 0; is_renamed < 2; is_renamed++) {
+        struct world *w = begin(1);
+        world_start(w);
+        world_run(w);
+        if (is_renamed)
+            w->outputs[0].name = SLICE("other");
+        w->n_outputs = w->conf.n_outputs = 2;
+        reload(w);
+        w_append(w, "a.log", LONG(2) "\n");
+        finish(w);
+        expect_lines(w, 0, LONG(1) "|" LONG(2));
+        expect_lines(w, 1, LONG(1) "|" LONG(2));
+        world_free(w);
+    }
+}
+
+/* Its input is configured no more: what is not read of it is not wanted; the place is kept, should it come back. */
+static void test_input_is_gone(void **state)
+{
+    (void)state;
+    for (int is_told = 0; is_told < 2; is_told++) {
+        struct world *w = begin(1);
+        world_start(w);
+        world_run(w);
+        if (is_told)
+            world_commit_all(w);
+        w->inputs[0].name = SLICE("another");
+        w->inputs[0].include.n = 0;
+        world_include(w, 0, "b.log");
+        struct tail *old = w->t;
+        w_lines_clear(&w->q[0].open);
+        world_start(w);
+        tail_adopt(w->t, old);
+        tail_close(old);
+        w_append(w, "a.log", "two\n");
+        w_append(w, "b.log", "of b\n");
+        world_pass(w, 8);
+        world_commit_all(w);
+        expect_lines(w, 0, is_told ? LONG(1) "|of b" : "of b");
+        world_free(w);
+    }
+}
+
+/* What is finished everywhere is not taken up again. */
+static void test_finished(void **state)
+{
+    (void)state;
+    struct world *w = begin(2);
+    world_start(w);
+    world_run(w);
+    w_rename(w, "a.log", "a.log.1");
+    finish(w);
+    reload(w);
+    w_append(w, "a.log", LONG(2) "\n");
+    finish(w);
+    w_unlink(w, "a.log.1");
+    world_run(w);
+    reload(w);
+    world_pass(w, 610); /* for so long it may come back */
+    finish(w);
+    expect_lines(w, 0, LONG(1) "|" LONG(2));
+    expect_lines(w, 1, LONG(1) "|" LONG(2));
+    assert_int_equal(1, w->q[0].n);
+    world_free(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_nothing_is_adopted),
+        cmocka_unit_test(test_untold),
+        cmocka_unit_test(test_untold_and_begun_inside_a_line),
+        cmocka_unit_test(test_untold_and_deleted),
+        cmocka_unit_test(test_told_and_deleted),
+        cmocka_unit_test(test_orphan),
+        cmocka_unit_test(test_compressed),
+        cmocka_unit_test(test_new_outputs),
+        cmocka_unit_test(test_input_is_gone),
+        cmocka_unit_test(test_finished),
+    };
+    return cmocka_run_group_tests_name("tail/adopt", tests, NULL, NULL);
+}
