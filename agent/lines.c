@@ -61,14 +61,15 @@ struct whole {
     struct slice text;
     enum record_stream stream;
     uint64_t start, end, raw_bytes;
-    bool has_time, is_cut, is_unfinished;
+    bool has_time, is_cut, is_unfinished, is_split;
     int64_t time_ns;
 };
 
 static void single(struct work *w, const struct whole *l, uint64_t before)
 {
     struct record *rec = record_begin(w, l->text, l->stream, l->start);
-    rec->flags = (l->is_cut ? RECORD_CUT : 0u) | (l->is_unfinished ? RECORD_UNFINISHED : 0u);
+    rec->flags = (l->is_cut ? RECORD_CUT : 0u) | (l->is_unfinished ? RECORD_UNFINISHED : 0u) |
+                 (l->is_split ? RECORD_SPLIT : 0u);
     set_frame_time(rec, l->has_time, l->time_ns);
     /* At the file's end lines of other streams may lie between this one's last piece and the place. */
     pipeline_process(w, rec, l->end, l->raw_bytes, (struct place){ before, MAX(before, l->end) });
@@ -193,7 +194,8 @@ static void part_ends(struct work *w, enum record_stream stream, uint64_t at)
     const struct pending *part = &j->streams[stream].part;
     const struct whole l = { .text = buf_slice(&part->text), .stream = stream,         .start = part->start,
                              .end = part->end,               .raw_bytes = part->raw_bytes, .has_time = part->has_time,
-                             .time_ns = part->time_ns,       .is_cut = part->is_cut,   .is_unfinished = true };
+                             .time_ns = part->time_ns,       .is_cut = part->is_cut,   .is_unfinished = true,
+                             .is_split = true };
     part_is_whole(w, &l, at);
 }
 

@@ -233,7 +233,8 @@ static void count_altered(uint32_t input, const struct record *rec, uint32_t alt
         enum alter_reason reason;
     } of_flag[] = { { RECORD_CUT, ALTER_CUT },
                     { RECORD_BAD_JSON, ALTER_BAD_JSON },
-                    { RECORD_BAD_TIME, ALTER_BAD_TIME } };
+                    { RECORD_BAD_TIME, ALTER_BAD_TIME },
+                    { RECORD_SPLIT, ALTER_SPLIT } };
     for (size_t i = 0; i < ARRAY_LEN(of_flag); i++)
         if (rec->flags & of_flag[i].flag)
             altered |= 1u << of_flag[i].reason;
@@ -273,7 +274,7 @@ static void count(struct work *w, const struct record *rec, uint32_t outputs, ui
     struct source *s = w->source;
     struct tally *t = tally_of(w->p, s, rec->tenant_id);
     bool is_first = is_first_time(w->p, s, rec, outputs, end);
-    if (is_first && (altered != 0 || (rec->flags & (RECORD_CUT | RECORD_BAD_JSON | RECORD_BAD_TIME)) != 0))
+    if (is_first && (altered != 0 || (rec->flags & (RECORD_CUT | RECORD_BAD_JSON | RECORD_BAD_TIME | RECORD_SPLIT)) != 0))
         count_altered(s->input_index, rec, altered);
     tally_count(t, outputs, is_first, raw_bytes, outcome);
 }

@@ -63,7 +63,8 @@ enum record_flag {
     RECORD_MANY_SUSPECTS = 1 << 4,  /* more than SUSPECT_KEYS_MAX: treat as text */
     RECORD_HAS_TIME = 1 << 5,       /* time_ns is the record's own (or its CRI/Docker frame's) */
     RECORD_MULTILINE = 1 << 6,      /* line was joined of several */
-    RECORD_UNFINISHED = 1 << 7      /* the file ended without a newline */
+    RECORD_UNFINISHED = 1 << 7,     /* the file ended without a newline */
+    RECORD_SPLIT = 1 << 8           /* the end of a line in parts never came, or stands in a third file */
 };
 
 struct record {

@@ -14,8 +14,8 @@ const double histogram_bounds[HISTOGRAM_BUCKETS] = { 0.005, 0.01, 0.025, 0.05, 0
                                                      1,     2,    5,     10,   30,  60,   300 };
 
 static const char *const filter_names[FILTER_REASONS] = { "level", "rule", "too_old", "unrouted" };
-static const char *const alter_names[ALTER_REASONS] = { "cut",  "bad_json",     "bad_time",       "future",
-                                                        "late", "key_conflict", "refused_mapping" };
+static const char *const alter_names[ALTER_REASONS] = { "cut",  "bad_json",     "bad_time",        "future",
+                                                        "late", "key_conflict", "refused_mapping", "split" };
 static const char *const lost_names[LOST_REASONS] = { "held_limit", "key_quota", "dead_full",
                                                       "damage",     "dropped",   "truncated" };
 static const char *const file_state_names[FILES_STATES] = { "open", "held", "unreadable", "skipped", "stalled" };

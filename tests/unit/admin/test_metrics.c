@@ -108,6 +108,7 @@ static void test_all_names_from_the_start(void **state)
         "tailrace_read_bytes_total{input=\"second\",tenant=\"unassigned\"} 0",
         "tailrace_filtered_lines_total{input=\"in\",tenant=\"unassigned\",reason=\"unrouted\"} 0",
         "tailrace_altered_lines_total{input=\"in\",reason=\"refused_mapping\"} 0",
+        "tailrace_altered_lines_total{input=\"in\",reason=\"split\"} 0",
         "tailrace_files{input=\"in\",state=\"stalled\"} 0",
         "tailrace_unread_bytes{input=\"in\"} 0",
         "tailrace_held_bytes{input=\"in\"} 0",

@@ -236,6 +236,33 @@ static void test_parts_at_the_end(void **state)
         }
 }
 
+/* A line in parts may begin in one file and end in the next. In a third it begins anew: two records, and it is counted. */
+static void test_parts_in_many_files(void **state)
+{
+    (void)state;
+    for (int n_files = 2; n_files <= 3; n_files++) {
+        struct rig *g = rig_new(INPUT);
+        char from[512], to[600];
+        rig_start(g);
+        for (int i = 1; i <= n_files; i++) {
+            char text[128];
+            (void)snprintf(text, sizeof(text), "2026-01-15T10:30:00Z stdout %s part %d;\n", i < n_files ? "P" : "F", i);
+            rig_write(g, "a.log", text, strlen(text));
+            rig_run(g);
+            if (i == n_files)
+                break;
+            (void)snprintf(from, sizeof(from), "%s", rig_path(g, "a.log"));
+            (void)snprintf(to, sizeof(to), "%s.%d", from, i);
+            assert_int_equal(rename(from, to), 0);
+        }
+        rig_pass(g, 15);
+        rig_expect(g, 0, n_files == 2 ? "part 1;part 2;" : "part 3;|part 1;part 2;");
+        rig_expect(g, 1, n_files == 2 ? "part 1;part 2;" : "part 3;|part 1;part 2;");
+        assert_int_equal(counter_get(&stats.inputs[0].altered[ALTER_SPLIT]), n_files == 2 ? 0 : 1);
+        rig_free(g);
+    }
+}
+
 /* Quiet files keep no joins. */
 static void test_join_goes_when_idle(void **state)
 {
@@ -258,7 +285,8 @@ int main(void)
         cmocka_unit_test(test_records),       cmocka_unit_test(test_cut_at_every_byte),
         cmocka_unit_test(test_stopped_anywhere), cmocka_unit_test(test_long_lines),       cmocka_unit_test(test_bytes_of_long_lines),
         cmocka_unit_test(test_quiet_file_counts_once),
-        cmocka_unit_test(test_parts_at_the_end), cmocka_unit_test(test_join_goes_when_idle),
+        cmocka_unit_test(test_parts_at_the_end), cmocka_unit_test(test_parts_in_many_files),
+        cmocka_unit_test(test_join_goes_when_idle),
     };
     return cmocka_run_group_tests_name("agent/lines", tests, NULL, NULL);
 }
