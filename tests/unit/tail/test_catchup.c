@@ -373,6 +373,57 @@ static void test_olddir(void **state)
     }
 }
 
+static void gzip_member(struct world *w, const char *name, const char *text)
+{
+    gzFile gz = gzopen(w_path(w, name), "ab");
+    assert_non_null(gz);
+    assert_int_equal(strlen(text), gzwrite(gz, text, (unsigned)strlen(text)));
+    assert_int_equal(Z_OK, gzclose(gz));
+}
+
+/* Its trailer tells of the last member only. */
+static void test_gz_of_two_members(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "a.log");
+    w_append(w, "a.log", "one\ntwo\n");
+    world_start(w);
+    world_run(w);
+    gzip_member(w, "a.log.1.gz", "one\n");
+    gzip_member(w, "a.log.1.gz", "two\n");
+    w_unlink(w, "a.log");
+    w_append(w, "a.log", "three\n");
+    world_run(w);
+    world_pass(w, 12);
+    expect_lines(w, 0, "one|two|three");
+    world_free(w);
+}
+
+/* All names are included: a copy is not read while it is being made, however little there is of it. */
+static void test_copy_grows_under_an_included_name(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "*");
+    char text[] = TEXT "\n" TEXT "\n", half[64] = "";
+    w_append(w, "a.log", text);
+    world_start(w);
+    world_run(w);
+    memcpy(half, text, 20);
+    w_append(w, "a.log.1", half);
+    world_run(w);
+    w_append(w, "a.log.1", text + 20);
+    world_run(w);
+    assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
+    world_run(w);
+    w_append(w, "a.log", "new\n");
+    world_pass(w, 25);
+    expect_lines(w, 0, TEXT "|" TEXT "|new");
+    assert_int_equal(0, w->q[0].lost_bytes);
+    world_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -387,6 +438,8 @@ int main(void)
         cmocka_unit_test(test_held_file_goes_on_in_its_gz),
         cmocka_unit_test(test_what_is_gone_is_counted),
         cmocka_unit_test(test_olddir),
+        cmocka_unit_test(test_gz_of_two_members),
+        cmocka_unit_test(test_copy_grows_under_an_included_name),
     };
     return cmocka_run_group_tests_name("tail/catchup", tests, NULL, NULL);
 }
