@@ -100,6 +100,7 @@ $B/sim: $(SIM_OBJECTS) $B/libmodel.a $B/libtailrace.a
 
 # Tests that let allocations of our own code fail.
 UNIT_LDFLAGS_test_starved := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+UNIT_LDFLAGS_test_memory := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 
 $B/unit/%: tests/unit/%.c $B/libtailrace.a
 	$(call say,CC)

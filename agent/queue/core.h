@@ -248,6 +248,8 @@ struct segment *segment_of_locked(const struct queue *q, uint64_t seq);
 bool spans_have_locked(const struct queue *q, uint64_t first, uint64_t last);
 void spans_add_locked(struct queue *q, uint64_t first, uint64_t last);
 void spans_set_logged_locked(struct queue *q, uint64_t first, uint64_t last);
+/* Makes room, so that counting these rows cannot fail. -ENOMEM. */
+NODISCARD int loss_prepare(struct queue *q, const struct totals *rows);
 /* Counts lines that were queued as lost: metrics, the log of the ledger at the next loss_flush, our log. */
 void loss_count(struct queue *q, enum lost_reason reason, const struct totals *rows, uint64_t bytes);
 /* The same for lines that were parked. */

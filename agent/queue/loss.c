@@ -69,6 +69,16 @@ static void count_row(struct queue *q, enum lost_reason reason, struct slice ten
     pthread_mutex_unlock(&q->lock);
 }
 
+int loss_prepare(struct queue *q, const struct totals *rows)
+{
+    int r = 0;
+    pthread_mutex_lock(&q->lock);
+    for (size_t i = 0; i < rows->n && r == 0; i++)
+        r = tally_get(&q->losses, rows->rows[i].tenant) == NULL ? -ENOMEM : 0;
+    pthread_mutex_unlock(&q->lock);
+    return r;
+}
+
 void loss_note_bytes(struct queue *q, const struct lost_range *lost)
 {
     pthread_mutex_lock(&q->lock);

@@ -73,46 +73,48 @@ static bool is_counted(struct queue *q, uint64_t first, uint64_t last)
 }
 
 /* Frames first..last of seg cannot be read, not even their meta. The segment's own totals say whose lines it lacks; if
- * it has none yet (it is the one being written), what the header said is all that is known. */
-static void count_missing(struct queue *q, const struct segment *seg, struct span s, uint32_t header_lines,
-                          uint64_t bytes)
+ * it has none yet (it is the one being written), what the header said is all that is known. -ENOMEM: nothing is counted
+ * and nothing passed, it is tried again. */
+static int count_missing(struct queue *q, const struct segment *seg, struct span s, uint32_t header_lines,
+                         uint64_t bytes)
 {
     if (is_counted(q, s.first, s.last)) {
         damaged_add(q, s.first, s.last);
-        return;
+        return 0;
     }
     struct totals rows = { 0 };
     int r = segment_missing(q, seg, &rows);
-    if (r < 0) {
+    if (r < 0 && r != -ENOMEM) {
         totals_clear(&rows);
         r = header_lines == 0 ? 0 : totals_add(&rows, SLICE(""), SLICE(TENANT_UNKNOWN), header_lines);
     }
     if (r == 0)
+        r = loss_prepare(q, &rows);
+    if (r == 0) {
         loss_count(q, LOST_DAMAGE, &rows, bytes);
+        gaps_find(q, seg, s.first, s.last);
+        damaged_add(q, s.first, s.last);
+    }
     totals_deinit(&rows);
-    gaps_find(q, seg, s.first, s.last);
-    damaged_add(q, s.first, s.last);
+    return r;
 }
 
 /* The meta is good: whose lines it held is known. */
-static void count_rows(struct queue *q, const struct frame_head *h, struct slice meta, enum lost_reason reason)
+static int count_rows(struct queue *q, const struct frame_head *h, struct slice meta, enum lost_reason reason)
 {
     if (is_counted(q, h->seq, h->seq)) {
         damaged_add(q, h->seq, h->seq);
-        return;
+        return 0;
     }
     struct totals rows = { 0 };
-    struct meta_item item;
-    while (meta_next(&meta, &item) > 0) {
-        struct slice input, tenant;
-        uint64_t lines;
-        if (item.tag == META_COUNT && meta_get_count(item.bytes, &input, &tenant, &lines) == 0 &&
-            totals_add(&rows, input, tenant, lines) < 0)
-            break;
+    int r = totals_add_meta(&rows, meta);
+    r = r == -ENOMEM ? r : loss_prepare(q, &rows);
+    if (r == 0) {
+        loss_count(q, reason, &rows, h->body_len);
+        damaged_add(q, h->seq, h->seq);
     }
-    loss_count(q, reason, &rows, h->body_len);
     totals_deinit(&rows);
-    damaged_add(q, h->seq, h->seq);
+    return r;
 }
 
 /* ---- the walk ---- */
@@ -187,7 +189,12 @@ static int seek(struct queue *q, const struct segment *seg, struct frame_hdr *re
         struct span missing = { .first = q->read_seq, .last = has ? ret->seq - 1 : limit };
         if (missing.first <= missing.last) {
             quarantine_copy(q, fd, seg->id, bad_off, end - bad_off);
-            count_missing(q, seg, missing, 0, end - bad_off);
+            r = count_missing(q, seg, missing, 0, end - bad_off);
+        }
+        if (r < 0) {
+            q->read_off = bad_off;
+            scan_deinit(&s);
+            return r;
         }
         q->read_seq = has ? ret->seq : limit + 1;
         if (!has)
@@ -233,9 +240,10 @@ static int next_header(struct queue *q, const struct segment *seg, struct frame_
     if (r == -ENOENT) {
         /* Taken away under us. */
         struct span all = { .first = q->read_seq, .last = MIN(seg->last_seq, atomic_load(&q->durable_seq)) };
-        count_missing(q, seg, all, 0, 0);
-        q->read_seq = all.last + 1;
-        return 0;
+        r = count_missing(q, seg, all, 0, 0);
+        if (r == 0)
+            q->read_seq = all.last + 1;
+        return r;
     }
     if (r < 0)
         return r;
@@ -381,7 +389,7 @@ static int load_ahead(struct queue *q, int fd, const struct frame_head *head, st
     return r;
 }
 
-static void set_aside(struct queue *q, int fd, const struct frame_head *head, const struct buf *meta, bool has_meta)
+static int set_aside(struct queue *q, int fd, const struct frame_head *head, const struct buf *meta, bool has_meta)
 {
     struct segment seg = { 0 };
     pthread_mutex_lock(&q->lock);
@@ -392,12 +400,12 @@ static void set_aside(struct queue *q, int fd, const struct frame_head *head, co
     uint64_t len = FRAME_HEAD_BYTES + (uint64_t)head->meta_len + head->body_len;
     if (fd >= 0)
         quarantine_copy(q, fd, head->segment_id, head->off, len);
-    if (has_meta) {
+    if (!has_meta)
+        return count_missing(q, &seg, (struct span){ .first = head->seq, .last = head->seq }, head->lines, len);
+    int r = count_rows(q, head, buf_slice(meta), LOST_DAMAGE);
+    if (r == 0)
         gaps_find(q, &seg, head->seq, head->seq);
-        count_rows(q, head, buf_slice(meta), LOST_DAMAGE);
-    } else {
-        count_missing(q, &seg, (struct span){ .first = head->seq, .last = head->seq }, head->lines, len);
-    }
+    return r;
 }
 
 int queue_load(struct queue *q, const struct frame_head *head, struct buf *meta, struct buf *body)
@@ -412,9 +420,8 @@ int queue_load(struct queue *q, const struct frame_head *head, struct buf *meta,
     if (r != -EBADMSG && r != -ENOENT)
         return r;
     /* Dropped meanwhile, then its file may be gone: that is counted. */
-    if (!ack_is_done(q, head->seq))
-        set_aside(q, fd, head, meta, has_meta);
-    return -EBADMSG;
+    r = ack_is_done(q, head->seq) ? 0 : set_aside(q, fd, head, meta, has_meta);
+    return r < 0 ? r : -EBADMSG;
 }
 
 int reader_give_up(struct queue *q, const struct frame_head *head)
@@ -428,7 +435,7 @@ int reader_give_up(struct queue *q, const struct frame_head *head)
         r = reader_fd(q, head->segment_id, &fd);
     if (r == 0) {
         quarantine_copy(q, fd, head->segment_id, head->off, FRAME_HEAD_BYTES + (uint64_t)head->meta_len + head->body_len);
-        count_rows(q, head, buf_slice(&meta), LOST_DROPPED);
+        r = count_rows(q, head, buf_slice(&meta), LOST_DROPPED);
     }
     buf_deinit(&meta);
     buf_deinit(&body);

@@ -1,0 +1,213 @@
+/*
+ * Goal: when memory runs out nothing is lost and nothing is doubled; what could not be done is done by whoever has the
+ * memory. Method: a run over all of the queue whose n-th allocation fails, for every n until the run needs none; then a
+ * process with memory looks at what is there. Built with --wrap.
+ */
+#include "agent/queue/inspect.h"
+#include "agent/queue/letters.h"
+
+#include "tests/unit/queue/fixture.h"
+
+static long left; /* allocations until one fails; < 0: never */
+static bool has_failed;
+
+void *__real_malloc(size_t n);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *p, size_t n);
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t n);
+
+static bool strikes(void)
+{
+    if (left < 0 || left-- > 0)
+        return false;
+    has_failed = true;
+    return true;
+}
+
+void *__wrap_malloc(size_t n)
+{
+    return strikes() ? NULL : __real_malloc(n);
+}
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+    return strikes() ? NULL : __real_calloc(n, size);
+}
+
+void *__wrap_realloc(void *p, size_t n)
+{
+    return strikes() ? NULL : __real_realloc(p, n);
+}
+
+enum { LINES = 12 };
+
+/* A queue with all there is: segments, a parked frame, letters, a damaged body, one damaged frame, half a group. */
+static void fill(struct fixture *f)
+{
+    struct sample s;
+    struct frame_head h;
+    uint64_t id, seq;
+    queue_tuning.segment_bytes = 2 * KIB;
+    queue_tuning.dead_file_bytes = KIB;
+    fixture_open(f);
+    put_synced(f, 1, LINES);
+    for (unsigned i = 1; i <= 4; i++) {
+        assert_int_equal(take_one(f, &h), i);
+        struct frame_orig orig = { .seq = h.seq, .item = 0, .status = 400, .reason = SLICE("r"), .text = SLICE("t") };
+        if (i == 1)
+            assert_int_equal(queue_park(f->q, sample_frame(&s, i, 1, "t"), &orig, &id), 0);
+        else
+            assert_int_equal(queue_dead_append(f->q, sample_frame(&s, i, 1, "t"), &orig), 0);
+        assert_true(queue_ack(f->q, h.seq));
+    }
+    assert_int_equal(queue_cursor_sync(f->q), 0);
+    assert_int_equal(queue_append(f->q, sample_frame(&s, 99, 1, "t"), NULL, &seq), 0);
+    fixture_crash(f);
+}
+
+static void hurt(const struct fixture *f)
+{
+    char path[512];
+    struct stat st;
+    fixture_path(f, path, "0000000000000002.seg");
+    int fd = open(path, O_RDWR);
+    assert_true(fd >= 0);
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_int_equal(pwrite(fd, "\xff\xff\xff", 3, st.st_size / 2), 3);
+    close(fd);
+}
+
+static bool all(void *ctx, const struct letter *l)
+{
+    (void)ctx;
+    (void)l;
+    return true;
+}
+
+static int look(void *ctx, const struct queue_frame *frame)
+{
+    return queue_frame_json(frame, ctx);
+}
+
+static int inspect(struct fixture *f, struct buf *text)
+{
+    char dir[512];
+    fixture_path(f, dir, "");
+    struct queue_report to = { .dir = dir, .output = SLICE("out"), .text = text };
+    int worst = 0;
+    for (int i = 0; i < 2; i++) {
+        to.is_json = i == 1;
+        worst = MIN(worst, queue_inspect_ls(&to, &f->err));
+        worst = MIN(worst, queue_inspect_verify(&to, &f->err));
+    }
+    worst = MIN(worst, queue_inspect_each_frame(dir, look, text, &f->err));
+    return worst;
+}
+
+/* What a process may do; any of it may fail. */
+static void live(struct fixture *f)
+{
+    struct sample s;
+    struct frame_head h;
+    struct buf text, meta, body;
+    struct letters_result res;
+    uint64_t iter = 0;
+    uint32_t lines;
+    buf_init(&text, MIB);
+    buf_init(&meta, FRAME_META_MAX);
+    buf_init(&body, FRAME_BODY_MAX);
+    (void)!inspect(f, &text);
+    if (fixture_try_open(f) == 0) {
+        (void)!queue_letters_settle(f->q, LETTER_RESENT, all, NULL, &res);
+        for (int i = 0; i < 3 && queue_next(f->q, &h) == 1; i++)
+            (void)!queue_load(f->q, &h, &meta, &body);
+        if (queue_parked_next(f->q, &iter, &h) == 1)
+            (void)!queue_load(f->q, &h, &meta, &body);
+        struct frame_orig orig = { .seq = 1, .reason = SLICE("r") };
+        (void)!queue_park(f->q, sample_frame(&s, 200, 1, "u"), &orig, &iter);
+        (void)!queue_skip(f->q, 1u << 20, &lines);
+        (void)!queue_cursor_sync(f->q);
+        queue_close(f->q);
+        f->q = NULL;
+    }
+    buf_deinit(&text);
+    buf_deinit(&meta);
+    buf_deinit(&body);
+}
+
+static void assert_all_is_there(struct fixture *f, long at, bool is_hurt)
+{
+    unsigned seen[LINES + 1] = { 0 }, n;
+    struct frame_head h;
+    struct letters_result res;
+    fixture_open(f);
+    assert_int_equal(queue_letters_settle(f->q, LETTER_RESENT, all, NULL, &res), 0);
+    while ((n = take_one(f, &h)) != 0) {
+        assert_true(n <= LINES);
+        seen[n]++;
+        assert_true(queue_ack(f->q, h.seq));
+    }
+    for (unsigned i = 2; i <= LINES; i++)
+        if (seen[i] != 1 && !(is_hurt && seen[i] == 0))
+            fail_msg("allocation %ld: line %u came %u times", at, i, seen[i]);
+    assert_int_equal(seen[1], 0); /* parked */
+    uint64_t iter = 0;
+    assert_int_equal(queue_parked_next(f->q, &iter, &h), 1);
+    assert_int_equal(queue_cursor_sync(f->q), 0);
+    queue_close(f->q);
+    fixture_open(f);
+    struct recovered_row row = rec_row(&f->rec, "t"), unknown = rec_row(&f->rec, TENANT_UNKNOWN);
+    uint64_t lost = row.lost[LOST_DAMAGE] + unknown.lost[LOST_DAMAGE];
+    if (!is_hurt)
+        assert_int_equal(lost, 0);
+    uint64_t missing = 0;
+    for (unsigned i = 2; i <= LINES; i++)
+        missing += seen[i] == 0;
+    if (lost != missing)
+        fail_msg("allocation %ld: %llu lines are missing, %llu counted lost", at, (unsigned long long)missing,
+                 (unsigned long long)lost);
+}
+
+static void run_all(bool is_hurt)
+{
+    struct fixture f;
+    has_failed = true;
+    long at = 0;
+    for (; has_failed; at++) {
+        fixture_init(&f);
+        fill(&f);
+        if (is_hurt)
+            hurt(&f);
+        has_failed = false;
+        left = at;
+        live(&f);
+        left = -1;
+        assert_all_is_there(&f, at, is_hurt);
+        fixture_deinit(&f);
+    }
+    assert_true(at > 100);
+}
+
+static void each_allocation_fails(void **state)
+{
+    (void)state;
+    run_all(false);
+}
+
+static void each_allocation_fails_in_a_damaged_queue(void **state)
+{
+    (void)state;
+    run_all(true);
+}
+
+int main(void)
+{
+    left = -1;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_allocation_fails),
+        cmocka_unit_test(each_allocation_fails_in_a_damaged_queue),
+    };
+    return cmocka_run_group_tests_name("queue/memory", tests, NULL, NULL);
+}
