@@ -227,6 +227,8 @@ struct cursor_slot {
 };
 void cursor_encode(const struct cursor_slot *c, uint8_t out[CURSOR_SLOT_BYTES]);
 NODISCARD int cursor_decode(const uint8_t in[CURSOR_SLOT_BYTES], struct cursor_slot *ret);
+/* The highest seq that is done, by the bits too: all up to it were durable. */
+uint64_t cursor_top(const struct cursor_slot *c);
 /* The newer valid slot: true. */
 bool cursor_read(const struct fs_ops *fs, int fd, struct cursor_slot *ret);
 NODISCARD int cursor_create(struct queue *q);

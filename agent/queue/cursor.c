@@ -49,6 +49,14 @@ int cursor_decode(const uint8_t in[CURSOR_SLOT_BYTES], struct cursor_slot *ret)
     return 0;
 }
 
+uint64_t cursor_top(const struct cursor_slot *c)
+{
+    for (size_t i = QUEUE_WINDOW; i-- > 0;)
+        if (c->bits[i / 64] >> (i % 64) & 1)
+            return c->acked_seq + 1 + i;
+    return c->acked_seq;
+}
+
 bool cursor_read(const struct fs_ops *fs, int fd, struct cursor_slot *ret)
 {
     (void)fs;

@@ -252,14 +252,6 @@ static void read_cursor(struct recovery *rc)
     (void)q->fs->close(fd);
 }
 
-static uint64_t highest_bit(const struct cursor_slot *c)
-{
-    for (size_t i = QUEUE_WINDOW; i-- > 0;)
-        if (c->bits[i / 64] >> (i % 64) & 1)
-            return c->acked_seq + 1 + i;
-    return c->acked_seq;
-}
-
 /* Both slots bad: from the start of the oldest segment, everything that is there once more. */
 static void place_cursor(struct recovery *rc)
 {
@@ -271,7 +263,7 @@ static void place_cursor(struct recovery *rc)
     atomic_store(&q->acked_seq, rc->cursor.acked_seq);
     q->generation = q->synced_generation = rc->cursor.generation;
     q->written_acked_seq = rc->cursor.acked_seq; /* synced_acked_seq waits for a sync of ours */
-    rc->top_seq = MAX(rc->top_seq, highest_bit(&rc->cursor));
+    rc->top_seq = MAX(rc->top_seq, cursor_top(&rc->cursor));
 }
 
 static void place_bits(struct recovery *rc, uint64_t last_seq)
@@ -433,7 +425,7 @@ static int replay(struct recovery *rc)
 {
     struct queue *q = rc->q;
     struct replay rp;
-    replay_init(&rp, q, highest_bit(&rc->cursor) * rc->has_cursor);
+    replay_init(&rp, q, cursor_top(&rc->cursor) * rc->has_cursor);
     int r = replay_from(rc, replay_start(rc), &rp);
     replay_deinit(&rp);
     if (r == -EPROTO)
@@ -629,7 +621,7 @@ static int add_difference(struct totals *into, const struct totals *now, const s
 static int count_queued(struct recovery *rc)
 {
     struct queue *q = rc->q;
-    uint64_t acked = atomic_load(&q->acked_seq), bit = MAX(acked, highest_bit(&rc->cursor) * rc->has_cursor);
+    uint64_t acked = atomic_load(&q->acked_seq), bit = MAX(acked, cursor_top(&rc->cursor) * rc->has_cursor);
     const struct segment *from = segment_of_locked(q, acked + 1);
     for (size_t i = from == NULL ? q->n_segs : (size_t)(from - q->segs); i < q->n_segs; i++) {
         const struct segment *s = &q->segs[i];

@@ -194,6 +194,14 @@ static int verify_frame(struct verify *v, const struct file *f, struct reading *
     return check_meta(v, f, off, h);
 }
 
+/* The last seq that the file must have: up to the next one's fence, or to what the cursor says is done. 0: not known. */
+static uint64_t last_due(const struct verify *v, const struct file *f, bool is_newest)
+{
+    if (!is_newest)
+        return f->fence < SEQ_MAX ? f->fence : 0;
+    return v->view.has_cursor ? cursor_top(&v->view.cursor) : 0;
+}
+
 /* Beyond the last good frame of the newest file a torn tail is a normal day, and a running agent may be writing there. */
 static int verify_segment(struct verify *v, const struct file *f, bool is_newest)
 {
@@ -206,9 +214,10 @@ static int verify_segment(struct verify *v, const struct file *f, bool is_newest
     for (;;) {
         uint64_t expect = rd.seq, from = rd.off;
         if (!reading_next(&rd, f->fence, &off, &h)) {
-            if (!is_newest && expect <= f->fence && f->fence < SEQ_MAX) {
+            uint64_t last = last_due(v, f, is_newest);
+            if (expect <= last) {
                 v->has_totals = false;
-                r = problem(v, f, from, PROBLEM_MISSING, f->fence - expect + 1);
+                r = problem(v, f, from, PROBLEM_MISSING, last - expect + 1);
             }
             break;
         }

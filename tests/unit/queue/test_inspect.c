@@ -141,9 +141,39 @@ static void damage_is_found(void **state)
     buf_deinit(&text);
 }
 
+/* A frame that the cursor has passed was durable: when it is not there, that is no torn tail. */
+static void acknowledged_frames_are_missed(void **state)
+{
+    struct fixture *f = *state;
+    char dir[512], path[512];
+    struct frame_head h, second;
+    struct buf text;
+    buf_init(&text, MIB);
+    fixture_open(f);
+    put_synced(f, 1, 3);
+    assert_int_equal(take_one(f, &h), 1);
+    assert_int_equal(take_one(f, &second), 2);
+    assert_int_equal(take_one(f, &h), 3);
+    assert_true(queue_ack(f->q, h.seq)); /* by its bit: 1 and 2 are not done */
+    assert_int_equal(queue_cursor_sync(f->q), 0);
+    fixture_crash(f);
+    fixture_path(f, dir, "");
+    fixture_path(f, path, "0000000000000001.seg");
+    const struct queue_report to = { .dir = dir, .output = SLICE("out"), .text = &text };
+    assert_int_equal(queue_inspect_verify(&to, &f->err), 0);
+    assert_int_equal(truncate(path, (off_t)h.off), 0);
+    assert_int_equal(queue_inspect_verify(&to, &f->err), 1);
+    assert_int_equal(truncate(path, (off_t)second.off), 0);
+    assert_int_equal(queue_inspect_verify(&to, &f->err), 1);
+    assert_int_equal(buf_terminate(&text), 0);
+    assert_non_null(strstr(text.ptr, "frames are missing"));
+    buf_deinit(&text);
+}
+
 int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
-    const struct CMUnitTest tests[] = { TEST(everything_is_shown), TEST(damage_is_found) };
+    const struct CMUnitTest tests[] = { TEST(everything_is_shown), TEST(damage_is_found),
+                                        TEST(acknowledged_frames_are_missed) };
     return cmocka_run_group_tests_name("queue/inspect", tests, NULL, NULL);
 }
