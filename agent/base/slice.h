@@ -56,7 +56,7 @@ static inline bool slice_ends(struct slice s, struct slice suffix)
 static inline struct slice slice_from(struct slice s, size_t off)
 {
     size_t o = MIN(off, s.len);
-    return (struct slice){ s.ptr + o, s.len - o };
+    return (struct slice){ o == 0 ? s.ptr : s.ptr + o, s.len - o }; /* the empty slice may have no address at all */
 }
 
 static inline struct slice slice_first(struct slice s, size_t len)
