@@ -116,15 +116,15 @@ $B/tools/%: tests/tools/%.c
 FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 FUZZ_SECONDS ?= 20
 
-$B/fuzz/%: tests/fuzz/fuzz_%.c tests/fuzz/driver.c tests/fuzz/fuzz.h $B/libtailrace.a
+$B/fuzz/%: tests/fuzz/fuzz_%.c tests/fuzz/driver.c $(wildcard tests/fuzz/*.h) $B/libmodel.a $B/libtailrace.a
 	$(call say,CC)
 	$Qmkdir -p $(@D)
-	$Q$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -fsanitize=fuzzer -DFUZZ_FUNCTION=fuzz_$* -o $@ $< tests/fuzz/driver.c $B/libtailrace.a $(PKG_LIBS) -ljansson -lm
+	$Q$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -fsanitize=fuzzer -DFUZZ_FUNCTION=fuzz_$* -o $@ $< tests/fuzz/driver.c $B/libmodel.a $B/libtailrace.a $(PKG_LIBS) -ljansson -lm
 
-$B/unit/fuzz/test_replay: tests/unit/fuzz/test_replay.c $(wildcard tests/fuzz/fuzz_*.c) tests/fuzz/fuzz.h $B/libtailrace.a
+$B/unit/fuzz/test_replay: tests/unit/fuzz/test_replay.c $(wildcard tests/fuzz/fuzz_*.c tests/fuzz/*.h) $B/libmodel.a $B/libtailrace.a
 	$(call say,CC)
 	$Qmkdir -p $(@D)
-	$Q$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.c,$^) $B/libtailrace.a $(PKG_LIBS) -ljansson -lcmocka -lm
+	$Q$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.c,$^) $B/libmodel.a $B/libtailrace.a $(PKG_LIBS) -ljansson -lcmocka -lm
 
 fuzz-build: $(FUZZ_NAMES:%=$B/fuzz/%)
 

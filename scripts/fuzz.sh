@@ -22,7 +22,7 @@ for t in "$@"; do
     [ ! -e "tests/fuzz/dict/$t" ] || dict=-dict=tests/fuzz/dict/$t
     log=build/fuzz/$t.log
     # shellcheck disable=SC2086
-    if TZ=UTC build/fuzz/fuzz/"$t" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=1024 -print_final_stats=1 \
+    if TZ=UTC UBSAN_OPTIONS=print_stacktrace=1 build/fuzz/fuzz/"$t" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=1024 -print_final_stats=1 \
         -artifact_prefix="build/fuzz/findings/$t-" $dict $leaks ${FUZZ_ARGS:-} "$grown" $inputs >"$log" 2>&1; then
         runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
         cover=$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' "$log" | tail -1)
