@@ -484,7 +484,8 @@ static void replay(struct queue *q, void *ctx, const struct frame_hdr *h, struct
         } else if (item.tag == META_LOSS && s.len >= LOSS_BYTES && get_le32(s.ptr) < LOST_REASONS) {
             d->is_out_of_memory |= add_loss(d, slice_from(s, LOSS_BYTES), get_le32(s.ptr), get_le64(s.ptr + 8),
                                             get_le64(s.ptr + 16)) == -ENOMEM;
-        } else if (item.tag == META_SPAN && s.len >= 16 && get_le64(s.ptr) <= get_le64(s.ptr + 8)) {
+        } else if (item.tag == META_SPAN && s.len >= 16 && get_le64(s.ptr) <= get_le64(s.ptr + 8) &&
+                   get_le64(s.ptr + 8) <= SEQ_MAX) {
             spans_add_locked(q, get_le64(s.ptr), get_le64(s.ptr + 8));
             spans_set_logged_locked(q, get_le64(s.ptr), get_le64(s.ptr + 8));
         } else if (item.tag == META_DROPPED && s.len >= 8) {
