@@ -409,11 +409,13 @@ static void check_start(bool acks, int problems)
     take_parked(q);
     uint64_t seq = append(q);
     fuzz_check(seq >= next_seq && seq > got.last_seq, "a seq for the second time");
-    if (acks) {
+    uint64_t last_seq = 0;
+    for (int i = 0; acks && i < 3; i++) { /* frames beyond the window come when the cursor has passed what is lost */
         fuzz_check(queue_cursor_sync(q) == 0 && queue_unlink_acked(q) == 0, "cursor");
-        struct delivered ours = deliver(q, true);
-        fuzz_check(ours.n == 1 && ours.last_seq == seq, "the frame just written does not come");
+        struct delivered more = deliver(q, true);
+        last_seq = MAX(last_seq, more.last_seq);
     }
+    fuzz_check(!acks || last_seq == seq, "the frame just written does not come");
     queue_close(q);
     fuzz_check(disk_open_fds(d) == 0, "descriptors are left open");
 
