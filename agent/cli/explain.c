@@ -38,15 +38,35 @@ struct explain {
 
 static const char *const stream_names[] = { "", "stdout", "stderr" };
 
+/* A line may hold what a terminal obeys: control bytes (C0, DEL, C1) and what is no UTF-8 are shown as \xNN. */
+static void print_tame(struct slice s)
+{
+    for (size_t i = 0; i < s.len; i++) {
+        struct slice rest = slice_from(s, i);
+        unsigned char c = (unsigned char)s.ptr[i];
+        bool is_c1 = c == 0xc2 && rest.len > 1 && (unsigned char)rest.ptr[1] < 0xa0;
+        size_t valid = c < 0x80 ? 1 : slice_utf8_valid(slice_first(rest, MIN(rest.len, c < 0xe0 ? 2u : c < 0xf0 ? 3u : 4u)));
+        if (valid == 0 || is_c1 || (c < 0x20 && c != '\t') || c == 0x7f) {
+            printf("\\x%02x", c);
+            continue;
+        }
+        (void)fwrite(rest.ptr, 1, valid, stdout);
+        i += valid - 1;
+    }
+}
+
 static void show(const char *step, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 static void show(const char *step, const char *fmt, ...)
 {
     va_list args;
+    char *words = NULL;
     printf("  %-9s", step);
     va_start(args, fmt);
-    (void)vprintf(fmt, args);
+    if (vasprintf(&words, fmt, args) >= 0)
+        print_tame(slice_cstr(words));
     va_end(args);
+    free(words);
     putchar('\n');
 }
 
@@ -139,7 +159,9 @@ static void show_outputs(struct explain *x, const struct decision *d, const stru
         while (rest.len > 0) {
             ptrdiff_t lf = slice_find_byte(rest, '\n');
             struct slice line = lf < 0 ? rest : slice_first(rest, (size_t)lf);
-            printf("             %.*s\n", SLICE_ARGS(line));
+            printf("             ");
+            print_tame(line);
+            putchar('\n');
             rest = lf < 0 ? slice_first(rest, 0) : slice_from(rest, (size_t)lf + 1);
         }
     }
@@ -151,7 +173,8 @@ static void explain_line(struct explain *x, struct slice line, uint64_t off)
     static struct record rec;
     struct framed fr;
     int64_t now = clock_wall_ns();
-    printf("%.*s%s\n", SLICE_ARGS(slice_first(line, 300)), line.len > 300 ? "…" : "");
+    print_tame(slice_first(line, 300));
+    printf("%s\n", line.len > 300 ? "…" : "");
     show("input", "%.*s, file %.*s, offset %llu", SLICE_ARGS(x->conf->inputs[x->input].name), SLICE_ARGS(x->path),
          (unsigned long long)off);
     parser_frame(pipeline_parser(x->pipeline, x->input), line, now, &fr);
@@ -215,18 +238,34 @@ static void close_all(struct explain *x)
     conf_free(x->conf);
 }
 
+/* Its bytes in the file, 0 at the end; of a longer line only the first LINE_BYTES_MAX are kept. */
+static uint64_t read_line(FILE *in, struct buf *line)
+{
+    uint64_t n = 0;
+    int c;
+    buf_reset(line);
+    while ((c = getc_unlocked(in)) != EOF) {
+        n++;
+        if (c == '\n')
+            break;
+        if (line->len < LINE_BYTES_MAX && buf_append_byte(line, (char)c) < 0)
+            return 0;
+    }
+    return n;
+}
+
 static int explain_stream(struct explain *x, FILE *in, uint64_t max_lines)
 {
-    char *line = NULL;
-    size_t cap = 0;
-    uint64_t off = 0;
-    ssize_t n;
-    for (uint64_t i = 0; i < max_lines && (n = getline(&line, &cap, in)) >= 0; i++) {
-        size_t len = (size_t)n - (n > 0 && line[n - 1] == '\n');
-        explain_line(x, slice_first(slice_of(line, len), LINE_BYTES_MAX), off);
-        off += (uint64_t)n;
+    uint64_t off = 0, n;
+    struct buf line;
+    buf_init(&line, 2 * LINE_BYTES_MAX);
+    if (buf_reserve(&line, 1) < 0)
+        return EXIT_FAILED;
+    for (uint64_t i = 0; i < max_lines && (n = read_line(in, &line)) > 0; i++) {
+        explain_line(x, buf_slice(&line), off);
+        off += n;
     }
-    free(line);
+    buf_deinit(&line);
     return EXIT_FINE;
 }
 

@@ -225,6 +225,22 @@ def test_explain_of_a_file(tmp_path):
         assert r.returncode == 1 and word in r.stdout, r
 
 
+def test_explain_of_hostile_lines(tmp_path):
+    """Nothing in a line reaches the terminal as a command; a line without end costs no more than its first MiB."""
+    path = saved(tmp_path, config({"app": file_input(tmp_path / "*.log", tenant="{record.tenant}")},
+                                  {"loki": loki_output("http://127.0.0.1:1", metadata={"module": "{module}"})}))
+    lines = ["", "esc \x1b[31mred \x07 \x9b2J gr\u00fc\u00df \x7f",
+             r'{"level":"\u001b[2J","target":"\u001b]0;x\u0007","tenant":"\u009b1m","msg":"\u001b[m"}', "{" * 100_000]
+    r = run("explain", "-c", path, stdin="\n".join(lines))
+    assert r.returncode == 0 and r.stdout.count("offset") == 4, r
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", r.stdout), r.stdout
+    assert "esc \\x1b[31mred \\x07 \\xc2\\x9b2J gr\u00fc\u00df \\x7f\n" in r.stdout, r.stdout
+    assert "module   \\x1b]0;x\\x07" in r.stdout, r.stdout
+    (tmp_path / "one.log").write_bytes(b"x" * (40 << 20))
+    r = run("explain", "-c", path, "--file", tmp_path / "one.log")
+    assert r.returncode == 0 and r.stdout.count("offset") == 1 and len(r.stdout) < 3 << 20, r
+
+
 # --- starting ---
 
 
