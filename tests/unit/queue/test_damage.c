@@ -392,6 +392,61 @@ static void both_slots_bad_sends_all_again(void **state)
     image_free(&im);
 }
 
+/* The segments are gone, the cursor is there: new frames are above it, or they would be born acknowledged. */
+static void new_frames_are_above_the_cursor(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct frame_head h;
+    char path[512];
+    fixture_init(&f);
+    fixture_open(&f);
+    put_synced(&f, 1, 9);
+    drain(&f, 1, 9);
+    assert_int_equal(queue_cursor_sync(f.q), 0);
+    const uint64_t acked = queue_acked_seq(f.q);
+    fixture_crash(&f);
+    fixture_path(&f, path, "0000000000000001.seg");
+    assert_int_equal(unlink(path), 0);
+    fixture_open(&f);
+    assert_true(f.rec.next_seq > acked);
+    put_synced(&f, 10, 10);
+    assert_int_equal(take_one(&f, &h), 10);
+    fixture_deinit(&f);
+}
+
+/* The slots are written in turn: when the newest is torn the one before it counts. */
+static void torn_slot_costs_one_step(void **state)
+{
+    (void)state;
+    for (int torn = 0; torn < 2; torn++) {
+        struct fixture f;
+        struct frame_head h;
+        static const uint8_t junk[16] = { 1, 2, 3 };
+        fixture_init(&f);
+        fixture_open(&f);
+        put_synced(&f, 1, 6);
+        uint64_t before = 0;
+        for (int i = 0; i < 4 + torn; i++) { /* so that once the first and once the second slot is the newest */
+            before = queue_acked_seq(f.q);
+            assert_true(take_one(&f, &h) > 0);
+            queue_ack(f.q, h.seq);
+            assert_int_equal(queue_cursor_sync(f.q), 0);
+        }
+        const uint64_t slot = f.q->generation % 2 * 4096;
+        fixture_crash(&f);
+        char path[512];
+        fixture_path(&f, path, "cursor");
+        int fd = open(path, O_WRONLY);
+        assert_true(fd >= 0);
+        assert_int_equal(pwrite(fd, junk, sizeof(junk), (off_t)slot + 100), sizeof(junk));
+        close(fd);
+        fixture_open(&f);
+        assert_int_equal(queue_acked_seq(f.q), before);
+        fixture_deinit(&f);
+    }
+}
+
 /* Damage that comes while we run, in a segment that is sealed: exactly its lines, for their tenant. */
 static void damage_at_read_time(void **state)
 {
@@ -477,6 +532,8 @@ int main(void)
         FAST(holes),
         FAST(files_missing_swapped_doubled_foreign),
         FAST(both_slots_bad_sends_all_again),
+        FAST(new_frames_are_above_the_cursor),
+        FAST(torn_slot_costs_one_step),
         FAST(damage_at_read_time),
     };
     return cmocka_run_group_tests_name("queue/damage", tests, NULL, NULL);
