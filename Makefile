@@ -50,7 +50,8 @@ UNIT_SOURCES := $(sort $(wildcard tests/unit/*/test_*.c))
 UNITS := $(UNIT_SOURCES:tests/unit/%.c=$B/unit/%)
 TOOLS := $(patsubst tests/tools/%.c,$B/tools/%,$(wildcard tests/tools/*.c))
 
-.PHONY: all run demo test unit integration fault fault-full check bench bench-quick install uninstall clean help deps tools tidy fmt \
+.PHONY: all run demo test unit sim bugbank integration fault fault-full check bench bench-quick install uninstall clean help deps \
+        tools tidy fmt \
         arrows servers fuzz fuzz-build
 .DEFAULT_GOAL := all
 
@@ -93,6 +94,16 @@ $B/scopes/%: tests/scopes/%.c $B/libmodel.a $B/libtailrace.a
 
 # The simulator; its network takes the place of agent/deliver/http.c.
 SIM_OBJECTS := $(patsubst %.c,$B/%.o,$(filter-out tests/sim/disk% tests/sim/watch_model.c,$(wildcard tests/sim/*.c)))
+
+SEEDS ?= 2000
+SIM_FROM ?= 0
+
+sim: $B/sim ## SEEDS (2000) seeds of the simulator on all cores; SIM_FROM=N begins there, SIM_DONE=FILE goes on after a stop
+	$Q$B/sim --from $(SIM_FROM) --to $$(($(SIM_FROM) + $(SEEDS))) $(SIM_DONE:%=--done %)
+
+bugbank: $B/sim ## each deliberate bug of docs/SIMULATOR.md is built and must be found
+	$QCC="$(CC)" BUG_CFLAGS='$(subst -MMD -MP,,$(ALL_CFLAGS))' BUG_LDFLAGS='$(ALL_LDFLAGS)' BUG_LIBS='$(PKG_LIBS)' \
+	    scripts/bugbank.sh $B '$(SIM_OBJECTS)' $(BUGS)
 
 $B/sim: $(SIM_OBJECTS) $B/libmodel.a $B/libtailrace.a
 	$(call say,LD)
@@ -183,9 +194,10 @@ servers: ## build or fetch the real servers for the tests, once
 integration: all tools servers ## the real binary against real servers
 	$QTAILRACE_BINARY=$(CURDIR)/$B/tailrace TAILRACE_TOOLS=$(CURDIR)/$B/tools $(PYTHON) -m pytest -q -x -p no:cacheprovider tests/lib tests/servers tests/integration
 
-test: ## everything a change must pass: unit and integration tests
+test: ## everything a change must pass: unit tests, 2000 seeds of the simulator, integration tests
 	$Qscripts/install-deps.sh test
 	$QTAILRACE_LEVELS_CRATE=$$(scripts/levels-judge.sh) $(MAKE) --no-print-directory unit
+	$Q$(MAKE) --no-print-directory sim SEEDS=2000
 	$Q$(MAKE) --no-print-directory integration
 
 fault: all $B/fault/shim.so ## the real binary under kills, failing calls and power cuts: a sample, 5 minutes; docs/FAULTS.md

@@ -2,6 +2,7 @@
  * lines.c - raw lines to records: framing, partial lines joined per stream (across a rotation as well), multi-line text,
  * lines that are too long, and what is unfinished when a file ends.
  */
+#include "agent/base/bug.h"
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
 #include "agent/join.h"
@@ -315,6 +316,8 @@ static size_t feed_lines(struct work *w, const struct feed *feed)
     while (at < feed->bytes.len && w->pass->mask != 0) {
         struct slice rest = slice_from(feed->bytes, at);
         ptrdiff_t lf = slice_find_byte(rest, '\n');
+        if (lf < 0 && BUG(12)) /* the position is past what was read */
+            return feed->bytes.len;
         if (lf < 0)
             break;
         raw_line(w, slice_first(rest, (size_t)lf), feed->off + at, feed->off + at + (size_t)lf + 1, false, false);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "agent/base/bug.h"
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
 #include "agent/base/must.h"
@@ -212,7 +213,10 @@ static enum appended append_to(struct work *w, uint32_t output, const struct rec
     struct feeder *f = &w->p->conf.feeders[output];
     struct append_result res;
     if (f->is_blocked || feeder_append(f, rec, w->p->mono_ns, &res) < 0) {
-        block_at(w, output, place.before, (int)rec->stream, rec);
+        if (BUG(13) && f->is_blocked)
+            block_at(w, output, place.after, -1, NULL);
+        else
+            block_at(w, output, place.before, (int)rec->stream, rec);
         return APPENDED_LEFT;
     }
     *altered |= res.altered;

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "agent/base/bug.h"
 #include "agent/base/clock.h"
 #include "agent/base/limits.h"
 #include "agent/base/log.h"
@@ -299,6 +300,8 @@ static void group_done(struct writer *w, struct channel *c, int64_t now)
 {
     if (c->current->is_end) {
         c->written_number = c->current->number;
+        if (BUG(31)) /* what is written is safe, is it not? */
+            w->conf.events.on_durable(w->conf.events.ctx, c->output->conf->index, c->written_number);
         if (c->dirty_since_ns == 0)
             c->dirty_since_ns = now;
     }
@@ -384,13 +387,17 @@ static bool channel_turn(struct writer *w, struct channel *c, int64_t now)
     while (now >= c->retry_at_ns) {
         if (c->current == NULL && (c->current = ring_pop(&c->ring, &was_wanted)) == NULL)
             break;
-        if (c->current->epoch != c->epoch) {
+        if (c->current->epoch != c->epoch && !BUG(29)) {
             drop_current(w, c);
             continue;
         }
         int r = write_group(w, c);
         if (r == -ESTALE) { /* the queue had to sync before a new segment, and that failed */
             sync_failed(w, c, r);
+            continue;
+        }
+        if (r < 0 && BUG(24)) { /* said, and forgotten */
+            drop_current(w, c);
             continue;
         }
         if (r < 0) {

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 
+#include "agent/base/bug.h"
 #include "agent/base/clock.h"
 #include "agent/base/io.h"
 
@@ -200,7 +201,7 @@ void es_make_id(uint64_t incarnation, uint64_t salt, uint64_t offset, char id[ES
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     uint8_t raw[15] = { 0 }; /* big-endian, so that ids of a file sort by place; one byte more for the last digit */
-    uint64_t file = incarnation ^ salt;
+    uint64_t file = BUG(32) ? salt : incarnation ^ salt;
     for (size_t i = 0; i < 8; i++)
         raw[i] = (uint8_t)(file >> (56 - 8 * i));
     for (size_t i = 0; i < 6; i++)
@@ -388,6 +389,13 @@ static int append_action(const struct es *es, const struct record *rec, struct b
     es_make_id(rec->incarnation, es->salt, rec->offset, id);
     struct slice first = id_first ? slice_of(id, sizeof(id)) : buf_slice(&es->index);
     struct slice second = id_first ? buf_slice(&es->index) : slice_of(id, sizeof(id));
+    if (BUG(17) && !id_first) {
+        int b = buf_append_lit(out, "{\"index\":{\"_index\":\"");
+        b = b == 0 ? buf_append_slice(out, first) : b;
+        b = b == 0 ? buf_append_lit(out, "\",\"_id\":\"") : b;
+        b = b == 0 ? buf_append_slice(out, second) : b;
+        return b == 0 ? buf_append_lit(out, "\"}}\n") : b;
+    }
     int r = id_first ? buf_append_lit(out, "{\"create\":{\"_id\":\"") : buf_append_lit(out, "{\"create\":{\"_index\":\"");
     if (r == 0)
         r = buf_append_slice(out, first);

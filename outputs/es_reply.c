@@ -3,6 +3,7 @@
  * (type names differ from version to version).
  */
 #include "outputs/es.h"
+#include "agent/base/bug.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -333,6 +334,8 @@ static void judge_bulk(const struct http_reply *reply, struct judgement *ret)
     else if (end == SCAN_CUT && reply->is_cut && s.has_errors && s.n_items > 0)
         /* More refusals than we keep of a reply: those that we can read are settled, the rest is sent again. */
         say(ret, VERDICT_ITEMS, "cut_reply", reply->body);
+    else if (end == SCAN_CUT && BUG(26))
+        say(ret, VERDICT_SENT, "ok", SLICE(""));
     else if (end == SCAN_CUT)
         say(ret, VERDICT_RETRY, "cut_reply", reply->body);
     else if (s.is_foreign || !s.has_errors || !s.has_items)
@@ -394,6 +397,8 @@ static enum item_verdict judge_item(const struct es_settings *set, const struct 
         return ITEM_HOLD;
     if (st == 403)
         return strstr(r->error.reason, "FORBIDDEN/12") != NULL ? ITEM_RETRY : ITEM_HOLD;
+    if (BUG(27) && st == 429)
+        return ITEM_DONE;
     if (st < 400 || st == 408 || st == 425 || st == 429)
         return ITEM_RETRY;
     if (st >= 500)

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "agent/base/bug.h"
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
 
@@ -528,7 +529,7 @@ static bool is_behind(const struct loki *l, const struct loki_stream *s, unsigne
     const int64_t after = l->set->late_after_ns;
     if (after <= 0)
         return false;
-    if (late == 1 && l->base.resumed_ns > 0 && time_ns < l->base.resumed_ns - after)
+    if (late == 1 && l->base.resumed_ns > 0 && !BUG(33) && time_ns < l->base.resumed_ns - after)
         return true;
     return s->has_newest && time_ns < s->newest_ns - after;
 }

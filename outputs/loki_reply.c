@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "agent/base/bug.h"
 #include "agent/base/clock.h"
 
 /* ---- small readers ---- */
@@ -140,11 +141,11 @@ static void judge_failure(const struct http_reply *reply, struct judgement *ret)
 static void judge_success(const struct http_reply *reply, struct judgement *ret)
 {
     bool is_page = has(reply->content_type, SLICE("text/html")) || slice_trim(reply->body).len > 0 || reply->is_cut;
-    if (reply->status == 260)
+    if (reply->status == 260 && !BUG(39))
         say(ret, VERDICT_HOLD, "ingestion_blocked");
-    else if (reply->status != 200 && reply->status != 204)
+    else if (reply->status != 200 && reply->status != 204 && !BUG(39))
         say(ret, VERDICT_HOLD, "unexpected_status");
-    else if (is_page)
+    else if (is_page && !BUG(28))
         say(ret, VERDICT_HOLD, "not_loki");
     else
         say(ret, VERDICT_SENT, "");

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "agent/base/bug.h"
+
 #define WIRE_BYTES_MAX (64 * MIB)
 #define RUNS_BYTES_MAX (8 * MIB)
 
@@ -13,6 +15,8 @@ void (*jobs_post)(struct writer *w, struct writer_job *job) = writer_post;
 
 static int run_cursor(struct job *j)
 {
+    if (BUG(5))
+        (void)!queue_unlink_acked(j->d->q);
     int r = queue_cursor_sync(j->d->q);
     return r < 0 ? r : queue_unlink_acked(j->d->q);
 }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "agent/base/bug.h"
 #include "agent/base/log.h"
 #include "agent/deliver/deliver.h"
 
@@ -220,7 +221,7 @@ bool lane_may_send(const struct lane *l, int64_t now)
 
 bool lane_takes_company(const struct lane *l, const struct frame *f)
 {
-    if (l->in_flight == 0)
+    if (l->in_flight == 0 || BUG(34))
         return true;
     const int64_t apart = f->head.built_ns - l->flight_built_ns;
     return !l->is_alone_in_flight && !(f->head.flags & FRAME_FLAG_ALONE) && apart < APART_NS && apart > -APART_NS;

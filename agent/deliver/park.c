@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "agent/base/bug.h"
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
 #include "agent/deliver/jobs.h"
@@ -240,7 +241,7 @@ void park_done(struct job *j, int64_t now)
         return;
     }
     lane_add(l, p);
-    if (j->wj.result == -EXFULL && l->parked.n > 0)
+    if ((j->wj.result == -EXFULL || (BUG(35) && j->wj.result == -ENOSPC)) && l->parked.n > 0)
         lose_oldest(l); /* the writer removes it before it parks this one again */
     else
         l->park_not_before_ns = now + deliver_timing.job_retry_ns;

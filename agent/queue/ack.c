@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #include "agent/queue/core.h"
+#include "agent/base/bug.h"
 
 static bool bit_get(const struct queue *q, uint64_t seq)
 {
@@ -129,7 +130,7 @@ static bool oldest_is_done_locked(const struct queue *q)
         return false;
     const struct segment *s = &q->segs[0];
     uint64_t last = s->last_data_seq == UINT64_MAX ? s->last_seq : s->last_data_seq;
-    return q->synced_acked_seq >= last || s->last_seq < s->first_seq;
+    return (BUG(5) ? atomic_load(&q->acked_seq) : q->synced_acked_seq) >= last || s->last_seq < s->first_seq;
 }
 
 bool queue_has_cursor_news(const struct queue *q)

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 
+#include "agent/base/bug.h"
 #include "agent/base/bytes.h"
 #include "agent/queue/core.h"
 
@@ -37,7 +38,8 @@ void cursor_encode(const struct cursor_slot *c, uint8_t out[CURSOR_SLOT_BYTES])
 
 int cursor_decode(const uint8_t in[CURSOR_SLOT_BYTES], struct cursor_slot *ret)
 {
-    if (memcmp(in, cursor_magic, sizeof(cursor_magic)) != 0 || get_le32(in + 508) != frame_crc_more(0, in, 508))
+    if (memcmp(in, cursor_magic, sizeof(cursor_magic)) != 0 ||
+        (get_le32(in + 508) != frame_crc_more(0, in, 508) && !BUG(20)))
         return -EBADMSG;
     struct cursor_slot c = { .generation = get_le64(in + 8), .acked_seq = get_le64(in + 32) };
     if (c.acked_seq > SEQ_MAX || c.generation > SEQ_MAX)
@@ -100,7 +102,7 @@ int cursor_write(struct queue *q)
     snapshot_locked(q, &c);
     pthread_mutex_unlock(&q->lock);
     cursor_encode(&c, raw);
-    int r = fs_pwrite_full(q->cursor_fd, raw, sizeof(raw), c.generation % 2 * CURSOR_SLOT_OFF);
+    int r = fs_pwrite_full(q->cursor_fd, raw, sizeof(raw), c.generation % (BUG(19) ? 1 : 2) * CURSOR_SLOT_OFF);
     pthread_mutex_lock(&q->lock);
     if (r < 0) {
         q->is_cursor_news = true;

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "agent/base/bytes.h"
+#include "agent/base/bug.h"
 #include "agent/base/clock.h"
 #include "agent/base/stats.h"
 #include "agent/base/tenants.h"
@@ -151,7 +152,7 @@ static int append(struct queue *q, struct frame_hdr *h, struct slice meta, struc
     r = frame_write(q, d->fd, d->end, h, meta, body);
     if (r < 0)
         return r;
-    r = q->fs->fdatasync(d->fd);
+    r = BUG(23) ? 0 : q->fs->fdatasync(d->fd);
     if (r < 0) {
         (void)q->fs->truncate(d->fd, d->end); /* best effort: not to be counted twice */
         (void)q->fs->close(d->fd);

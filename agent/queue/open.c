@@ -10,6 +10,7 @@
 
 #include "agent/base/log.h"
 #include "agent/queue/core.h"
+#include "agent/base/bug.h"
 
 /* ---- directories ---- */
 
@@ -147,7 +148,7 @@ static int open_dirs(struct queue *q, const struct queue_open_conf *conf, struct
     int r = make_dirs(q->fs, path);
     if (r < 0)
         return err_set(err, r, "queue of output '%s': cannot make %s", q->name, path);
-    r = sync_names(q->fs, path);
+    r = BUG(37) ? 0 : sync_names(q->fs, path);
     if (r < 0)
         return err_set(err, r, "queue of output '%s': cannot sync the folders of %s", q->name, path);
     q->dir_fd = q->fs->open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "agent/base/bug.h"
 #include "agent/base/clock.h"
 #include "agent/base/stats.h"
 #include "agent/queue/core.h"
@@ -121,9 +122,9 @@ static int write_file(struct queue *q, int fd, const struct segment_head *head, 
     int r = fs_pwrite_full(fd, raw, sizeof(raw), 0);
     if (r == 0)
         r = frame_write(q, fd, SEGMENT_HEAD_BYTES, h, meta, body);
-    if (r == 0)
+    if (r == 0 && !BUG(16))
         r = q->fs->fdatasync(fd);
-    if (r == 0)
+    if (r == 0 && !BUG(16))
         r = q->fs->sync_dir(q->parked_fd);
     return r;
 }
@@ -132,7 +133,7 @@ static int park(struct queue *q, const struct frame_in *frame, struct frame_hdr 
 {
     uint64_t bytes = SEGMENT_HEAD_BYTES + FRAME_HEAD_BYTES + FRAME_ALIGN + meta.len + frame->wire.len;
     if (!has_room(q, frame->route, bytes))
-        return -EXFULL; /* -ENOSPC is the disk's, and passes without anything given up */
+        return BUG(35) ? -ENOSPC : -EXFULL; /* -ENOSPC is the disk's, and passes without anything given up */
     char name[SEGMENT_NAME_BYTES];
     uint64_t id = q->next_parked_id++;
     struct segment_head head = { .id = id, .first_seq = h->seq, .salt = h->salt, .wire_form = q->wire_form,

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "agent/base/bug.h"
 #include "agent/base/clock.h"
 #include "agent/queue/core.h"
 
@@ -302,7 +303,7 @@ static void close_group(struct queue *q, const struct group_end *end, bool has_d
 static int write_frame(struct queue *q, const struct frame_in *frame, const struct group_end *end)
 {
     struct frame_hdr h = { .type = frame == NULL ? FRAME_POS : FRAME_DATA,
-                           .flags = end == NULL ? FRAME_FLAG_MORE : 0,
+                           .flags = end == NULL && !BUG(1) ? FRAME_FLAG_MORE : 0,
                            .seq = q->next_seq,
                            .synced_seq = q->synced_seq,
                            .built_ns = frame == NULL ? clock_wall_ns() : frame->built_ns,
@@ -322,6 +323,8 @@ static int write_frame(struct queue *q, const struct frame_in *frame, const stru
         r = meta_end_of_group(&q->meta, end, lines, frames);
     if (r == 0)
         r = frame_write(q, q->fd, q->end, &h, buf_slice(&q->meta), frame == NULL ? SLICE("") : frame->wire);
+    if (r < 0 && BUG(11))
+        q->end += FRAME_HEAD_BYTES; /* O_APPEND: what was written stays where it is */
     buf_reset(&q->meta);
     buf_shrink(&q->meta, META_BYTES_KEEP);
     if (r < 0)
@@ -439,6 +442,10 @@ int queue_sync(struct queue *q)
         return 0;
     bool is_real = q->conf.sync != QUEUE_SYNC_NEVER;
     int r = is_real ? q->fs->fdatasync(q->fd) : 0;
+    if (r < 0 && BUG(3))
+        r = q->fs->fdatasync(q->fd);
+    if (r < 0 && BUG(4))
+        r = 0;
     if (r < 0) {
         queue_fence(q);
         int begun = segment_begin(q); /* else at the next append */

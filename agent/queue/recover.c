@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "agent/base/bug.h"
 #include "agent/base/bytes.h"
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
@@ -234,7 +235,7 @@ static int find_ends(struct recovery *rc)
             if (r == 0 && seq < fence)
                 s->last_seq = MAX(seq, s->first_seq - 1);
         }
-        fence = MIN(fence, s->fence);
+        fence = BUG(2) ? SEQ_MAX : MIN(fence, s->fence);
     }
     return 0;
 }
@@ -384,8 +385,10 @@ static int write_again(int fd, uint64_t off, uint64_t end)
  */
 static int make_durable(struct queue *q, const struct segment *s, int fd, const struct replay *rp)
 {
-    if (q->conf.sync == QUEUE_SYNC_NEVER)
+    if (q->conf.sync == QUEUE_SYNC_NEVER || BUG(9))
         return 0;
+    if (BUG(38))
+        return q->fs->fdatasync(fd);
     const uint64_t from = first_unsynced(s, fd, rp);
     int r = 0;
     for (int tries = 0; tries < SYNC_TRIES; tries++) {
@@ -774,7 +777,7 @@ static int begin(struct recovery *rc)
     atomic_fetch_add(&q->bytes, bytes);
     q->group_seq = last;
     q->synced_seq = last;
-    q->top_seq = MAX(MAX(rc->top_seq, last), atomic_load(&q->acked_seq));
+    q->top_seq = BUG(8) ? last : MAX(MAX(rc->top_seq, last), atomic_load(&q->acked_seq));
     atomic_store(&q->durable_seq, last);
     pthread_mutex_lock(&q->lock);
     ack_damaged_locked(q);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "agent/base/bug.h"
 #include "agent/queue/fs.h"
 
 #define WINDOW_BYTES (256 * KIB)
@@ -54,7 +55,7 @@ int scan_head(struct scan *s, uint64_t off, struct frame_hdr *ret)
         s->salt = h.salt;
         s->any_salt = false;
     }
-    if (h.salt != s->salt || frame_bytes(&h) > s->size - off)
+    if ((h.salt != s->salt && !BUG(22)) || frame_bytes(&h) > s->size - off)
         return -EBADMSG;
     *ret = h;
     return 0;
@@ -126,5 +127,5 @@ bool scan_body_is_good(struct scan *s, uint64_t off, const struct frame_hdr *h)
         crc = frame_crc_more(crc, p, want);
         at += want;
     }
-    return crc == h->body_crc;
+    return crc == h->body_crc || BUG(21);
 }

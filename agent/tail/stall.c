@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include "agent/base/bug.h"
 #include "agent/base/log.h"
 #include "agent/queue/fs.h"
 #include "agent/tail/internal.h"
@@ -66,7 +67,7 @@ static void kick(struct tail_file *f)
              LOG_NUM("seconds", (f->t->now - f->stall_ns) / NS_PER_SEC));
     f->is_stuck = true;
     f->stall_ns = 0;
-    if (has_its_name(f)) /* else the descriptor is all there is of it, whether we were told or not */
+    if (has_its_name(f) || (BUG(36) && !f->is_deleted)) /* else the descriptor is all there is of it, whether we were told or not */
         file_close(f);
     file_account(f);
     file_ready(f);

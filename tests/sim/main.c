@@ -1,5 +1,6 @@
 /*
- * sim --from A --to B [--jobs N] [--done FILE]   a range of seeds on all cores; ends at the first that fails
+ * sim --from A --to B [--jobs N] [--done FILE] [--chunk N] [--keep-going]
+ *     a range of seeds on all cores, N for each process; ends when one fails. FILE remembers which were clean.
  * sim --seed S [--trace] [--calls]               one seed; --trace tells its story, --calls with each call to the disk
  */
 #include <errno.h>
@@ -20,6 +21,7 @@ struct options {
     bool has_seed, is_traced, keeps_going, is_quiet;
     unsigned jobs;
     const char *done;
+    uint64_t chunk;  /* seeds for one child */
 };
 
 static bool log_nothing(enum log_level level, const char *target)
@@ -121,7 +123,6 @@ static int run_seed(const struct options *o)
 
 /* ---- ranges ---- */
 
-#define CHUNK 250
 
 /* A child runs the seeds of a chunk; it ends with 1 when one fails. */
 static int run_chunk(const struct options *o, uint64_t from, uint64_t to)
@@ -189,10 +190,10 @@ static int run_range(const struct options *o)
     int bad = 0;
     for (;;) {
         while (next < o->to && is_done(o, next))
-            next += CHUNK;
+            next += o->chunk;
         for (unsigned i = 0; i < o->jobs && next < o->to && (!bad || o->keeps_going); i++)
             if (children[i].pid == 0) {
-                const uint64_t to = MIN(next + CHUNK, o->to);
+                const uint64_t to = MIN(next + o->chunk, o->to);
                 spawn(o, &children[i], next, to);
                 running++;
                 next = to;
@@ -235,9 +236,15 @@ static uint64_t number(const char *s)
     return v;
 }
 
+static uint64_t number_between(const char *s, uint64_t least, uint64_t most)
+{
+    const uint64_t v = number(s);
+    return MIN(MAX(v, least), most);
+}
+
 int main(int argc, char **argv)
 {
-    struct options o = { .to = 2000, .jobs = (unsigned)MAX(sysconf(_SC_NPROCESSORS_ONLN), 1L) };
+    struct options o = { .to = 2000, .chunk = 250, .jobs = (unsigned)MAX(sysconf(_SC_NPROCESSORS_ONLN), 1L) };
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i];
         if (strcmp(a, "--calls") == 0)
@@ -251,14 +258,17 @@ int main(int argc, char **argv)
         else if (strcmp(a, "--to") == 0)
             o.to = number(argv[++i]);
         else if (strcmp(a, "--jobs") == 0)
-            o.jobs = (unsigned)MIN(MAX(number(argv[++i]), (uint64_t)1), (uint64_t)64);
+            o.jobs = (unsigned)number_between(argv[++i], 1, 64);
+        else if (strcmp(a, "--chunk") == 0)
+            o.chunk = number_between(argv[++i], 1, 1000000);
         else if (strcmp(a, "--done") == 0 && i + 1 < argc)
             o.done = argv[++i];
         else if (strcmp(a, "--seed") == 0) {
             o.has_seed = true;
             o.from = number(argv[++i]);
         } else {
-            fprintf(stderr, "usage: sim --seed S [--trace] [--calls] | --from A --to B [--jobs N] [--done FILE] [--keep-going]\n");
+            fprintf(stderr, "usage: sim --seed S [--trace] [--calls] | --from A --to B [--jobs N] [--done FILE] [--chunk N] "
+                            "[--keep-going]\n");
             return 2;
         }
     }

@@ -102,7 +102,7 @@ static enum action_kind pick_kind(uint64_t *rng)
 
 static bool is_ending(enum action_kind k)
 {
-    return k == ACT_CRASH || k == ACT_STOP || k == ACT_RELOAD;
+    return k == ACT_CRASH || k == ACT_STOP || k == ACT_RELOAD || k == ACT_FAULT || k == ACT_SPACE;
 }
 
 static void fill_action(struct action *a, const struct shape *s, uint64_t *rng)
@@ -186,6 +186,8 @@ void plan_make(uint64_t seed, struct plan *ret)
     }
     make_logs(s, &rng);
     make_sizes(s, &rng);
+    if (s->is_calm)
+        s->max_bytes = s->segment_bytes * 64;
     make_disk(s, &rng);
     s->disk.has_no_inotify &= !s->is_calm;
     s->disk.reuses_inodes &= s->disk.has_birth; /* see docs/SIMULATOR.md */

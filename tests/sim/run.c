@@ -333,6 +333,8 @@ static void reload(uint32_t outputs)
         return;
     }
     struct err err = { 0 };
+    if (sim.fault_until_ns != 0 || sim.space_until_ns != 0)
+        world_unsettled();
     struct conf *conf = conf_for(outputs);
     const uint32_t before = sim.outputs;
     const int r = engine_reload(&sim.engine, conf, &err);

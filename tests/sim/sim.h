@@ -192,6 +192,8 @@ void world_delete(const struct action *a);
 void world_gzip(const struct action *a);
 /* The agent's memory and descriptors are gone. */
 void world_agent_died(void);
+/* A reload while the disk takes nothing: what was renamed before it was noted may be forgotten. */
+void world_unsettled(void);
 /* Half lines are ended, halted compressions too. */
 void world_heal(void);
 /* A text that arrived at a server: the line it holds, or NULL. */

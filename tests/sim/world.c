@@ -150,6 +150,15 @@ static bool agent_has(const struct file *f)
     return sim.engine != NULL && peek_is_open(sim.disk, f->path);
 }
 
+void world_unsettled(void)
+{
+    for (size_t i = 0; i < w.n_files; i++) {
+        const struct file *f = &w.files[i];
+        for (size_t k = 0; f->is_strange && k < f->n; k++)
+            sim.lines[f->uids[k]].may_miss |= (uint8_t)~sim.lines[f->uids[k]].got;
+    }
+}
+
 void world_agent_died(void)
 {
     for (size_t k = 0; sim.fresh != 0 && k < sim.n_lines; k++) /* a new output has noted nothing yet */
