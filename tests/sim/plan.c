@@ -100,9 +100,14 @@ static enum action_kind pick_kind(uint64_t *rng)
     }
 }
 
+static bool is_disk_fault(enum action_kind k)
+{
+    return k == ACT_FAULT || k == ACT_SPACE;
+}
+
 static bool is_ending(enum action_kind k)
 {
-    return k == ACT_CRASH || k == ACT_STOP || k == ACT_RELOAD || k == ACT_FAULT || k == ACT_SPACE;
+    return k == ACT_CRASH || k == ACT_STOP || k == ACT_RELOAD || is_disk_fault(k);
 }
 
 static void fill_action(struct action *a, const struct shape *s, uint64_t *rng)
@@ -110,6 +115,8 @@ static void fill_action(struct action *a, const struct shape *s, uint64_t *rng)
     a->a = (uint8_t)rnd(rng, s->n_logs);
     a->b = (uint8_t)rnd(rng, 4);
     if (s->is_calm && is_ending((enum action_kind)a->kind))
+        a->kind = ACT_APPEND;
+    if (!s->rotates && is_disk_fault((enum action_kind)a->kind))
         a->kind = ACT_APPEND;
     switch ((enum action_kind)a->kind) {
     case ACT_APPEND:
@@ -123,7 +130,7 @@ static void fill_action(struct action *a, const struct shape *s, uint64_t *rng)
         break;
     case ACT_DELETE:
     case ACT_GZIP:
-        a->b = chance(rng, 25);
+        a->b = !s->copytruncates[a->a] && chance(rng, 25);
         if (!s->rotates || (a->kind == ACT_GZIP && !s->is_calm)) {
             a->kind = ACT_APPEND;
             a->n = 3;

@@ -569,18 +569,20 @@ static void heal(void)
     net_heal();
     servers_cure();
     world_heal();
-    const uint32_t all = (1u << sim.plan->shape.n_outputs) - 1;
     if (is_dead())
         bury(false, LOSS_NOTHING);
-    if (sim.outputs != all) {
-        reload(all);
-    }
 }
 
 static void run_to_the_end(void)
 {
+    const uint32_t all = (1u << sim.plan->shape.n_outputs) - 1;
     heal();
     run_for(2 * NS_PER_SEC);
+    if (sim.outputs != all && !sim.has_failed) { /* what the disk held up is committed first */
+        run_for(20 * NS_PER_SEC);
+        reload(all);
+        run_for(2 * NS_PER_SEC);
+    }
     for (int i = 0; i < 60 && !oracle_is_settled() && !sim.has_failed; i++)
         run_for(20 * NS_PER_SEC);
     if (!sim.has_failed)
