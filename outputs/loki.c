@@ -81,8 +81,8 @@ static const struct setting settings[] = {
       .type = SETTING_DURATION,
       .offset = offsetof(struct loki_settings, late_after_ns),
       .def = "45m",
-      .help = "lines further behind their stream's newest go to the same labels and late=\"1\" … \"9\"; 0 is "
-              "off" },
+      .help = "lines further behind their stream's newest go to the same labels and late=\"1\" … \"9\" (\"1.N\" "
+              "after a restart); 0 is off" },
     { .key = "max_line",
       .type = SETTING_SIZE,
       .offset = offsetof(struct loki_settings, max_line),
