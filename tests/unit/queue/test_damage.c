@@ -415,6 +415,37 @@ static void new_frames_are_above_the_cursor(void **state)
     fixture_deinit(&f);
 }
 
+/* The head and the meta of the last frame reached the disk, its body did not: never durable, so it is cut, not counted. */
+static void torn_body_is_cut(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct frame_head h;
+    char path[512];
+    static uint8_t bytes[64 * KIB];
+    fixture_init(&f);
+    fixture_open(&f);
+    put_synced(&f, 1, 3);
+    assert_int_equal(put_one(&f, 4), 0);
+    fixture_crash(&f);
+    fixture_path(&f, path, "0000000000000001.seg");
+    int fd = open(path, O_RDWR);
+    assert_true(fd >= 0);
+    const ssize_t n = pread(fd, bytes, sizeof(bytes), 0);
+    assert_true(n > 0);
+    const char *body = memmem(bytes, (size_t)n, "frame 4 ", 8);
+    assert_non_null(body);
+    assert_int_equal(pwrite(fd, "\0\0\0\0", 4, (const uint8_t *)body - bytes), 4);
+    close(fd);
+    fixture_open(&f);
+    assert_true(f.rec.torn_bytes > 0);
+    assert_int_equal(f.rec.damaged_frames, 0);
+    put_synced(&f, 4, 4);
+    for (unsigned i = 1; i <= 4; i++)
+        assert_int_equal(take_one(&f, &h), i);
+    fixture_deinit(&f);
+}
+
 /* The slots are written in turn: when the newest is torn the one before it counts. */
 static void torn_slot_costs_one_step(void **state)
 {
@@ -534,6 +565,7 @@ int main(void)
         FAST(both_slots_bad_sends_all_again),
         FAST(new_frames_are_above_the_cursor),
         FAST(torn_slot_costs_one_step),
+        FAST(torn_body_is_cut),
         FAST(damage_at_read_time),
     };
     return cmocka_run_group_tests_name("queue/damage", tests, NULL, NULL);
