@@ -99,7 +99,7 @@ SEEDS ?= 2000
 SIM_FROM ?= 0
 
 sim: $B/sim ## SEEDS (2000) seeds of the simulator on all cores; SIM_FROM=N begins there, SIM_DONE=FILE goes on after a stop
-	$Q$B/sim --from $(SIM_FROM) --to $$(($(SIM_FROM) + $(SEEDS))) $(SIM_DONE:%=--done %)
+	$Q$B/sim --known tests/sim/known.txt --from $(SIM_FROM) --to $$(($(SIM_FROM) + $(SEEDS))) $(SIM_DONE:%=--done %)
 
 bugbank: $B/sim ## each deliberate bug of docs/SIMULATOR.md is built and must be found
 	$QCC="$(CC)" BUG_CFLAGS='$(subst -MMD -MP,,$(ALL_CFLAGS))' BUG_LDFLAGS='$(ALL_LDFLAGS)' BUG_LIBS='$(PKG_LIBS)' \

@@ -27,7 +27,7 @@ compile() { # BUG DIR: the objects that have it
 by_sim() { # DIR OBJECTS: the least seed that fails, and how
     # shellcheck disable=SC2086
     $CC $BUG_LDFLAGS -o "$1/sim" $objects $2 "$build/libmodel.a" "$build/libtailrace.a" $BUG_LIBS || exit 1
-    "$1/sim" --from 0 --to "$limit" --chunk 50 2>&1 |
+    "$1/sim" --known tests/sim/known.txt --from 0 --to "$limit" --chunk 50 2>&1 |
         awk '/^seed [0-9]+ FAILED/ { if (best == "" || $2 < best) { best = $2; $1 = $2 = $3 = ""; how = $0 } }
              /killed by signal/ { if (best == "" || $2 < best) { best = $2; how = "an assertion" } }
              END { if (best != "") print "after " best + 1 " seeds:" how }'
