@@ -17,11 +17,14 @@ import time
 import traceback
 
 import sweeps
+import troubles
 from lab import Lab, Violation, binary
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 KINDS = {
     "kill": sweeps.kill, "random": sweeps.random_kill, "error": sweeps.error, "malloc": sweeps.malloc,
+    "power": troubles.power, "full": troubles.full, "readonly": troubles.readonly, "clock": troubles.clock,
+    "stopped": troubles.stopped, "memory": troubles.memory, "descriptors": troubles.descriptors,
 }
 
 
@@ -39,6 +42,9 @@ def play(the_lab, kind, number, figures, trace):
         problem = f"{type(e).__name__}: {e}"
     except Exception:  # a mistake of the driver is a failure too
         problem = traceback.format_exc()
+    except BaseException:  # Ctrl-C
+        case.close(keep=True)
+        raise
     figures.update(case.figures)
     if problem:
         figures["FAILED"] += 1
@@ -60,16 +66,18 @@ def play_range(o, kind, first, last, every):
     """True when all were passed. Prints one line of figures."""
     the_lab = Lab(pathlib.Path(o.base).resolve() / kind, o.shim)
     os.chdir(the_lab.base)
-    figures = collections.Counter()
+    figures = collections.Counter(FAILED=0)
     began = time.monotonic()
-    for number in range(first, last, every):
-        play(the_lab, kind, number, figures, o.trace)
-        figures["cases"] += 1
-        if figures["FAILED"] >= o.max_failures:
-            print("too many failures: stopping", flush=True)
-            break
+    try:
+        for number in range(first, last, every):
+            play(the_lab, kind, number, figures, o.trace)
+            figures["cases"] += 1
+            if figures["FAILED"] >= o.max_failures:
+                print("too many failures: stopping", flush=True)
+                break
+    finally:
+        the_lab.close()
     seconds = time.monotonic() - began
-    the_lab.close()
     print(json.dumps({"kind": kind, "from": first, "to": last, "every": every, "seconds": round(seconds, 1), **figures}), flush=True)
     return figures["FAILED"] == 0
 

@@ -16,6 +16,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 
 from tailrace_test import wire  # noqa: E402
 
+from world import line_id  # noqa: E402
+
 HELLO = json.dumps({"name": "fault", "cluster_name": "fault", "version": {"number": "8.19.21"},
                     "tagline": "You Know, for Search"})
 
@@ -64,17 +66,6 @@ class Arrivals:
                 result["error"] = {"type": kind, "reason": "as told"}
             items.append({"create": result})
         return 200, json.dumps({"took": 1, "errors": errors, "items": items}).encode()
-
-
-def line_id(line):
-    """The number after "seq": without decoding the rest; -1 when there is none."""
-    at = line.find(b'"seq":')
-    if at < 0:
-        return -1
-    end = at + 6
-    while line[end : end + 1].isdigit():
-        end += 1
-    return int(line[at + 6 : end] or -1)
 
 
 class _Connection:

@@ -2,6 +2,7 @@
 
 import collections
 import errno
+import math
 import random
 import time
 
@@ -55,8 +56,11 @@ def count(case, script, calls, where):
 
 
 def spread(k, n):
-    """The kth of a sequence that fills 1..n evenly, however far it is followed."""
-    return 1 + int(n * (k * GOLDEN % 1))
+    """The kth of a sequence that takes each of 1..n once, far apart from the ones before; then it begins again."""
+    step = max(1, int(n * GOLDEN))
+    while math.gcd(step, n) > 1:
+        step += 1
+    return 1 + k * step % n
 
 
 # --- SIGKILL at the entry or the exit of the nth call ---
@@ -67,7 +71,7 @@ def kill(case):
     script = scripts.ALL[case.number % len(scripts.ALL)]
     k = case.number // len(scripts.ALL)
     total = count(case, script, IO, ALL_PLACES)
-    nth, action = k // 2 % total + 1, ("entry", "exit")[k % 2]
+    nth, action = spread(k // 2, total), ("entry", "exit")[k % 2]
     run = case.make(script)
     run.page.arm(IO, ALL_PLACES, action, nth)
     script(run, PATIENCE)
@@ -124,7 +128,7 @@ def random_kill(case):
     for i in range(5):
         run.start()
         moments.append(chance.choice((chance.uniform(0, 0.05), chance.uniform(0.02, 0.25))))
-        _log_for(world, chance, moments[-1])
+        log_for(world, chance, moments[-1])
         run.kill()
         if i % 2 and run.knows("t1/app"):
             world.rotate("t1/app")
@@ -136,12 +140,11 @@ def random_kill(case):
     _judge(case, run, is_strict=case.number % 10 == 0)
 
 
-def _log_for(world, chance, seconds):
-    """Writes at a random pace. No event is waited for: the end is to be any moment."""
-
+def log_for(world, chance, seconds, tenants=("t1", "t2", "t3"), sync=False):
+    """Writes at a random pace. No event is waited for: the end is to be any moment. sync: each third time."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
-        world.append(f"{chance.choice(('t1', 't2', 't3'))}/app", chance.randrange(1, 12))
+        world.append(f"{chance.choice(tenants)}/app", chance.randrange(1, 12), sync=sync and chance.random() < 0.3)
         time.sleep(min(left, chance.uniform(0.001, 0.02)))
 
 
@@ -172,7 +175,7 @@ def error(case):
     k = case.number // 3
     calls, where, what = KINDS_OF_ERROR[k % len(KINDS_OF_ERROR)]
     k //= len(KINDS_OF_ERROR)
-    times = 1 if k % 2 == 0 else 20 if what in PASSING else 0
+    times = 1 if k % 2 == 0 else 2 if what in PASSING else 0
     if times == 0 and what == "EIO" and "pread" in calls:
         where = ("logs",)  # in the queue that is damage: what it costs is for other tests
     total = count(case, script, calls, where)
@@ -180,7 +183,7 @@ def error(case):
     run = case.make(script)
     run.page.arm(calls, where, "short" if what == "short" else "errno", nth, times=times, err=getattr(errno, what, 0))
     script(run, 0.15 if times == 0 else PATIENCE)
-    case.story = (f"{script.__name__}: {what} {'once' if times == 1 else '20 times' if times else 'for ever'} from call {nth} of "
+    case.story = (f"{script.__name__}: {what} {'once' if times == 1 else 'twice' if times else 'for ever'} from call {nth} of "
                   f"{total} of {'/'.join(calls)}: {run.page.hit}")
     run.page.lift()
     case.figures["failing calls"] += min(run.page.hits, 1)

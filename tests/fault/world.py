@@ -18,6 +18,17 @@ TEXT = base64.b85encode(random.Random(1).randbytes(1 << 20)).decode()
 TENANTS = ("t1", "t2", "t3")
 
 
+def line_id(line):
+    """The number after "seq": without decoding the rest; -1 when there is none."""
+    at = line.find(b'"seq":')
+    if at < 0:
+        return -1
+    end = at + 6
+    while line[end : end + 1].isdigit():
+        end += 1
+    return int(line[at + 6 : end] or -1)
+
+
 def check_sum(seq, message):
     return f"{zlib.crc32(f'{seq}:{message}'.encode()):08x}"
 
@@ -30,6 +41,9 @@ class World:
         self.tenant_of = []  # by number
         self.perishable = set()  # numbers whose file was deleted: if the agent dies then, nobody can have them
         self.durable = set()  # numbers that were synced with their file
+        self.vanished = set()  # numbers that a power cut took from their file
+        self.shortened = set()  # numbers whose file lost its end to a cut: it is read anew, under other ids
+        self.is_torn = False  # a cut left half a line
         self._in_file = {}  # path -> numbers in it
         for t in TENANTS:
             (self.logs / t).mkdir(parents=True, exist_ok=True)
@@ -87,6 +101,23 @@ class World:
     def finish(self, name, rest):
         with open(self.path(name), "a", encoding="ascii") as f:
             f.write(rest)
+
+    def look_what_is_left(self):
+        """After a power cut: which lines are still in their files. Half a line that is left gets its newline, as if by the
+        next line of the program. Not for files with records in two parts."""
+        for path, numbers in self._in_file.items():
+            data = path.read_bytes() if path.exists() else b""
+            left = {line_id(line) for line in data.split(b"\n")[:-1] if line.endswith(b"}")}
+            gone = set(numbers) - left
+            assert not gone & self.durable, f"synced lines are gone: {sorted(gone & self.durable)[:5]}"
+            self.vanished |= gone
+            if gone:
+                self.shortened |= set(numbers)
+            self._in_file[path] = [n for n in numbers if n in left]
+            if data and not data.endswith(b"\n"):
+                self.is_torn = True
+                with open(path, "ab") as f:
+                    f.write(b"\n")
 
     def _away(self, path):
         """The name for the rotated file, free: .1 becomes .2 and so on, as logrotate does it."""
