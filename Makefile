@@ -200,11 +200,13 @@ test: ## everything a change must pass: unit tests, 2000 seeds of the simulator,
 	$Q$(MAKE) --no-print-directory sim SEEDS=2000
 	$Q$(MAKE) --no-print-directory integration
 
-fault: all $B/fault/shim.so ## the real binary under kills, failing calls and power cuts: a sample, 5 minutes; docs/FAULTS.md
+fault: all tools $B/fault/shim.so ## the real binary under kills, failing calls and power cuts: a sample, 5 minutes; docs/FAULTS.md
 	$QTAILRACE_BINARY=$(CURDIR)/$B/tailrace $(PYTHON) tests/fault/fault.py --plan sample --shim $B/fault/shim.so
+	$QTAILRACE_BINARY=$(CURDIR)/$B/tailrace TAILRACE_TOOLS=$(CURDIR)/$B/tools $(PYTHON) tests/fault/backlog.py --megabytes 500
 
-fault-full: all $B/fault/shim.so ## the same in full: hours; fault.py --kind … --from … --to … goes on where it was stopped
+fault-full: all tools $B/fault/shim.so ## the same in full: hours; fault.py --kind … --from … --to … goes on where it was stopped
 	$QTAILRACE_BINARY=$(CURDIR)/$B/tailrace $(PYTHON) tests/fault/fault.py --plan full --shim $B/fault/shim.so
+	$QTAILRACE_BINARY=$(CURDIR)/$B/tailrace TAILRACE_TOOLS=$(CURDIR)/$B/tools $(PYTHON) tests/fault/backlog.py --megabytes 10240
 
 check: ## warnings as errors with gcc and clang, include arrows, layout; unit tests under sanitizers
 	$Qscripts/check.sh
