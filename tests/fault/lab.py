@@ -316,6 +316,13 @@ class Run:
             subprocess.run([gdb, "-batch", "-nx", "-ex", "thread apply all bt", binary(), *what], stdin=subprocess.DEVNULL,
                            stdout=out, stderr=subprocess.STDOUT, timeout=60, check=False)
 
+    def crash_is_in(self, libraries):
+        """Is the place of the crash in one of them?"""
+        stacks = self.dir / "stacks.txt"
+        text = stacks.read_text(errors="replace") if stacks.exists() else ""
+        first = next((line for line in text.splitlines() if line.startswith("#0")), "")
+        return any(name in first for name in libraries)
+
     def remove(self, folder):
         """What lies on another disk; a copy stays with the story of a case that fails."""
         if sys.exc_info()[0]:

@@ -202,7 +202,7 @@ def _refused_to_start(case, run):
     said = [e["raw"] for e in log if "raw" in e]
     if run.agent.events("agent.started"):
         said = [e["message"] for e in log if e.get("event") == "config.rejected" and e["message"].endswith("stopping")]
-    if code != 1 or not said:
+    if code not in (1, 2) or not said:
         raise Violation(f"the agent ended by itself, exit {code}")
     case.figures["refused to start"] += 1
     case.story += f"; refused: {said[-1]}"
@@ -227,8 +227,9 @@ def malloc(case):
     case.figures["not reached"] += run.page.hits == 0
     if not run.alive():
         code = run.note_end()
-        if code not in (-6, 1, 2, 127):  # 127: the dynamic linker had none
+        in_library = code in (-8, -11) and run.crash_is_in(("libyajl", "libcurl"))
+        if code not in (-6, 1, 2, 127) and not in_library:  # 127: the dynamic linker had none
             raise Violation(f"the agent ended by itself, exit {code}")
-        case.figures["aborted" if code == -6 else "refused to start"] += 1
+        case.figures["refused to start" if code > 0 else "aborted" if code == -6 else "crashed within yajl or curl"] += 1
         case.story += f"; exit {code}"
     _judge(case, run)
