@@ -176,8 +176,8 @@ def error(case):
     calls, where, what = KINDS_OF_ERROR[k % len(KINDS_OF_ERROR)]
     k //= len(KINDS_OF_ERROR)
     times = 1 if k % 2 == 0 else 2 if what in PASSING else 0
-    if times == 0 and what == "EIO" and "pread" in calls:
-        where = ("logs",)  # in the queue that is damage: what it costs is for other tests
+    if times == 0 and what in ("EIO", "EACCES") and ("pread" in calls or "fstat" in calls):
+        where = ("logs",)  # in the queue that is damage, set aside: what it costs is for other tests
     total = count(case, script, calls, where)
     nth = spread(k // 2, total)
     run = case.make(script)
