@@ -259,18 +259,12 @@ int fs_pwrite_full(int fd, const void *ptr, size_t len, uint64_t off)
     return 0;
 }
 
-/* What a read says once may be gone the next time, and what cannot be read is given up for damaged. */
-enum { READ_TRIES = 3 };
-
 ssize_t fs_pread_full(int fd, void *ptr, size_t len, uint64_t off)
 {
     char *p = ptr;
     size_t done = 0;
-    int tries = 0;
     while (done < len) {
         ssize_t n = current->pread(fd, p + done, len - done, off + done);
-        if (n < 0 && ++tries < READ_TRIES)
-            continue;
         if (n < 0)
             return n;
         if (n == 0)
@@ -286,7 +280,7 @@ ssize_t fs_preadv_full(int fd, const struct iovec *iov, int n, uint64_t off)
 {
     ssize_t got = current->preadv == NULL ? 0 : current->preadv(fd, iov, n, off);
     if (got < 0)
-        got = 0; /* once more, below */
+        return got;
     size_t done = (size_t)got, at = 0;
     for (int i = 0; i < n; at += iov[i++].iov_len) {
         size_t has = MIN(done - at, iov[i].iov_len);

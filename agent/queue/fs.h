@@ -59,7 +59,6 @@ void fs_set_ops(const struct fs_ops *ops); /* NULL: the real disk */
 void fs_closep(const int *fd);
 /* In terms of the above: whole writes, small reads. */
 NODISCARD int fs_pwrite_full(int fd, const void *ptr, size_t len, uint64_t off);
-/* An error stands only when it comes three times. */
 NODISCARD ssize_t fs_pread_full(int fd, void *ptr, size_t len, uint64_t off); /* less only at the end of file */
 NODISCARD ssize_t fs_preadv_full(int fd, const struct iovec *iov, int n, uint64_t off); /* the same */
 

@@ -9,7 +9,6 @@ static struct {
     unsigned reads;
     size_t most;        /* bytes a preadv gives; 0: all */
     uint64_t bad_at;    /* a place that cannot be read; 0: none */
-    unsigned fails;     /* the next reads that fail, whatever they ask for */
 } disk;
 
 static bool is_bad(uint64_t off, size_t len)
@@ -20,10 +19,6 @@ static bool is_bad(uint64_t off, size_t len)
 static ssize_t counted_pread(int fd, void *ptr, size_t len, uint64_t off)
 {
     disk.reads++;
-    if (disk.fails > 0) {
-        disk.fails--;
-        return -EIO;
-    }
     return is_bad(off, len) ? -EIO : fs_real.pread(fd, ptr, len, off);
 }
 
@@ -31,10 +26,6 @@ static ssize_t counted_pread(int fd, void *ptr, size_t len, uint64_t off)
 static ssize_t counted_preadv(int fd, const struct iovec *iov, int n, uint64_t off)
 {
     disk.reads++;
-    if (disk.fails > 0) {
-        disk.fails--;
-        return -ENOMEM;
-    }
     size_t done = 0, most = disk.most == 0 ? SIZE_MAX : disk.most;
     for (int i = 0; i < n && done < most; i++) {
         size_t len = MIN(iov[i].iov_len, most - done);
@@ -56,7 +47,6 @@ static int setup(void **state)
     disk.reads = 0;
     disk.most = 0;
     disk.bad_at = 0;
-    disk.fails = 0;
     ops = fs_real;
     ops.pread = counted_pread;
     ops.preadv = counted_preadv;
@@ -137,21 +127,6 @@ static void short_reads_are_finished(void **state)
     drain(f, 1, 3);
 }
 
-/* An error is not what the bytes say: no reason to set them aside, neither at the start nor later. */
-static void failing_twice_is_no_damage(void **state)
-{
-    struct fixture *f = *state;
-    fixture_open(f);
-    put_synced(f, 1, 3);
-    fixture_crash(f);
-    disk.fails = 2;
-    fixture_open(f);
-    assert_int_equal(disk.fails, 0);
-    disk.fails = 2;
-    drain(f, 1, 3);
-    assert_int_equal(disk.fails, 0);
-}
-
 /* Whose lines a body held is known although it cannot be read. */
 static void bad_place_in_a_body_costs_the_body(void **state)
 {
@@ -183,7 +158,6 @@ int main(void)
         TEST(one_read_for_a_frame_of_a_backlog),
         TEST(backlog_and_new_frames_meet),
         TEST(short_reads_are_finished),
-        TEST(failing_twice_is_no_damage),
         TEST(bad_place_in_a_body_costs_the_body),
     };
     return cmocka_run_group_tests_name("queue/reader", tests, NULL, NULL);
