@@ -33,12 +33,23 @@ static bool find_key(const struct keyset *keys, struct slice key, struct suggest
     return false;
 }
 
+/* A section may have keys in two tables; it is one word all the same. */
+static bool is_in_earlier(const struct keyset *keys, size_t table, const char *key)
+{
+    for (size_t t = 0; t < table; t++)
+        for (const struct setting *st = keys->tables[t]; st->key != NULL; st++)
+            if (strcmp(st->key, key) == 0)
+                return true;
+    return false;
+}
+
 static void list_keys(const struct keyset *keys, struct buf *out)
 {
     int r = 0;
     for (size_t t = 0; t < ARRAY_LEN(keys->tables) && keys->tables[t] != NULL && r == 0; t++)
         for (const struct setting *st = keys->tables[t]; st->key != NULL && r == 0; st++)
-            r = buf_printf(out, "%s%s", out->len > 0 ? ", " : "", st->key);
+            if (!is_in_earlier(keys, t, st->key))
+                r = buf_printf(out, "%s%s", out->len > 0 ? ", " : "", st->key);
     for (size_t i = 0; i < keys->n_more && r == 0; i++)
         r = buf_printf(out, "%s%.*s", out->len > 0 ? ", " : "", QUOTED(keys->more[i]));
 }

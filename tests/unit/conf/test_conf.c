@@ -314,7 +314,7 @@ static void mistakes(void **state)
         const char *before, *key, *words;
     } cases[] = {
         { "", "state_dri: x", "f.yaml:1:1: state_dri: unknown key; did you mean \"state_dir\"?" },
-        { "", "zzz: x", "zzz: unknown key; expected one of state_dir, admin, limits" },
+        { "", "zzz: x", "zzz: unknown key; expected one of state_dir, admin, limits, tenants, metrics, fields" },
         { "", "state_dir: \"\"", "state_dir: expected the path of a folder" },
         { "", "state_dir:", "state_dir: expected text, found nothing" },
         { "", "admin: { listen: nine }", "admin.listen: \"nine\" is not an address" },
