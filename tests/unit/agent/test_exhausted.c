@@ -2,8 +2,8 @@
  * Goal: an allocation of the reader, the writer or the sender that fails, whichever it is, ends nothing, loses nothing and
  * doubles nothing; each step goes on when there is memory again.
  * Method: the whole agent in one process, malloc of its three threads fails at the nth call and for a few after it, n from
- * 1 on; meanwhile lines of CRI parts, multi-line text and JSON are written to files that come and go. Not under sanitizers,
- * which bring their own malloc.
+ * 1 on; meanwhile lines of CRI parts, multi-line text and JSON are written to files that come and go. Sanitizers
+ * bring their own malloc: under them nothing fails, and the lines arrive all the same.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -26,14 +26,14 @@
 #include "agent/base/tenants.h"
 #include "agent/registry.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-int main(void)
-{
-    return 0;
-}
-#else
 #include <pthread.h>
 #include <stdatomic.h>
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define FAILS_MALLOC 0
+#else
+#define FAILS_MALLOC 1
+#endif
 
 #define ROUNDS 100
 #define FAIL_CALLS 3 /* in a row */
@@ -41,6 +41,7 @@ int main(void)
 static _Atomic long fail_in; /* calls until it fails; 0: never */
 static _Atomic unsigned n_failed;
 
+#if FAILS_MALLOC
 static bool is_ours(void)
 {
     static __thread int known = -1;
@@ -89,6 +90,8 @@ void *realloc(void *p, size_t size)
 {
     return fails() ? NULL : __libc_realloc(p, size);
 }
+
+#endif
 
 static char folder[] = "/tmp/tailrace-exhausted-XXXXXX";
 static unsigned n_tokens;
@@ -202,7 +205,7 @@ static void test_nth_allocation_fails(void **state)
     atomic_store(&fail_in, 0);
     wait_all();
     agent_stop(a, 2 * NS_PER_SEC);
-    assert_true(atomic_load(&n_failed) > ROUNDS / 2);
+    assert_true(!FAILS_MALLOC || atomic_load(&n_failed) > ROUNDS / 2);
     for (int o = 0; o < 2; o++) {
         unsigned *seen = tokens_of(o);
         for (unsigned i = 0; i < n_tokens; i++)
@@ -237,4 +240,3 @@ int main(void)
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_nth_allocation_fails) };
     return cmocka_run_group_tests_name("agent/exhausted", tests, set_up, tear_down);
 }
-#endif
