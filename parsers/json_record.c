@@ -23,7 +23,7 @@ struct json_record {
     bool is_time_bad;                              /* a time key held something that is none */
     uint16_t time_rank, message_rank, tenant_rank; /* of what the record holds so far */
     int64_t time_ns;
-    uint16_t seconds_rank; /* a time in two members: instant.epochSecond and instant.nanoOfSecond */
+    uint16_t seconds_rank, nanos_rank;     /* a time in two members: instant.epochSecond and instant.nanoOfSecond */
     int64_t seconds, nanos;
     bool is_nested[WANTED_KEYS_MAX]; /* values[i] came by the nested path: a flat key beats it */
 };
@@ -96,8 +96,14 @@ static bool whole_number(struct slice s, int64_t min, int64_t max, int64_t *ret_
 /* Half of a time; the halves meet in finish_time. */
 static bool on_time_part(struct json_record *r, const struct key_node *node, struct slice text)
 {
-    if (node->time == TIME_KEY_NANOS)
-        return whole_number(text, 0, NS_PER_SEC - 1, &r->nanos);
+    if (node->time == TIME_KEY_NANOS) {
+        if (r->nanos_rank <= node->time_rank)
+            return true;
+        if (!whole_number(text, 0, NS_PER_SEC - 1, &r->nanos))
+            return false;
+        r->nanos_rank = node->time_rank;
+        return true;
+    }
     if (r->seconds_rank <= node->time_rank)
         return true;
     if (!whole_number(text, 1, INT64_MAX / NS_PER_SEC - 1, &r->seconds))
@@ -199,7 +205,7 @@ static void begin(struct json_record *r)
 {
     r->marks = 0;
     r->has_level = r->has_module = r->is_time_bad = false;
-    r->time_rank = r->message_rank = r->tenant_rank = r->seconds_rank = RANK_NONE;
+    r->time_rank = r->message_rank = r->tenant_rank = r->seconds_rank = r->nanos_rank = RANK_NONE;
     r->nanos = 0;
     memset(r->is_nested, 0, r->n_wanted * sizeof(r->is_nested[0]));
 }
@@ -218,7 +224,8 @@ static void finish_time(struct json_record *r)
     struct record *rec = r->rec;
     if (r->seconds_rank < r->time_rank) {
         r->time_rank = r->seconds_rank;
-        r->time_ns = r->seconds * NS_PER_SEC + r->nanos;
+        /* Nanoseconds of another logger's shape are none of these seconds'. */
+        r->time_ns = r->seconds * NS_PER_SEC + (r->nanos_rank == r->seconds_rank ? r->nanos : 0);
     }
     if (r->time_rank != RANK_NONE) {
         rec->time_ns = r->time_ns;

@@ -65,6 +65,8 @@ static const struct sample json_samples[] = {
       LEVEL_ERROR, SLICE_INIT("c.x.A"), SLICE_INIT("x"), AT(678000000) },
     { "log4j2 instant", SLICE_INIT("{\"instant\":{\"epochSecond\":1767323045,\"nanoOfSecond\":678000000},\"thread\":\"main\",\"level\":\"INFO\",\"loggerName\":\"c.x.A\",\"message\":\"hi\"}"),
       LEVEL_INFO, SLICE_INIT("c.x.A"), SLICE_INIT("hi"), AT(678000000) },
+    { "nanoseconds of another shape", SLICE_INIT("{\"instant\":{\"nanoOfSecond\":5},\"timestampSeconds\":1767323045,\"level\":\"INFO\",\"message\":\"hi\"}"),
+      LEVEL_INFO, SLICE_INIT(""), SLICE_INIT("hi"), AT(0) },
     { "log4j2 timeMillis", SLICE_INIT("{\"timeMillis\":1767323045678,\"thread\":\"main\",\"level\":\"FATAL\",\"loggerName\":\"c.x.A\",\"message\":\"hi\"}"),
       LEVEL_FATAL, SLICE_INIT("c.x.A"), SLICE_INIT("hi"), AT(678000000) },
     { "log4j2 pretty", SLICE_INIT("{\n  \"timeMillis\" : 1767323045678,\n  \"level\" : \"INFO\",\n  \"message\" : \"hi\"\n}"),
