@@ -319,10 +319,10 @@ bool file_turn(struct tail_file *f)
         return false;
     uint64_t incarnation = f->ident.incarnation;
     struct tail *t = f->t;
-    f->n_turns++;
     read_pass(f, p);
     if (file_by_incarnation(t, incarnation) != f || !f->is_tracked || f->is_stalled)
         return false; /* given up, skipped, or to be tried later */
+    f->n_turns += f->parked == NULL; /* what a blocked output brought to nothing is no stall */
     rotate_passes(f);
     passes_merge(f);
     file_account(f);
