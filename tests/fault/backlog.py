@@ -52,8 +52,8 @@ class BlackHole:
 def write_lines(folder, megabytes):
     """Files of 256 MB with lines that hardly compress; how many lines."""
     n, step = 0, 7919
-    for i in range(max(1, megabytes // 256)):
-        size = min(megabytes, 256) << 20
+    for i in range((megabytes + 255) // 256):
+        size = min(megabytes - 256 * i, 256) << 20
         with open(folder / f"app-{i:03d}.log", "w", encoding="ascii", buffering=1 << 20) as f:
             while f.tell() < size:
                 now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
