@@ -83,8 +83,8 @@ class Loki:
         except OSError:
             return False
 
-    def stop(self, timeout=60):
-        """SIGTERM and wait."""
+    def stop(self, timeout=180):
+        """SIGTERM and wait. Loki lets what is under way end, and a canary that tails keeps it for more than a minute at times."""
         if self.process:
             process, self.process = self.process, None
             process.stop(timeout)
