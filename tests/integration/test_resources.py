@@ -63,7 +63,7 @@ def test_idle_with_1000_files(agent, tmp_path):
         memory = a.memory()
         print(f"cpu {share:.5%}", {k: v >> 10 for k, v in memory.items() if k in ("RssAnon", "VmRSS")})
         assert memory["RssAnon"] <= 6 * MIB, memory
-        assert share < 0.001, f"{share:.4%} of a processor while idle"
+        assert share < (0.001 if FULL else 0.002), f"{share:.4%} of a processor while idle"  # shorter runs measure the neighbours too
         write(logs / "17.log", generator.lines(1))  # and it is awake all the same
         counted_once(a, server, 2001, kinds=("loki", "bulk"))
 
