@@ -43,8 +43,7 @@ void join_free(struct join *j)
     while (*link != j)
         link = &(*link)->next;
     *link = j->next;
-    budget_gives(ACCOUNT_OF(MEMORY_JOINS), j);
-    free(j);
+    budget_free(ACCOUNT_OF(MEMORY_JOINS), j);
 }
 
 struct join *join_find_part(struct join *list, enum record_stream stream, uint32_t outputs)

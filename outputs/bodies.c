@@ -127,10 +127,8 @@ void body_free(struct body *b)
     buf_deinit(&b->route);
     buf_deinit(&b->raw);
     buf_deinit(&b->runs);
-    budget_gives(account, b->rows);
-    budget_gives(account, b);
-    free(b->rows);
-    free(b);
+    budget_free(account, b->rows);
+    budget_free(account, b);
 }
 
 static bool row_is(const struct body *b, uint32_t row, const struct record *rec)
@@ -144,9 +142,7 @@ static int add_row(struct body *b, const struct record *rec)
         return -ENOBUFS;
     if (b->n_rows == b->cap_rows) {
         uint32_t cap = b->cap_rows == 0 ? 4 : b->cap_rows * 2;
-        budget_gives(b->raw.account, b->rows);
-        struct body_row *rows = realloc(b->rows, cap * sizeof(*rows));
-        budget_took(b->raw.account, rows == NULL ? b->rows : rows);
+        struct body_row *rows = budget_realloc(b->raw.account, b->rows, cap * sizeof(*rows));
         if (rows == NULL)
             return -ENOMEM;
         b->rows = rows;

@@ -327,8 +327,7 @@ static void loki_close(struct output *out)
     template_free(l->writer);
     enricher_free(l->enricher);
     loki_streams_free(l->streams);
-    budget_gives(ACCOUNT_OF(MEMORY_STREAMS), l->lookups);
-    free(l->lookups);
+    budget_free(ACCOUNT_OF(MEMORY_STREAMS), l->lookups);
     buf_deinit(&l->route);
     buf_deinit(&l->labels_text);
     buf_deinit(&l->value);
@@ -638,9 +637,7 @@ static struct loki_part *part_new(struct loki_parts *parts, struct slice labels)
 {
     if (parts->n == parts->cap) {
         size_t cap = parts->cap == 0 ? 8 : parts->cap * 2;
-        budget_gives(parts->account, parts->part);
-        struct loki_part **grown = realloc(parts->part, cap * sizeof(struct loki_part *));
-        budget_took(parts->account, grown == NULL ? parts->part : grown);
+        struct loki_part **grown = budget_realloc(parts->account, parts->part, cap * sizeof(struct loki_part *));
         if (grown == NULL)
             return NULL;
         parts->part = grown;

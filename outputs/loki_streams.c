@@ -38,8 +38,7 @@ int loki_streams_new(size_t max, struct loki_streams **ret_streams)
 static void free_stream(struct loki_stream *s)
 {
     buf_deinit(&s->key);
-    budget_gives(ACCOUNT_OF(MEMORY_STREAMS), s);
-    free(s);
+    budget_free(ACCOUNT_OF(MEMORY_STREAMS), s);
 }
 
 void loki_streams_free(struct loki_streams *ss)

@@ -426,13 +426,10 @@ void loki_discard(struct output *out, struct body *b)
     for (size_t i = 0; i < parts->n; i++) {
         buf_deinit(&parts->part[i]->msg);
         buf_deinit(&parts->part[i]->runs);
-        budget_gives(parts->account, parts->part[i]);
-        free(parts->part[i]);
+        budget_free(parts->account, parts->part[i]);
     }
-    budget_gives(parts->account, parts->part);
-    budget_gives(parts->account, parts);
-    free(parts->part);
-    free(parts);
+    budget_free(parts->account, parts->part);
+    budget_free(parts->account, parts);
     b->parts = NULL;
 }
 

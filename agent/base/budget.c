@@ -1,6 +1,7 @@
 #include "agent/base/budget.h"
 
 #include <malloc.h>
+#include <stdlib.h>
 
 _Atomic int64_t budget_accounts[ACCOUNTS];
 
@@ -33,6 +34,20 @@ void budget_gives(uint8_t account, void *block)
 {
     if (block != NULL)
         budget_add(account, -(int64_t)(malloc_usable_size(block) + HEAD_BYTES));
+}
+
+void *budget_realloc(uint8_t account, void *block, size_t bytes)
+{
+    budget_gives(account, block);
+    void *more = realloc(block, bytes);
+    budget_took(account, more == NULL ? block : more);
+    return more;
+}
+
+void budget_free(uint8_t account, void *block)
+{
+    budget_gives(account, block);
+    free(block);
 }
 
 static size_t sum_of(uint8_t first, size_t n)

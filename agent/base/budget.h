@@ -71,6 +71,9 @@ static inline size_t budget_of(uint8_t account)
 /* A block of the heap that was just taken, or is about to be freed; NULL is fine. */
 void budget_took(uint8_t account, void *block);
 void budget_gives(uint8_t account, void *block);
+/* realloc() and free() of a block of the account. */
+void *budget_realloc(uint8_t account, void *block, size_t bytes);
+void budget_free(uint8_t account, void *block);
 
 /* limit_bytes 0: no limit (tools, tests). n_outputs share the flow. */
 void budget_configure(uint64_t limit_bytes, size_t n_outputs);

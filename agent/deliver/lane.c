@@ -79,12 +79,9 @@ void lane_free(struct lane *l)
     d->n_lanes--;
     if (l->is_told)
         stats_count_code(d->st->keys_held, l->told_reason, -1);
-    budget_gives(ACCOUNT_OF(MEMORY_LANES), l->parked.heads);
-    budget_gives(ACCOUNT_OF(MEMORY_LANES), l->key);
-    budget_gives(ACCOUNT_OF(MEMORY_LANES), l);
-    free(l->parked.heads);
-    free(l->key);
-    free(l);
+    budget_free(ACCOUNT_OF(MEMORY_LANES), l->parked.heads);
+    budget_free(ACCOUNT_OF(MEMORY_LANES), l->key);
+    budget_free(ACCOUNT_OF(MEMORY_LANES), l);
 }
 
 bool lane_is_forgettable(const struct lane *l, int64_t now)
@@ -257,9 +254,7 @@ int parked_push(struct parked *p, const struct frame_head *head)
     }
     if (p->first + p->n == p->cap) {
         const size_t cap = MAX(p->cap * 2, (size_t)16);
-        budget_gives(ACCOUNT_OF(MEMORY_LANES), p->heads);
-        struct frame_head *more = realloc(p->heads, cap * sizeof(more[0]));
-        budget_took(ACCOUNT_OF(MEMORY_LANES), more == NULL ? p->heads : more);
+        struct frame_head *more = budget_realloc(ACCOUNT_OF(MEMORY_LANES), p->heads, cap * sizeof(more[0]));
         if (more == NULL)
             return -ENOMEM;
         p->heads = more;

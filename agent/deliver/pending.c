@@ -144,10 +144,8 @@ void frame_free(struct frame *f)
     frame_drop_body(f);
     f->lane->n_frames--;
     free(f->deferral);
-    budget_gives(ACCOUNT_OF(MEMORY_LANES), f->rows);
-    budget_gives(ACCOUNT_OF(MEMORY_LANES), f);
-    free(f->rows);
-    free(f);
+    budget_free(ACCOUNT_OF(MEMORY_LANES), f->rows);
+    budget_free(ACCOUNT_OF(MEMORY_LANES), f);
 }
 
 void frame_count(struct frame *f, uint32_t row, uint32_t lines, enum fate fate)

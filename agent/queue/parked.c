@@ -62,9 +62,7 @@ static int list_add(struct queue *q, struct slice route, const struct parked *p)
         r = -ENOMEM;
     } else if (q->n_parked == q->cap_parked) {
         size_t cap = q->cap_parked == 0 ? 16 : q->cap_parked * 2;
-        budget_gives(ACCOUNT_OF(MEMORY_QUEUES), q->parked);
-        struct parked *list = realloc(q->parked, cap * sizeof(*list));
-        budget_took(ACCOUNT_OF(MEMORY_QUEUES), list == NULL ? q->parked : list);
+        struct parked *list = budget_realloc(ACCOUNT_OF(MEMORY_QUEUES), q->parked, cap * sizeof(*list));
         if (list == NULL) {
             r = -ENOMEM;
         } else {
@@ -514,6 +512,5 @@ void parked_close(struct queue *q)
     for (size_t i = 0; i < q->n_routes; i++)
         free((void *)(uintptr_t)q->routes[i].key.ptr);
     free(q->routes);
-    budget_gives(ACCOUNT_OF(MEMORY_QUEUES), q->parked);
-    free(q->parked);
+    budget_free(ACCOUNT_OF(MEMORY_QUEUES), q->parked);
 }

@@ -96,9 +96,7 @@ static struct position_entry *get(struct positions *p, uint64_t incarnation)
 static void name_free(struct slice *name)
 {
     if (name->len > 0)
-        budget_gives(ACCOUNT_OF(MEMORY_QUEUES), (void *)(uintptr_t)name->ptr);
-    if (name->len > 0)
-        free((void *)(uintptr_t)name->ptr);
+        budget_free(ACCOUNT_OF(MEMORY_QUEUES), (void *)(uintptr_t)name->ptr);
     *name = SLICE("");
 }
 
@@ -106,8 +104,7 @@ static void entry_free(struct position_entry *e)
 {
     name_free(&e->ident.path);
     name_free(&e->ident.input);
-    budget_gives(ACCOUNT_OF(MEMORY_QUEUES), e);
-    free(e);
+    budget_free(ACCOUNT_OF(MEMORY_QUEUES), e);
 }
 
 /* Only when it changed: most idents come with a longer fingerprint and the same path. */

@@ -71,8 +71,7 @@ struct tail_file *file_by_path(const struct tail *t, const char *path)
 static void name_drop(struct name *n)
 {
     table_del(&name_file(n)->t->names, &n->link);
-    budget_gives(ACCOUNT_OF(MEMORY_FILES), n->path);
-    free(n->path);
+    budget_free(ACCOUNT_OF(MEMORY_FILES), n->path);
     n->path = NULL;
     n->len = 0;
 }
@@ -265,8 +264,7 @@ void file_free(struct tail_file *f)
     t->n_files--;
     file_clear_base(f);
     free(f->captures);
-    budget_gives(ACCOUNT_OF(MEMORY_FILES), f);
-    free(f);
+    budget_free(ACCOUNT_OF(MEMORY_FILES), f);
 }
 
 int file_track(struct tail_file *f, uint64_t off)

@@ -50,8 +50,7 @@ void pass_free(struct pass *p)
         parked_del(p);
     if (p->pub.state != NULL)
         t->sink.pass_free(t->sink.ctx, &p->pub);
-    budget_gives(ACCOUNT_OF(MEMORY_FILES), p);
-    free(p);
+    budget_free(ACCOUNT_OF(MEMORY_FILES), p);
 }
 
 static void pass_drop(struct pass *p)

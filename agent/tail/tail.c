@@ -108,8 +108,7 @@ void tail_close(struct tail *t)
     }
     for (struct pass *p = t->spares, *next; p != NULL; p = next) {
         next = p->next_parked;
-        budget_gives(ACCOUNT_OF(MEMORY_FILES), p);
-        free(p);
+        budget_free(ACCOUNT_OF(MEMORY_FILES), p);
     }
     for (size_t i = 0; i < t->stirred.n; i++)
         free(VEC(&t->stirred, char *)[i]);
