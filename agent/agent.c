@@ -29,6 +29,7 @@ struct agent {
     struct admin *admin;
     struct slice admin_listen; /* of the configuration it was started with: owned */
     int state_fd;              /* locked: one agent owns a state folder */
+    bool memory_is_tight;      /* and said so */
 };
 
 /* ---- opening ---- */
@@ -211,13 +212,12 @@ static void trim_memory(void)
 }
 
 /* Said when it begins and when it ends, not each second in between. */
-static void say_memory(void)
+static void say_memory(struct agent *a)
 {
-    static bool is_told;
-    if (budget_is_exceeded() == is_told)
+    if (budget_is_exceeded() == a->memory_is_tight)
         return;
-    is_told = !is_told;
-    if (is_told)
+    a->memory_is_tight = !a->memory_is_tight;
+    if (a->memory_is_tight)
         log_warn("main", "memory.tight", "the tables of what is followed leave little of limits.memory: batches are kept small",
                  LOG_NUM("limit_bytes", budget_limit()), LOG_NUM("accounted_bytes", budget_total()),
                  LOG_NUM("files_bytes", budget_used(MEMORY_FILES)), LOG_NUM("queues_bytes", budget_used(MEMORY_QUEUES)));
@@ -237,6 +237,6 @@ void agent_tick(struct agent *a)
     gauge_set(&stats.state_writable, access(path, W_OK) == 0 && (fs.f_flag & ST_RDONLY) == 0);
     engine_watch(a->engine);
     trim_memory();
-    say_memory();
+    say_memory(a);
     gauge_set(&stats.memory_bytes, resident_bytes());
 }

@@ -25,8 +25,6 @@ static void restore_output_rows(uint32_t output, const struct queue_recovery *re
     for (size_t i = 0; i < rec->n_rows; i++) {
         const struct recovered_row *from = &rec->rows[i];
         struct output_row *row = stats_output_row(output, tenant_intern(from->tenant));
-        if (row == NULL)
-            continue;
         uint64_t rest = from->queued + from->parked + from->dead;
         atomic_store(&row->accepted_lines, from->accepted);
         for (int k = 0; k < LOST_REASONS; k++) {

@@ -185,8 +185,6 @@ static bool is_wanted_again(const struct tail_pass *pass, enum record_stream str
     return false;
 }
 
-static void part_is_whole(struct work *w, const struct whole *l, uint64_t current);
-
 /* The line ends here, unfinished: the file does, or there is no memory for the next piece, which then is a line of its
  * own. */
 static void part_ends(struct work *w, enum record_stream stream, uint64_t at)

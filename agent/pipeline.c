@@ -225,8 +225,7 @@ static enum appended append_to(struct work *w, uint32_t output, const struct rec
     if (!res.is_filtered)
         return APPENDED;
     struct output_row *row = stats_output_row(output, rec->tenant_id);
-    if (row != NULL)
-        counter_add(&row->filtered_too_old, 1);
+    counter_add(&row->filtered_too_old, 1);
     return APPENDED_NOT;
 }
 
@@ -261,7 +260,6 @@ static bool is_first_time(const struct pipeline *p, struct source *s, const stru
     return true;
 }
 
-/* NULL: out of memory; the line goes its way, the ledger shows the difference. */
 static struct tally *tally_of(const struct pipeline *p, struct source *s, uint32_t tenant)
 {
     struct must must = { 0 };
@@ -321,8 +319,7 @@ void pipeline_skip(struct work *w, uint64_t start, uint64_t end)
         t = tally_of(w->p, s, rec.tenant_id);
     }
     uint64_t from = MAX(start, s->skipped_off);
-    if (t != NULL)
-        tally_skip(t, w->pass->mask, end - start, end > from ? end - from : 0);
+    tally_skip(t, w->pass->mask, end - start, end > from ? end - from : 0);
     s->skipped_off = MAX(s->skipped_off, end);
 }
 
@@ -390,8 +387,7 @@ static void sink_lost(void *ctx, void *file, uint32_t mask, uint64_t start, uint
     for (; mask != 0; mask &= mask - 1) {
         uint32_t output = (uint32_t)__builtin_ctz(mask);
         struct output_row *row = stats_output_row(output, rec.tenant_id);
-        if (row != NULL)
-            counter_add(&row->lost_bytes[reason], end - start);
+        counter_add(&row->lost_bytes[reason], end - start);
         feeder_lost(&p->conf.feeders[output],
                     &(struct lost_range){ s->incarnation, start, end, reason, rec.tenant });
         gauge_set(&stats.outputs[output].last_lost_wall_ns, clock_wall_ns());

@@ -45,13 +45,12 @@ struct tally *tallies_get(struct tallies *ts, uint32_t input, uint32_t tenant)
     for (t = *slot; t != NULL; t = t->next_in_slot)
         if (t->input == input && t->tenant == tenant)
             return t;
-    struct input_row *row = stats_input_row(input, tenant);
-    t = row == NULL ? NULL : calloc(1, sizeof(*t) + ts->n_outputs * sizeof(t->cells[0]));
+    t = calloc(1, sizeof(*t) + ts->n_outputs * sizeof(t->cells[0]));
     if (t == NULL)
         return NULL;
     t->input = input;
     t->tenant = tenant;
-    t->row = row;
+    t->row = stats_input_row(input, tenant);
     t->next_in_slot = *slot;
     *slot = t;
     t->next = ts->all;

@@ -23,7 +23,6 @@
 /* A wire buffer that one large body made is given back above this, or this part of the output's share. */
 #define WIRE_BYTES_KEEP (2 * MIB)
 #define WIRE_SHARE_KEEP 4
-#define ROWS_MAX BODY_ROWS_MAX
 
 struct channel { /* one output's */
     struct output *output;
@@ -56,7 +55,7 @@ struct writer {
     pthread_mutex_t listener_lock; /* on_frames, held while it is called: after writer_set_listener the old one is not */
     void (*on_frames)(void *ctx);
     void *on_frames_ctx;
-    struct frame_row rows[ROWS_MAX];
+    struct frame_row rows[BODY_ROWS_MAX];
 };
 
 void group_free(struct group *g, const struct output *out)
@@ -142,20 +141,10 @@ static bool run_jobs(struct writer *w)
 
 /* ---- the ledger: lines count as accepted when they are written; what the queue makes void is taken back ---- */
 
-/* Rows are made before the write, so that what is in the queue is always counted. */
-static int make_rows(const struct channel *c, const struct body *b)
-{
-    for (uint32_t i = 0; i < b->n_rows; i++)
-        if (stats_output_row(c->output->conf->index, b->rows[i].tenant) == NULL)
-            return -ENOMEM;
-    return 0;
-}
-
 static void count_accepted(const struct channel *c, const struct body *b)
 {
     for (uint32_t i = 0; i < b->n_rows; i++) {
         struct output_row *row = stats_output_row(c->output->conf->index, b->rows[i].tenant);
-        assert(row != NULL); /* make_rows() */
         counter_add(&row->accepted_lines, b->rows[i].lines);
         gauge_add(&row->queued_lines, b->rows[i].lines);
     }
@@ -168,8 +157,6 @@ static void take_back_voided(const struct channel *c)
     queue_voided(c->queue, &rows, &n);
     for (size_t i = 0; i < n; i++) {
         struct output_row *row = stats_output_row(c->output->conf->index, tenant_intern(rows[i].tenant));
-        if (row == NULL)
-            continue; /* it was counted, so it exists */
         atomic_fetch_sub_explicit(&row->accepted_lines, rows[i].lines, memory_order_relaxed);
         gauge_add(&row->queued_lines, -(int64_t)rows[i].lines);
     }
@@ -231,7 +218,7 @@ static int seal(struct channel *c, struct body *b)
 
 static size_t frame_rows(struct writer *w, const struct body *b)
 {
-    size_t n = MIN((size_t)b->n_rows, (size_t)ROWS_MAX);
+    size_t n = MIN((size_t)b->n_rows, (size_t)BODY_ROWS_MAX);
     for (size_t i = 0; i < n; i++)
         w->rows[i] = (struct frame_row){ .input = w->conf.input_name(w->conf.input_ctx, b->rows[i].input),
                                          .tenant = tenant_name(b->rows[i].tenant),
@@ -257,9 +244,7 @@ static int write_body(struct writer *w, struct channel *c, struct group *g)
                               .built_ns = b->oldest_read_ns };
     bool is_last = b->next == NULL && g->is_end;
     uint64_t seq;
-    r = make_rows(c, b);
-    if (r == 0)
-        r = queue_append(c->queue, &frame, is_last ? &g->end : NULL, &seq);
+    r = queue_append(c->queue, &frame, is_last ? &g->end : NULL, &seq);
     if (r < 0)
         return r;
     count_accepted(c, b);

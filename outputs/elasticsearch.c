@@ -390,11 +390,7 @@ static int append_action(const struct es *es, const struct record *rec, struct b
     struct slice first = id_first ? slice_of(id, sizeof(id)) : buf_slice(&es->index);
     struct slice second = id_first ? buf_slice(&es->index) : slice_of(id, sizeof(id));
     if (BUG(17) && !id_first) {
-        int b = buf_append_lit(out, "{\"index\":{\"_index\":\"");
-        b = b == 0 ? buf_append_slice(out, first) : b;
-        b = b == 0 ? buf_append_lit(out, "\",\"_id\":\"") : b;
-        b = b == 0 ? buf_append_slice(out, second) : b;
-        return b == 0 ? buf_append_lit(out, "\"}}\n") : b;
+        return buf_printf(out, "{\"index\":{\"_index\":\"%.*s\",\"_id\":\"%.*s\"}}\n", SLICE_ARGS(first), SLICE_ARGS(second));
     }
     int r = id_first ? buf_append_lit(out, "{\"create\":{\"_id\":\"") : buf_append_lit(out, "{\"create\":{\"_index\":\"");
     if (r == 0)

@@ -3,12 +3,13 @@
  * (type names differ from version to version).
  */
 #include "outputs/es.h"
-#include "agent/base/bug.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 #include <yajl/yajl_parse.h>
+
+#include "agent/base/bug.h"
 
 #define TYPE_MAX 64
 #define REASON_MAX 256

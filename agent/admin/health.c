@@ -113,8 +113,7 @@ static void judge_inputs(struct health *h, const struct conf *conf)
                 "%lld files cannot be read; does the agent have the permission (CAP_DAC_READ_SEARCH)?",
                 (long long)unreadable);
         if (stalled > 0)
-            say(h, HEALTH_DEGRADED, conf->inputs[i].name, "input", "%lld files have unread bytes and no progress; the log says which and why (file.stalled)",
-                (long long)stalled);
+            say(h, HEALTH_DEGRADED, conf->inputs[i].name, "input", "%lld files have unread bytes and no progress; the log says which and why (file.stalled)", (long long)stalled);
     }
 }
 

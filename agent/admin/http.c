@@ -313,8 +313,6 @@ static void forget_last(struct admin *a)
 {
     buf_deinit(&a->last_metrics);
     buf_deinit(&a->last_health);
-    buf_init(&a->last_metrics, ANSWER_BYTES_MAX);
-    buf_init(&a->last_health, ANSWER_BYTES_MAX);
 }
 
 /* What the pages say until the next view. Without memory for it they wait for that. */

@@ -33,7 +33,6 @@
 /* Below this length a file is known by its inode alone and is never adopted under another. */
 #define ADOPT_BYTES_MIN 64
 
-
 /* Memory, and who waits when it is used up: budget.h. */
 
 #endif

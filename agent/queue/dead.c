@@ -367,8 +367,6 @@ static void count_dropped(struct queue *q, const struct totals *rows, uint64_t b
     for (size_t i = 0; i < rows->n; i++) {
         struct output_row *row = stats_output_row(q->output_index, tenant_intern(rows->rows[i].tenant));
         lines += rows->rows[i].lines;
-        if (row == NULL)
-            continue;
         counter_add(&row->lost_lines[LOST_DEAD_FULL], rows->rows[i].lines);
         counter_add(&row->dead_lines, -rows->rows[i].lines); /* they move: see queue.h */
     }
