@@ -58,19 +58,10 @@ struct reader {
 
 /* ---- messages ---- */
 
-/* A lost message would stop an output for ever, or break a promise. */
-static void *alloc(size_t bytes)
-{
-    struct must must = { 0 };
-    void *p;
-    while ((p = malloc(MAX(bytes, (size_t)1))) == NULL)
-        must_wait(&must);
-    return p;
-}
-
+/* A message is never lost: that would stop an output for ever, or break a promise. */
 static void post(struct reader *r, struct message m)
 {
-    struct message *copy = alloc(sizeof(*copy));
+    struct message *copy = must_alloc(sizeof(*copy));
     *copy = m;
     inbox_post(&r->inbox, &copy->link);
 }
@@ -98,7 +89,7 @@ static struct recovered_file *copy_files(const struct recovered_file *files, siz
     size_t bytes = n * sizeof(*files);
     for (size_t i = 0; i < n; i++)
         bytes += files[i].ident.path.len + files[i].ident.input.len;
-    struct recovered_file *copy = alloc(bytes);
+    struct recovered_file *copy = must_alloc(bytes);
     char *at = (char *)(copy + n);
     for (size_t i = 0; i < n; i++) {
         copy[i] = files[i];
@@ -113,7 +104,7 @@ static struct ledger_row *copy_ledger(const struct ledger_row *rows, size_t n)
     size_t bytes = n * sizeof(*rows);
     for (size_t i = 0; i < n; i++)
         bytes += rows[i].input.len + rows[i].tenant.len;
-    struct ledger_row *copy = alloc(bytes);
+    struct ledger_row *copy = must_alloc(bytes);
     char *at = (char *)(copy + n);
     for (size_t i = 0; i < n; i++) {
         copy[i] = rows[i];

@@ -78,8 +78,8 @@ NODISCARD int writer_start(const struct writer_conf *conf, struct writer **ret_w
  * called before. */
 int64_t writer_step(struct writer *w);
 bool writer_is_called(const struct writer *w); /* something was pushed or posted */
-/* Writes and syncs all that was pushed (a queue that is blocked is given up after grace_ns: its lines are still in
- * their files), ends the thread. NULL is fine. Jobs posted later are run by the caller's thread. */
+/* Writes and syncs all that was pushed, for grace_ns at most, and ends the thread. A queue that is blocked is not waited
+ * for: its lines are still in their files. NULL is fine. Jobs posted later are run by the caller's thread. */
 void writer_stop(struct writer *w, int64_t grace_ns);
 void writer_free(struct writer *w);
 

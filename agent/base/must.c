@@ -25,3 +25,12 @@ void must_wait(struct must *must)
     }
     (void)nanosleep(&(struct timespec){ .tv_nsec = TRY_NS }, NULL);
 }
+
+void *must_alloc(size_t bytes)
+{
+    struct must must = { 0 };
+    void *p;
+    while ((p = calloc(1, MAX(bytes, (size_t)1))) == NULL)
+        must_wait(&must);
+    return p;
+}

@@ -3,7 +3,7 @@
  * waits; the bytes to ship are in their files meanwhile.
  *
  *     struct must must = { 0 };
- *     while ((p = malloc(n)) == NULL)
+ *     while (vec_reserve(&v, size) < 0)
  *         must_wait(&must);
  *
  * Waits 100 ms and returns; says memory.exhausted once. After MUST_NS, or when the process is to end, it ends by abort():
@@ -13,8 +13,7 @@
 #ifndef TAILRACE_BASE_MUST_H
 #define TAILRACE_BASE_MUST_H
 
-#include <stdbool.h>
-#include <stdint.h>
+#include <stddef.h>
 
 #include "agent/base/macros.h"
 
@@ -25,6 +24,7 @@ struct must {
 };
 
 void must_wait(struct must *must);
+void *must_alloc(size_t bytes); /* zeroed, never NULL */
 void must_not_wait(void); /* the process is to end */
 
 #endif

@@ -75,15 +75,6 @@ static pthread_mutex_t rows_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct node *input_slots[ROW_SLOTS], *output_slots[ROW_SLOTS];
 static struct node *_Atomic newest_input, *_Atomic newest_output;
 
-static struct node *node_new(void)
-{
-    struct must must = { 0 };
-    struct node *n;
-    while ((n = calloc(1, sizeof(*n))) == NULL)
-        must_wait(&must);
-    return n;
-}
-
 static size_t slot_of(uint32_t index, uint32_t tenant)
 {
     return (index * 31u + tenant * 0x9e3779b1u) % ROW_SLOTS;
@@ -97,7 +88,7 @@ struct input_row *stats_input_row(uint32_t input, uint32_t tenant)
         if (n->row.input.input == input && n->row.input.tenant == tenant)
             break;
     if (n == NULL) {
-        n = node_new();
+        n = must_alloc(sizeof(*n));
         n->row.input.input = input;
         n->row.input.tenant = tenant;
         n->in_slot = *slot;
@@ -117,7 +108,7 @@ struct output_row *stats_output_row(uint32_t output, uint32_t tenant)
         if (n->row.output.output == output && n->row.output.tenant == tenant)
             break;
     if (n == NULL) {
-        n = node_new();
+        n = must_alloc(sizeof(*n));
         n->row.output.output = output;
         n->row.output.tenant = tenant;
         n->in_slot = *slot;

@@ -675,10 +675,7 @@ static void fence_file(struct tail_file *f, uint32_t output, const struct recove
 void tail_fence(struct tail *t, uint32_t output, const struct recovered_file *files, size_t n)
 {
     assert(output < t->n_outputs && t->feeding.pass == NULL);
-    const struct recovered_file **sorted;
-    struct must must = { 0 };
-    while ((sorted = malloc(MAX(n, (size_t)1) * sizeof(*sorted))) == NULL)
-        must_wait(&must);
+    const struct recovered_file **sorted = must_alloc(n * sizeof(*sorted));
     for (size_t i = 0; i < n; i++)
         sorted[i] = &files[i];
     qsort(sorted, n, sizeof(*sorted), by_incarnation);
