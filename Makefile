@@ -50,7 +50,7 @@ UNIT_SOURCES := $(sort $(wildcard tests/unit/*/test_*.c))
 UNITS := $(UNIT_SOURCES:tests/unit/%.c=$B/unit/%)
 TOOLS := $(patsubst tests/tools/%.c,$B/tools/%,$(wildcard tests/tools/*.c))
 
-.PHONY: all run demo test unit sim bugbank integration fault fault-full check bench bench-quick install uninstall clean help deps \
+.PHONY: all run demo test unit sim bugbank integration fault fault-full check bench install uninstall clean help deps \
         tools tidy fmt \
         arrows servers fuzz fuzz-build
 .DEFAULT_GOAL := all
@@ -220,9 +220,11 @@ fmt: ## lay the code out
 tidy: ## clang-tidy over the sources
 	clang-tidy --quiet $(SOURCES) -- -std=c17 -D_GNU_SOURCE -I. $(PKG_CFLAGS)
 
-bench: all tools ## Tailrace beside other shippers on the same bytes in the same run
+BENCH ?= five --to loki bulk --syscalls
+
+bench: all tools ## Tailrace, the floor and other shippers on the same bytes in one run; BENCH="all --to loki bulk both --syscalls" for everything
 	$Qscripts/install-deps.sh test
-	$Q$(PYTHON) tests/bench/bench.py --binary $B/tailrace --tools $B/tools
+	$Q$(PYTHON) tests/bench/bench.py --binary $B/tailrace --tools $B/tools $(BENCH)
 
 install: all ## install under DESTDIR and PREFIX
 	install -D -m 755 $B/tailrace $(DESTDIR)$(PREFIX)/bin/tailrace

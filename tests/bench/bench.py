@@ -1,141 +1,146 @@
-"""bench.py: Tailrace beside Debian's rsyslog on the same bytes, in turns in one run, against the counting server.
+"""bench.py: Tailrace beside the floor program and other shippers, on the same bytes, in turns in one run, against the
+counting server (tests/tools/countserver.c), which sees that every line that is to be kept arrives.
 
-Prints per program: MB of source per CPU second (user + system of the process), MB/s of wall time, peak RSS, and at the
-end the ratio of Tailrace to rsyslog with its spread over the rounds. Every run must deliver every line, or it counts as
-failed. Timings are never a pass or fail.
+Figures are of source bytes: MB (10^6) and lines per CPU second (user + system of the process), MB/s of wall time until
+nine tenths had arrived, peak RSS, bytes written to disk per payload byte that was kept, system calls per MB (with --syscalls: one run more
+under strace), and the ratio to the floor and to each peer within the same round. Each figure is the median over the
+rounds, with the least and the largest. Timings are never a pass or fail; a line that is missing is.
+
+    bench.py                           five loggers to Loki and to Elasticsearch, the quick default
+    bench.py cri filtered --to loki    these workloads, this output
+    bench.py all --to loki bulk both   everything
 """
 import argparse
 import os
 import pathlib
-import signal
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "lib"))
+from programs import Floor, Tailrace, peers  # noqa: E402
 from tailrace_test import CountServer, wait_until  # noqa: E402
+from workloads import WORKLOADS  # noqa: E402
 
-TAILRACE = """
-state_dir: {tmp}/state
-admin: {{ listen: "" }}
-inputs:
-  bench:
-    type: file
-    include: ["{logs}/*.log"]
-    tenant: bench
-    fields: {{ namespace: bench, pod: "{{host}}" }}
-outputs:
-  out: {{ type: {kind}, url: "{url}"{more} }}
-"""
-
-# The same work as far as rsyslog can: JSON parsed, fields added, documents in bulks. No compression, no durable queue.
-RSYSLOG = """
-global(workDirectory="{tmp}" maxMessageSize="64k")
-module(load="imfile" mode="inotify")
-module(load="mmjsonparse")
-module(load="omelasticsearch")
-template(name="doc" type="list") {{ property(name="$!all-json-plain") }}
-input(type="imfile" File="{logs}/*.log" Tag="bench" ruleset="out" readTimeout="0")
-ruleset(name="out" queue.type="LinkedList" queue.size="200000" queue.dequeueBatchSize="5000" queue.workerThreads="1") {{
-  action(type="mmjsonparse" cookie="")
-  set $!host_name = $hostname;
-  set $!namespace = "bench";
-  set $!pod = $hostname;
-  action(type="omelasticsearch" server="127.0.0.1" serverport="{port}" template="doc" searchIndex="bench"
-         bulkmode="on" maxbytes="10m" action.resumeRetryCount="-1")
-}}
-"""
+KINDS = {"loki": ("loki",), "bulk": ("bulk",), "both": ("loki", "bulk")}
 
 
-# Cheaper, and less: each line as a string in one field, nothing parsed.
-RSYSLOG_TEXT = RSYSLOG.replace('{{ property(name="$!all-json-plain") }}', """{{
-  constant(value="{{\\"message\\":\\"") property(name="msg" format="json")
-  constant(value="\\",\\"host\\":\\"") property(name="hostname" format="json")
-  constant(value="\\",\\"namespace\\":\\"bench\\"}}")
-}}""")
-RSYSLOG_TEXT = "\n".join(x for x in RSYSLOG_TEXT.splitlines() if "mmjsonparse" not in x and "set $!" not in x)
+def build_floor(tmp):
+    binary = tmp / "floor"
+    subprocess.run([os.environ.get("CC", "cc"), "-O2", "-w", str(ROOT / "tests/bench/floor.c"), "-lyajl", "-lsnappy",
+                    "-ldeflate", "-lz", "-o", str(binary)], check=True)
+    return str(binary)
 
 
-def generate(logs, lines, files):
-    logs.mkdir()
-    text = subprocess.run([sys.executable, str(ROOT / "tests/bench/gen.py"), str(lines)], check=True,
-                          stdout=subprocess.PIPE).stdout
-    rows = text.splitlines(keepends=True)
-    for i in range(files):
-        (logs / f"app-{i:03}.log").write_bytes(b"".join(rows[i::files]))
-    return len(text)
+def spread(values, form="{:.0f}"):
+    if not values:
+        return "-"
+    low, mid, high = (form.format(f(values)) for f in (min, statistics.median, max))
+    return mid if low == high else f"{mid} ({low}–{high})"
 
 
-def measure(argv, env, done):
-    """Runs argv until done() and then stops it: (cpu seconds, wall seconds, peak RSS bytes)."""
-    start = time.monotonic()
-    proc = subprocess.Popen(argv, env={**os.environ, **env}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    peak = 0
+def syscalls(program, workload, kinds, server, tmp):
+    """Per MB of source, over one run more; None where there is no telling."""
+    table = tmp / "calls"
+    program.run(workload, kinds, server, tmp / "run", strace=table)
     try:
-        done()
-        wall = time.monotonic() - start
-        status = pathlib.Path(f"/proc/{proc.pid}/status").read_text()
-        peak = int(status.split("VmHWM:")[1].split()[0]) * 1024  # ru_maxrss would be that of this program's fork
-    finally:
-        proc.send_signal(signal.SIGTERM)
-        _, _, usage = os.wait4(proc.pid, 0)
-        proc.returncode = 0
-    return usage.ru_utime + usage.ru_stime, wall, peak
+        wait_until(lambda: table.exists() and "total" in table.read_text(), 20, "strace has written its table")
+    except AssertionError:
+        return None
+    return int(re.search(r"^total +(\d+)", table.read_text(), re.M)[1]) / (workload.source_bytes / 1e6)
 
 
-def run_one(name, binary, logs, lines, server, tmp):
-    server.reset()
-    tmp.mkdir()
-    if name.startswith("rsyslog"):
-        conf = tmp / "rsyslog.conf"
-        conf.write_text((RSYSLOG_TEXT if name == "rsyslog-text" else RSYSLOG).format(tmp=tmp, logs=logs, port=server.url.rsplit(":", 1)[1]))
-        argv = ["/usr/sbin/rsyslogd", "-n", "-f", str(conf), "-i", str(tmp / "pid")]
-        kind = "bulk"
-    else:
-        kind = "loki" if name == "tailrace-loki" else "bulk"
-        conf = tmp / "tailrace.yaml"
-        conf.write_text(TAILRACE.format(tmp=tmp, logs=logs, url=server.url,
-                                        kind="loki" if kind == "loki" else "elasticsearch",
-                                        more=", max_age: 0" if kind == "loki" else ""))
-        argv = [binary, "run", "-c", str(conf)]
-    return measure(argv, {}, lambda: wait_until(
-        lambda: server.report()[kind]["lines"] >= lines, 300, f"{name}: all lines at the server"))
+HEAD = ("program", "MB/CPU s", "lines/CPU s", "wall MB/s", "RSS MiB", "disk B/B", "calls/MB", "of the floor")
+
+
+def table(workload, rows, calls):
+    floor = rows.get("floor", [])
+    mb, lines = workload.payload_bytes / 1e6, workload.lines / 1e6
+    yield HEAD
+    for name, results in rows.items():
+        is_floor = name == "floor"
+        yield (name, spread([mb / r.cpu for r in results]), spread([lines / r.cpu for r in results], "{:.2f} M"),
+               spread([0.9 * mb / r.wall for r in results]) if not is_floor else "-",
+               spread([r.rss / 2**20 for r in results], "{:.1f}") if not is_floor else "-",
+               spread([r.disk / workload.kept_bytes for r in results], "{:.3f}"),
+               f"{calls[name]:.1f}" if calls.get(name) is not None else "-",
+               spread([f.cpu / r.cpu for f, r in zip(floor, results)], "{:.2f}") if not is_floor else "1")
+
+
+def show(rows):
+    rows = list(rows)
+    widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
+    for k, row in enumerate(rows):
+        print("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths)) + " |")
+        if k == 0:
+            print("|" + "|".join("-" * (w + 2) for w in widths) + "|")
+
+
+def bench(workload, to, programs, server, tmp, args):
+    kinds = KINDS[to]
+    rows = {p.name: [] for p in programs if p.can(kinds)}
+    for turn in range(args.rounds):
+        for p in programs:
+            if p.name in rows:
+                rows[p.name].append(p.run(workload, kinds, server, tmp / f"{to}-{p.name}-{turn}"))
+    calls = {}
+    if args.syscalls:
+        for p in programs:
+            if p.name in rows and p.name != "floor":
+                calls[p.name] = syscalls(p, workload, kinds, server, tmp / f"{to}-{p.name}-calls")
+    print(f"\n### {workload.name} to {to}: {workload.lines} lines, {workload.kept} kept, "
+          f"{workload.source_bytes / 1e6:.0f} MB ({workload.kept_bytes / 1e6:.0f} kept), "
+          f"{args.rounds} rounds\n")
+    show(table(workload, rows, calls))
+    ours = rows["tailrace"]
+    for name, theirs in rows.items():
+        if name not in ("tailrace", "floor"):
+            print(f"\ntailrace to {name}: {spread([t.cpu / o.cpu for o, t in zip(ours, theirs)], '{:.1f}')} times")
+    print(f"\nserver: {spread([workload.payload_bytes / 1e6 / r.server_cpu for r in ours if r.server_cpu > 0])} MB per CPU second",
+          flush=True)
+
+
+class Server(CountServer):
+    def reset(self, loki=0, bulk=0):
+        from tailrace_test import client
+        client.request("POST", f"{self.url}/reset?mark_loki={loki}&mark_bulk={bulk}").expect(204)
+
+
+def arguments():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("workload", nargs="*", default=["five"], help=f"all, or some of: {' '.join(WORKLOADS)}")
+    ap.add_argument("--to", nargs="+", choices=list(KINDS), default=["loki", "bulk"])
+    ap.add_argument("--binary", default=str(ROOT / "build/release/tailrace"))
+    ap.add_argument("--other", help="a second Tailrace, for a comparison in one run")
+    ap.add_argument("--tools", default=str(ROOT / "build/release/tools"))
+    ap.add_argument("--lines", type=int, default=600_000)
+    ap.add_argument("--rounds", type=int, default=5)
+    ap.add_argument("--seed", type=int, default=1)
+    ap.add_argument("--syscalls", action="store_true")
+    ap.add_argument("--alone", action="store_true", help="without the peers")
+    ap.add_argument("--tmp", help="where the folders are made; a file system on a disk, for its figures")
+    return ap.parse_args()
 
 
 def main():
-    ap = argparse.ArgumentParser()
-    ap.add_argument("--binary", default=str(ROOT / "build/release/tailrace"))
-    ap.add_argument("--tools", default=str(ROOT / "build/release/tools"))
-    ap.add_argument("--lines", type=int, default=400_000)
-    ap.add_argument("--files", type=int, default=4)
-    ap.add_argument("--rounds", type=int, default=3)
-    args = ap.parse_args()
+    args = arguments()
     os.environ["TAILRACE_TOOLS"] = args.tools
-    names = ["tailrace-loki", "tailrace-elasticsearch", "rsyslog", "rsyslog-text"]
-    results = {n: [] for n in names}
-    with tempfile.TemporaryDirectory(prefix="tailrace-bench-") as tmp:
+    names = list(WORKLOADS) if args.workload == ["all"] else args.workload
+    with tempfile.TemporaryDirectory(prefix="tailrace-bench-", dir=args.tmp) as tmp:
         tmp = pathlib.Path(tmp)
-        size = generate(tmp / "logs", args.lines, args.files)
-        print(f"{args.lines} lines, {size / 1e6:.0f} MB, {args.files} files, {args.rounds} rounds")
-        server = CountServer(tmp / "server")
-        server.start()
-        try:
-            for r in range(args.rounds):
-                for name in names:
-                    cpu, wall, rss = run_one(name, args.binary, tmp / "logs", args.lines, server, tmp / f"{name}-{r}")
-                    results[name].append(size / 1e6 / cpu)
-                    print(f"  {name:<24} {size / 1e6 / cpu:8.1f} MB per CPU second  {size / 1e6 / wall:7.1f} MB/s wall"
-                          f"  {rss / 2**20:6.1f} MiB peak", flush=True)
-        finally:
-            server.stop()
-    for peer in names[2:]:
-        for name in names[:2]:
-            ratios = [a / b for a, b in zip(results[name], results[peer])]
-            print(f"{name} to {peer}: {statistics.median(ratios):.1f} times"
-                  f" (from {min(ratios):.1f} to {max(ratios):.1f})")
+        programs = [Floor("floor", build_floor(tmp)), Tailrace("tailrace", args.binary)]
+        if args.other:
+            programs.append(Tailrace("other", args.other))
+        if not args.alone:
+            programs += peers()
+        with Server(tmp / "server", check=False) as server:
+            for name in names:
+                workload = WORKLOADS[name](tmp / name, args.lines, args.seed)
+                for to in args.to:
+                    bench(workload, to, programs, server, tmp / name, args)
 
 
 main()

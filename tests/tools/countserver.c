@@ -1,14 +1,16 @@
 /*
  * countserver: a fast HTTP server on loopback that takes Loki pushes and Elasticsearch bulks and counts them.
  *
- * Build: cc -std=c17 -D_GNU_SOURCE -O2 -Wall -Wextra -Wshadow -Wconversion -Werror countserver.c -lsnappy -lz
- * -o countserver
+ * Build: cc -std=c17 -D_GNU_SOURCE -O2 -Wall -Wextra -Wshadow -Wconversion -Werror countserver.c -lsnappy
+ * -ldeflate -lm -o countserver
  *
  * countserver [--port P] [--latency MS] [--check] [--raw] [--delays]   prints "READY PORT"; ends on SIGTERM
  *   POST /loki/api/v1/push   204            POST /_bulk, /INDEX/_bulk   200, every item 201
  *   GET /report              JSON of what came; ?first=A&lines=N also counts the ids of [A, A+N) that did not
  *   GET /ids/loki, /ids/bulk the ids seen as a bitmap, bit n of byte n/8 first
  *   POST /reset              204, forgets all        GET /, /ready, /_cluster/health   what clients ask first
+ *   POST /reset?mark_loki=N&mark_bulk=M   also notes when that many lines were there: mark_ns in the report, on the
+ *                            clock that does not jump; last_ns is that of the last request
  * --latency: each answer goes out that much later. --check: finds the id of each line ("S" and ten digits,
  * see loggen.c). --raw: counts requests and bytes only, decodes nothing (a bulk is then answered with no
  * items). --delays: how long after its own time each Loki entry came, by tenant, in the report.
@@ -17,6 +19,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <libdeflate.h>
 #include <math.h>
 #include <netinet/tcp.h>
 #include <signal.h>
@@ -32,7 +35,6 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
-#include <zlib.h>
 
 enum {
     MAX_TENANTS = 4096,
@@ -65,6 +67,7 @@ struct ids {
 /* what came for one protocol */
 struct tally {
     uint64_t requests, lines, line_bytes, body_bytes, decoded_bytes, refused, unsorted;
+    uint64_t mark, mark_ns, last_ns; /* lines to wait for, and when they were there */
     struct tenant *tenants;
     unsigned tenant_count;
     struct ids ids;
@@ -237,6 +240,13 @@ static void count_line(struct tally *t, struct tenant *tenant, const uint8_t *li
         find_id(&t->ids, line, len);
 }
 
+static void note_time(struct tally *t)
+{
+    t->last_ns = now_ns();
+    if (t->mark > 0 && t->mark_ns == 0 && t->lines >= t->mark)
+        t->mark_ns = t->last_ns;
+}
+
 /* ---- Loki: snappy, protobuf ---- */
 
 static bool varint(const uint8_t **p, const uint8_t *end, uint64_t *v)
@@ -364,42 +374,35 @@ static bool take_push(const struct request *r, const uint8_t *body)
     }
     loki.decoded_bytes += len;
     tenant->requests++;
+    note_time(&loki);
     return true;
 }
 
 /* ---- Elasticsearch: gzip, lines ---- */
 
-/* all members into `decoded` */
+/* all members into `decoded`; by libdeflate, for a server that is measured beside must be cheap */
 static bool gunzip(const uint8_t *body, size_t len)
 {
-    static z_stream z;
-    static bool ready;
-    if (!ready && inflateInit2(&z, 15 + 16) != Z_OK)
-        die("zlib");
-    ready = true;
+    static struct libdeflate_decompressor *d;
+    if (!d && !(d = libdeflate_alloc_decompressor()))
+        die("memory");
     decoded.len = 0;
-    z.next_in = (Bytef *)(uintptr_t)body;
-    z.avail_in = (uInt)len;
-    int rc = Z_STREAM_END;
-    while (z.avail_in > 0) {
-        if (inflateReset(&z) != Z_OK)
+    while (len > 0) {
+        size_t in, out;
+        reserve(&decoded, 1 << 20);
+        enum libdeflate_result r = libdeflate_gzip_decompress_ex(d, body, len, decoded.data + decoded.len,
+                                                                 decoded.cap - decoded.len, &in, &out);
+        if (r == LIBDEFLATE_INSUFFICIENT_SPACE && decoded.cap < DECODED_BYTES) {
+            reserve(&decoded, decoded.cap - decoded.len + 1); /* twice as much, and once more */
+            continue;
+        }
+        if (r != LIBDEFLATE_SUCCESS)
             return false;
-        do {
-            reserve(&decoded, 1 << 16);
-            size_t room = decoded.cap - decoded.len;
-            if (room > 1u << 30)
-                room = 1u << 30;
-            z.next_out = decoded.data + decoded.len;
-            z.avail_out = (uInt)room;
-            rc = inflate(&z, Z_NO_FLUSH);
-            decoded.len += room - z.avail_out;
-            if (decoded.len > DECODED_BYTES)
-                return false;
-        } while (rc == Z_OK);
-        if (rc != Z_STREAM_END)
-            return false;
+        decoded.len += out;
+        body += in;
+        len -= in;
     }
-    return rc == Z_STREAM_END;
+    return decoded.len > 0;
 }
 
 static bool starts(const uint8_t *p, size_t len, const char *text)
@@ -448,7 +451,9 @@ static bool walk_bulk(const uint8_t *p, size_t len, const char *target, struct b
                 tenant->requests++;
             }
             count_line(&bulk, tenant, doc, (size_t)(doc_end - doc));
-            appendf(answer, "%s{\"%s\":{\"status\":201}}", first ? "" : ",", create ? "create" : "index");
+            static const char created[] = ",{\"create\":{\"status\":201}}", indexed[] = ",{\"index\":{\"status\":201}}";
+            const char *item = create ? created : indexed;
+            append(answer, item + first, (create ? sizeof created : sizeof indexed) - 1 - first);
             first = false;
         }
         p = doc_end + 1;
@@ -474,6 +479,7 @@ static bool take_bulk(const struct request *r, const uint8_t *body, struct buffe
     bool is_filtered = strstr(r->target, "filter_path=errors,items") != NULL; /* as the real one does */
     appendf(answer, "{%s\"errors\":false,\"items\":[", is_filtered ? "" : "\"took\":1,");
     bool whole = walk_bulk(p, len, target, answer);
+    note_time(&bulk);
     appendf(answer, "]}");
     return whole;
 }
@@ -529,9 +535,9 @@ static void report_tally(struct buffer *out, const char *name, const struct tall
     appendf(out,
             "\"%s\":{\"requests\":%" PRIu64 ",\"lines\":%" PRIu64 ",\"line_bytes\":%" PRIu64
             ",\"body_bytes\":%" PRIu64 ",\"decoded_bytes\":%" PRIu64 ",\"refused\":%" PRIu64
-            ",\"unsorted\":%" PRIu64 ",\"tenants\":{",
+            ",\"unsorted\":%" PRIu64 ",\"mark_ns\":%" PRIu64 ",\"last_ns\":%" PRIu64 ",\"tenants\":{",
             name, t->requests, t->lines, t->line_bytes, t->body_bytes, t->decoded_bytes, t->refused,
-            t->unsorted);
+            t->unsorted, t->mark_ns, t->last_ns);
     for (unsigned i = 0; i < t->tenant_count; i++) {
         const struct tenant *n = &t->tenants[i];
         appendf(out, "%s\"%s\":{\"requests\":%" PRIu64 ",\"lines\":%" PRIu64 ",\"bytes\":%" PRIu64, i ? "," : "", n->name,
@@ -626,9 +632,11 @@ static void answer_post(struct conn *c, const struct request *r, const uint8_t *
             bulk.refused++;
             reply_json(c, 400, "{\"error\":{\"type\":\"illegal_argument_exception\"},\"status\":400}");
         }
-    } else if (strcmp(r->target, "/reset") == 0) {
+    } else if (strncmp(r->target, "/reset", path) == 0 && path == 6) {
         forget(&loki);
         forget(&bulk);
+        loki.mark = parameter(r->target, "mark_loki=");
+        bulk.mark = parameter(r->target, "mark_bulk=");
         reply(c, 204, "", NULL, 0);
     } else {
         reply_json(c, 404, "{\"error\":\"not found\",\"status\":404}");
