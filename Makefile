@@ -34,7 +34,7 @@ Q := @
 say = @printf '  %-4s %s\n' $(1) $@
 endif
 
-PACKAGES := yajl zlib libdeflate libcurl yaml-0.1 libmicrohttpd libcrypto
+PACKAGES := yajl zlib libdeflate libisal libcurl yaml-0.1 libmicrohttpd libcrypto
 PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null) -lsnappy
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wvla -Wmissing-prototypes -Wstrict-prototypes $(WERROR)

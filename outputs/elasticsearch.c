@@ -297,8 +297,8 @@ static int open_parts(struct es *es, const struct output_conf *conf)
     if (r == 0)
         r = enricher_new((enum enrich_style)es->set->document.names, es->extra_names, n, &es->enrich);
     if (r == 0)
-        r = gzip_new(GZIP_LEVEL_DEFAULT, &es->gzip);
-    return r < 0 ? r : gzip_new(GZIP_LEVEL_DEFAULT, &es->sender_gzip);
+        r = gzip_new(GZIP_LEVEL_FAST, &es->gzip);
+    return r < 0 ? r : gzip_new(GZIP_LEVEL_FAST, &es->sender_gzip);
 }
 
 static int open_output(const struct output_conf *conf, struct output **ret_out, struct err *err)

@@ -158,8 +158,8 @@ static int open_parts(struct file_out *f, const struct output_conf *conf)
     if (r == 0)
         r = enricher_new(ENRICH_PLAIN, ndjson_extra_names, ARRAY_LEN(ndjson_extra_names), &f->enrich);
     if (r == 0)
-        r = gzip_new(GZIP_LEVEL_DEFAULT, &f->gzip);
-    return r < 0 ? r : gzip_new(GZIP_LEVEL_DEFAULT, &f->sender_gzip);
+        r = gzip_new(GZIP_LEVEL_FAST, &f->gzip);
+    return r < 0 ? r : gzip_new(GZIP_LEVEL_FAST, &f->sender_gzip);
 }
 
 static int open_store(struct file_out *f, const struct output_conf *conf, struct err *err)

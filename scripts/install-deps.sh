@@ -3,7 +3,7 @@
 # missing; without a missing package nothing is asked for and no privilege is needed.
 set -eu
 
-build="gcc make pkg-config libc6-dev libyajl-dev zlib1g-dev libdeflate-dev libsnappy-dev libcurl4-openssl-dev libssl-dev
+build="gcc make pkg-config libc6-dev libyajl-dev zlib1g-dev libdeflate-dev libisal-dev libsnappy-dev libcurl4-openssl-dev libssl-dev
 libyaml-dev libmicrohttpd-dev"
 tests="libcmocka-dev libjansson-dev libclang-rt-dev python3 python3-pytest curl jq openssl logrotate strace valgrind prometheus rsyslog
 rsyslog-elasticsearch clang clang-format clang-tidy systemd maven openjdk-17-jdk-headless golang-go cargo python3-venv git

@@ -1,5 +1,6 @@
 #include <curl/curl.h>
 #include <getopt.h>
+#include <isa-l.h>
 #include <libdeflate.h>
 #include <microhttpd.h>
 #include <stdio.h>
@@ -23,7 +24,8 @@ int cmd_version(int argc, char **argv)
     if (optind < argc)
         return cli_misuse("version", "unexpected '%s'", argv[optind]);
     printf("tailrace %s\n", TAILRACE_VERSION);
-    printf("  %s\n  yajl %d.%d.%d, zlib %s, libdeflate %s, libmicrohttpd %s\n", curl_version(), YAJL_MAJOR, YAJL_MINOR,
-           YAJL_MICRO, zlibVersion(), LIBDEFLATE_VERSION_STRING, MHD_get_version());
+    printf("  %s\n  yajl %d.%d.%d, zlib %s, ISA-L %d.%d.%d, libdeflate %s, libmicrohttpd %s\n", curl_version(), YAJL_MAJOR,
+           YAJL_MINOR, YAJL_MICRO, zlibVersion(), ISAL_MAJOR_VERSION, ISAL_MINOR_VERSION, ISAL_PATCH_VERSION,
+           LIBDEFLATE_VERSION_STRING, MHD_get_version());
     return EXIT_FINE;
 }

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <stdlib.h>
 
+#include <isa-l/igzip_lib.h>
 #include <libdeflate.h>
 #include <zlib.h>
 
@@ -30,9 +31,20 @@ enum { GZIP_HEAD_BYTES = 10, GZIP_TAIL_BYTES = 8, GZIP_FEXTRA = 0x04 };
 /* What one round of inflate may add; keeps the growth of out near its content. */
 #define INFLATE_STEP (64 * KIB)
 
+/* With its default of 332 KiB it is 2 % faster. */
+#define FAST_LEVEL 2
+#define FAST_ROOM ISAL_DEF_LVL2_SMALL
+
+struct fast {
+    struct isal_zstream stream;
+    uint8_t room[FAST_ROOM];
+};
+
 struct gzip {
     int level;
-    struct libdeflate_compressor *compressor; /* 200 KiB: made when it is first needed */
+    /* 200 KiB either: made when it is first needed. */
+    struct fast *fast;                        /* GZIP_LEVEL_FAST */
+    struct libdeflate_compressor *compressor; /* the other levels */
 };
 
 int gzip_new(int level, struct gzip **ret_gzip)
@@ -51,6 +63,8 @@ void gzip_rest(struct gzip *g)
     if (g->compressor != NULL)
         libdeflate_free_compressor(g->compressor);
     g->compressor = NULL;
+    free(g->fast);
+    g->fast = NULL;
 }
 
 void gzip_free(struct gzip *g)
@@ -74,26 +88,66 @@ static size_t put_head(char *at, struct slice extra)
     return sizeof(head) + 2 + extra.len;
 }
 
-int gzip_compress(struct gzip *g, struct slice in, struct slice extra, struct buf *out)
+/* Appends deflate's stream of in. ISA-L promises no bound, so it is given more room until it is through. */
+static int deflate_fast(struct gzip *g, struct slice in, struct buf *out)
 {
-    assert(extra.len <= GZIP_EXTRA_MAX);
+    if (g->fast == NULL && (g->fast = malloc(sizeof(*g->fast))) == NULL)
+        return -ENOMEM;
+    struct isal_zstream *z = &g->fast->stream;
+    isal_deflate_init(z);
+    z->level = FAST_LEVEL;
+    z->level_buf = g->fast->room;
+    z->level_buf_size = FAST_ROOM;
+    z->end_of_stream = 1;
+    z->next_in = (uint8_t *)(uintptr_t)in.ptr;
+    z->avail_in = (uint32_t)in.len;
+    for (size_t room = in.len + 1 * KIB; z->internal_state.state != ZSTATE_END; room = 64 * KIB) {
+        int r = buf_reserve(out, room);
+        if (r < 0)
+            return r;
+        z->next_out = (uint8_t *)out->ptr + out->len;
+        z->avail_out = (uint32_t)room;
+        r = isal_deflate(z);
+        assert(r == COMP_OK); /* it fails for wrong parameters only */
+        out->len += room - z->avail_out;
+    }
+    return 0;
+}
+
+static int deflate_small(struct gzip *g, struct slice in, struct buf *out)
+{
     if (g->compressor == NULL && (g->compressor = libdeflate_alloc_compressor(g->level)) == NULL)
         return -ENOMEM;
-    const char *content = in.len > 0 ? in.ptr : ""; /* libdeflate and zlib take no NULL */
     size_t bound = libdeflate_deflate_compress_bound(g->compressor, in.len);
-    size_t most = GZIP_HEAD_BYTES + 2 + extra.len + bound + GZIP_TAIL_BYTES;
-    int r = buf_reserve(out, most);
+    int r = buf_reserve(out, bound);
     if (r < 0)
         return r;
-
-    char *at = out->ptr + out->len;
-    at += put_head(at, extra);
-    size_t n = libdeflate_deflate_compress(g->compressor, content, in.len, at, bound);
+    size_t n = libdeflate_deflate_compress(g->compressor, in.ptr, in.len, out->ptr + out->len, bound);
     assert(n > 0); /* the bound is libdeflate's promise */
-    at += n;
-    put_le32(at, libdeflate_crc32(0, content, in.len));
-    put_le32(at + 4, (uint32_t)in.len);
-    out->len = (size_t)(at + GZIP_TAIL_BYTES - out->ptr);
+    out->len += n;
+    return 0;
+}
+
+int gzip_compress(struct gzip *g, struct slice in, struct slice extra, struct buf *out)
+{
+    assert(extra.len <= GZIP_EXTRA_MAX && in.len <= GZIP_CONTENT_MAX);
+    if (in.len == 0)
+        in.ptr = ""; /* the libraries take no NULL */
+    size_t len_before = out->len;
+    int r = buf_reserve(out, GZIP_HEAD_BYTES + 2 + extra.len);
+    if (r < 0)
+        return r;
+    out->len += put_head(out->ptr + out->len, extra);
+    r = g->level == GZIP_LEVEL_FAST ? deflate_fast(g, in, out) : deflate_small(g, in, out);
+    if (r == 0)
+        r = buf_reserve(out, GZIP_TAIL_BYTES);
+    if (r < 0) {
+        out->len = len_before;
+        return r;
+    }
+    put_le32(out->ptr + out->len, libdeflate_crc32(0, in.ptr, in.len));
+    put_le32(out->ptr + out->len + 4, (uint32_t)in.len);
+    out->len += GZIP_TAIL_BYTES;
     return 0;
 }
 

@@ -1,5 +1,5 @@
 /*
- * gzip.h - whole batches as one gzip member (libdeflate), and members back into bytes (zlib).
+ * gzip.h - whole batches as one gzip member (ISA-L, libdeflate), and members back into bytes (zlib).
  *
  * Members may stand one behind the other in one file or request body: together they are valid gzip again.
  *
@@ -14,12 +14,14 @@
 
 #include "agent/base/buf.h"
 
-#define GZIP_LEVEL_DEFAULT 1
+/* ISA-L's: on bodies of documents 2.4 times as fast as libdeflate's first, for 3.5 % more bytes. */
+#define GZIP_LEVEL_FAST 1
+#define GZIP_CONTENT_MAX ((size_t)1 << 30)
 #define GZIP_EXTRA_MAX 65535
 
 struct gzip;
 
-/* level 1..12, as libdeflate has them. */
+/* GZIP_LEVEL_FAST, or 2..12 as libdeflate has them: smaller and slower. */
 NODISCARD int gzip_new(int level, struct gzip **ret_gzip);
 void gzip_free(struct gzip *g); /* NULL is fine */
 
@@ -27,7 +29,8 @@ void gzip_free(struct gzip *g); /* NULL is fine */
 void gzip_rest(struct gzip *g);
 
 /* Appends one member holding in. extra: the header's extra field with its subfield head (SI1 SI2 LEN), or
- * empty. The same input gives the same bytes: there is no time and no name in the header. */
+ * empty. in: at most GZIP_CONTENT_MAX. On one machine the same input gives the same bytes: there is no time and no name
+ * in the header. */
 NODISCARD int gzip_compress(struct gzip *g, struct slice in, struct slice extra, struct buf *out);
 
 /* Appends the content of all members of in, which must hold nothing else and at least one. */
