@@ -88,7 +88,10 @@ static void check(struct tail_file *f)
         f->stall_turns = f->n_turns;
     } else if (f->t->now - f->stall_ns >= STALL_NS &&
                (!is_waiting_its_turn || f->n_turns - f->stall_turns >= TURNS_IN_VAIN)) {
-        kick(f);
+        if (!is_hungry(f) && watch_has_events(&f->t->watch))
+            file_ready(f); /* what it waits for may be among them: that is a busy machine, and no stall */
+        else
+            kick(f);
     }
 }
 

@@ -1,6 +1,7 @@
 #include "agent/tail/watch.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdalign.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
@@ -44,6 +45,12 @@ void watch_remove(struct watch *w, int wd)
 {
     if (w->is_working && wd >= 0)
         (void)inotify_rm_watch(w->fd, wd); /* gone with its directory already: fine */
+}
+
+bool watch_has_events(const struct watch *w)
+{
+    struct pollfd p = { .fd = w->fd, .events = POLLIN };
+    return w->is_working && poll(&p, 1, 0) > 0;
 }
 
 bool watch_read(struct watch *w, void (*each)(void *ctx, const struct watch_event *ev), void *ctx)

@@ -28,6 +28,8 @@ void watch_deinit(struct watch *w);
  * the watch, or -ENOSPC (limit of watches), -ENOENT, -ENOTDIR, -EACCES … */
 NODISCARD int watch_add(struct watch *w, const char *dir, bool follows_files);
 void watch_remove(struct watch *w, int wd);
+/* Do events wait to be read? What they would say is not known yet. */
+bool watch_has_events(const struct watch *w);
 /* Hands out at most a few thousand events; true when there may be more. */
 bool watch_read(struct watch *w, void (*each)(void *ctx, const struct watch_event *ev), void *ctx);
 

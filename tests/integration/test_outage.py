@@ -165,7 +165,7 @@ def test_more_files_than_descriptors(agent, tmp_path, files):
         nothing_lost(outputs)
         ids = bad.report(first=files, lines=9 * files)["loki"]["ids"]
         assert (ids["missing"], ids["duplicates"]) == (0, 0), ids
-        assert a.metric("lost_lines_total") == 0
+        assert a.metric("lost_lines_total") == 0 and not a.events("file.stalled")
 
 
 def test_both_away_from_the_start(agent, tmp_path):

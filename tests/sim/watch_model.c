@@ -208,6 +208,12 @@ void watch_remove(struct watch *w, int wd)
     }
 }
 
+bool watch_has_events(const struct watch *w)
+{
+    const struct instance *in = instance_of(w);
+    return in != NULL && !disk_in_use()->holds_events && in->first < in->n_events;
+}
+
 bool watch_read(struct watch *w, void (*each)(void *ctx, const struct watch_event *ev), void *ctx)
 {
     struct instance *in = instance_of(w);

@@ -67,6 +67,24 @@ static void test_lost_event(void **state)
     world_free(w);
 }
 
+/* Events that wait behind thousands of others did come: the file gets its turn, and nothing is said. */
+static void test_waiting_event(void **state)
+{
+    struct world *w = one();
+    (void)state;
+    w_append(w, "a.log", "one\n");
+    world_start(w);
+    world_run(w);
+    w->t->next_rescan_ns = w_now + 1000 * NS_PER_SEC;
+    w_append(w, "a.log", "two\n");
+    assert_true(half_seconds_to_line(w, 2, 100) <= 10);
+    expect_lines(w, 0, "one|two");
+    (void)half_seconds_to_line(w, 99, 10);
+    assert_int_equal(0, counter_get(&stats.inputs[0].stalls));
+    assert_false(log_has(w, "file.stalled"));
+    world_free(w);
+}
+
 static void test_lost_event_without_descriptor(void **state)
 {
     struct world *w = one();
@@ -120,6 +138,7 @@ static void test_turns_in_vain(void **state)
     vain.pread = vain_pread;
     fs_set_ops(&vain);
     w_append(w, "a.log", "two\n");
+    lose_events(w);
     (void)half_seconds_to_line(w, 2, 10);
     assert_true(log_has(w, "file.stalled"));
     assert_int_equal(1, gauge_get(&stats.inputs[0].files[FILES_STALLED]));
@@ -197,7 +216,7 @@ static void test_busy(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lost_event), cmocka_unit_test(test_lost_event_without_descriptor),
+        cmocka_unit_test(test_lost_event), cmocka_unit_test(test_waiting_event), cmocka_unit_test(test_lost_event_without_descriptor),
         cmocka_unit_test(test_lost_turn),  cmocka_unit_test(test_turns_in_vain),
         cmocka_unit_test(test_removed_watch), cmocka_unit_test(test_explained), cmocka_unit_test(test_busy),
     };
