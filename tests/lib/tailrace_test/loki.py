@@ -83,8 +83,8 @@ class Loki:
         except OSError:
             return False
 
-    def stop(self, timeout=180):
-        """SIGTERM and wait. Loki lets what is under way end, and a canary that tails keeps it for more than a minute at times."""
+    def stop(self, timeout=60):
+        """SIGTERM and wait. loki.yaml says how long Loki waits for queries that are under way: a canary always has some."""
         if self.process:
             process, self.process = self.process, None
             process.stop(timeout)
