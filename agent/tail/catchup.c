@@ -245,8 +245,8 @@ static bool is_new(const struct look *k, const struct sibling *sb, bool has_know
 static bool fds_agree(int x, int y, uint64_t off, size_t len)
 {
     char a[FINGERPRINT_BYTES], b[FINGERPRINT_BYTES];
-    const struct fs_ops *fs = fs_current();
-    return fs->pread(x, a, len, off) == (ssize_t)len && fs->pread(y, b, len, off) == (ssize_t)len && memcmp(a, b, len) == 0;
+    return fs_pread_full(x, a, len, off) == (ssize_t)len && fs_pread_full(y, b, len, off) == (ssize_t)len &&
+           memcmp(a, b, len) == 0;
 }
 
 /* The live file's bytes are being copied to this one right now: the former is read. */

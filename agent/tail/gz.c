@@ -131,7 +131,7 @@ int gz_trailer(int fd, uint64_t size, uint32_t *ret_crc, uint32_t *ret_len)
     uint8_t raw[TRAILER_BYTES];
     if (size < GZ_BYTES_MIN)
         return -EBADMSG;
-    ssize_t n = fs_current()->pread(fd, raw, sizeof(raw), size - sizeof(raw));
+    ssize_t n = fs_pread_full(fd, raw, sizeof(raw), size - sizeof(raw));
     if (n != (ssize_t)sizeof(raw))
         return n < 0 ? (int)n : -EBADMSG;
     *ret_crc = get_le32(raw);

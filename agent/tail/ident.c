@@ -8,6 +8,11 @@
 
 ssize_t source_pread(const struct source *s, void *ptr, size_t len, uint64_t off)
 {
+    return s->gz != NULL ? gz_pread(s->gz, ptr, len, off) : fs_pread_full(s->fd, ptr, len, off);
+}
+
+ssize_t source_pread_some(const struct source *s, void *ptr, size_t len, uint64_t off)
+{
     return s->gz != NULL ? gz_pread(s->gz, ptr, len, off) : fs_current()->pread(s->fd, ptr, len, off);
 }
 

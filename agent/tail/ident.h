@@ -17,7 +17,10 @@ struct source {
     struct gz *gz; /* NULL: plain */
 };
 
+/* Fewer bytes than asked for: the text ends there. A plain file that is read to its end costs one call more. */
 NODISCARD ssize_t source_pread(const struct source *s, void *ptr, size_t len, uint64_t off);
+/* The same in one call, that may come short anywhere. */
+NODISCARD ssize_t source_pread_some(const struct source *s, void *ptr, size_t len, uint64_t off);
 /* CRC-32 of [0, len). -ENODATA when the text is shorter. */
 NODISCARD int source_crc(const struct source *s, uint64_t len, uint32_t *ret_crc);
 

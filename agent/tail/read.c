@@ -223,6 +223,20 @@ static void plan_next(struct pass *p, const char *ptr, size_t len, size_t used, 
     tail_wake_at(p->file, p->file->t->now + RETRY_NS);
 }
 
+/* Once is enough where the end is known to be: a second call only to hear so would double what quiet files cost. Less
+ * than is known to be there was cut off, or the call came short. */
+static ssize_t read_raw(const struct tail_file *f, const struct pass *p, const struct source *src, size_t lead)
+{
+    char *raw = f->t->raw;
+    uint64_t off = p->pub.off - lead, known = MAX(f->size, p->pub.off);
+    size_t len = lead + p->want;
+    ssize_t n = source_pread_some(src, raw, len, off);
+    if (n < 0 || (size_t)n == len || off + (uint64_t)n >= known)
+        return n;
+    ssize_t more = source_pread(src, raw + n, len - (size_t)n, off + (uint64_t)n);
+    return more < 0 ? more : n + more;
+}
+
 static void read_pass(struct tail_file *f, struct pass *p)
 {
     struct tail *t = f->t;
@@ -243,7 +257,7 @@ static void read_pass(struct tail_file *f, struct pass *p)
         return;
     }
     size_t lead = f->is_gz || p->pub.off < p->pub.resume_until ? 0 : p->pub.tail_len;
-    ssize_t n = source_pread(&src, t->raw, lead + p->want, p->pub.off - lead);
+    ssize_t n = read_raw(f, p, &src, lead);
     if (n == -EBADMSG) { /* a damaged .gz: what came before it is what there is */
         f->gz_at_end = true;
         f->size = p->pub.off;

@@ -16,22 +16,24 @@ struct pass *furthest(const struct tail_file *f)
     return best;
 }
 
-static bool tail_holds(struct pass *p, const struct source *src)
+/* 1, 0, or the error that kept it from being seen. */
+static int tail_holds(struct pass *p, const struct source *src)
 {
     char raw[TAIL_CRC_BYTES];
     size_t len = p->pub.tail_len;
     uint64_t end = pass_end(&p->pub);
     if (len == 0)
-        return true;
-    if (end < len || source_pread(src, raw, len, end - len) != (ssize_t)len)
-        return false;
+        return 1;
+    ssize_t n = end < len ? 0 : source_pread(src, raw, len, end - len);
+    if (n != (ssize_t)len)
+        return n < 0 ? (int)n : 0;
     if (!p->wants_tail)
         return memcmp(raw, p->pub.tail_bytes, len) == 0;
     if (crc_update(0, raw, len) != p->tail_crc)
-        return false;
+        return 0;
     memcpy(p->pub.tail_bytes, raw, len);
     p->wants_tail = false;
-    return true;
+    return 1;
 }
 
 bool source_holds(struct tail_file *f, const struct source *src, bool is_full)
@@ -52,10 +54,10 @@ bool source_holds(struct tail_file *f, const struct source *src, bool is_full)
             return true; /* reading its tails means inflating it again, and says no more */
     }
     for (struct tail_pass *p = f->passes; p != NULL; p = p->next)
-        if (!tail_holds(pass_of(p), src))
+        if (tail_holds(pass_of(p), src) <= 0)
             return false;
     for (struct tail_pass *p = f->parked; p != NULL; p = p->next)
-        if (!tail_holds(pass_of(p), src))
+        if (tail_holds(pass_of(p), src) <= 0)
             return false;
     return true;
 }
@@ -108,10 +110,11 @@ bool file_is_cut(struct tail_file *f)
     if (far == NULL || !open_own(f, &st))
         return false;
     struct source own = { f->fd, NULL };
-    uint32_t crc;
-    if ((uint64_t)st.st_size < pass_end(&far->pub) || !tail_holds(far, &own))
+    uint32_t crc = f->ident.fp_crc;
+    if ((uint64_t)st.st_size < pass_end(&far->pub) || tail_holds(far, &own) == 0)
         return true;
-    return f->ident.fp_len > 0 && (source_crc(&own, f->ident.fp_len, &crc) < 0 || crc != f->ident.fp_crc);
+    int r = f->ident.fp_len == 0 ? 0 : source_crc(&own, f->ident.fp_len, &crc);
+    return r == -ENODATA || (r == 0 && crc != f->ident.fp_crc);
 }
 
 /* CRC of f's [0, len), from where it is known on. */
@@ -136,7 +139,7 @@ static bool is_part_of_own(struct text *x, struct tail_file *f, uint64_t size)
         return false; /* whose copy may be in the making, is live; a few bytes are the start of many */
     if (x->src.gz != NULL && size > len)
         len += (size - len) >> 32 << 32; /* of its length only the lower half is known */
-    if (x->head_len > size || fs_current()->pread(f->fd, head, x->head_len, 0) != (ssize_t)x->head_len ||
+    if (x->head_len > size || fs_pread_full(f->fd, head, x->head_len, 0) != (ssize_t)x->head_len ||
         memcmp(head, x->head, x->head_len) != 0)
         return false;
     if (len == size && far != NULL && size - MIN(size, pass_end(&far->pub)) > COMPARE_MAX)

@@ -1,0 +1,190 @@
+/*
+ * Goal: a call that fails once, or comes short, or fails for a while, is got over: no line is lost or comes twice.
+ * Method: a life of a file (lines, a rename, a copy that is cut, a .gz, restarts) on world.h; the nth call of a kind goes
+ * wrong, for each n there is.
+ */
+#include "tests/unit/tail/world.h"
+
+#include "agent/queue/fs.h"
+
+enum call { CALL_PREAD, CALL_OPEN, CALL_FSTAT, CALL_STAT, CALL_LIST, CALLS };
+
+/* The calls [first, last] of a kind go wrong. result: a negative errno, 0 = one byte. */
+static struct {
+    enum call call;
+    unsigned first, last, n;
+    int result;
+} fault;
+static struct fs_ops faulty;
+
+static bool strikes(enum call call)
+{
+    if (call != fault.call)
+        return false;
+    fault.n++;
+    return fault.n >= fault.first && fault.n <= fault.last;
+}
+
+static ssize_t faulty_pread(int fd, void *ptr, size_t len, uint64_t off)
+{
+    if (!strikes(CALL_PREAD))
+        return fs_real.pread(fd, ptr, len, off);
+    return fault.result < 0 ? fault.result : fs_real.pread(fd, ptr, MIN(len, (size_t)1), off);
+}
+
+static int faulty_open(int dir_fd, const char *name, int flags, mode_t mode)
+{
+    return strikes(CALL_OPEN) ? fault.result : fs_real.open(dir_fd, name, flags, mode);
+}
+
+static int faulty_fstat(int fd, struct stat *st)
+{
+    return strikes(CALL_FSTAT) ? fault.result : fs_real.fstat(fd, st);
+}
+
+static int faulty_stat(int dir_fd, const char *name, struct stat *st, bool follow)
+{
+    return strikes(CALL_STAT) ? fault.result : fs_real.stat(dir_fd, name, st, follow);
+}
+
+static int faulty_list(int dir_fd, void (*each)(void *ctx, const char *name), void *ctx)
+{
+    return strikes(CALL_LIST) ? fault.result : fs_real.list(dir_fd, each, ctx);
+}
+
+static unsigned n_written;
+
+static void log_lines(struct world *w, unsigned n)
+{
+    char text[4096] = "";
+    for (size_t at = 0; n > 0; n--)
+        at += (size_t)snprintf(text + at, sizeof(text) - at, "line %05u of a file that lives through much\n", n_written++);
+    w_append(w, "a.log", text);
+}
+
+static void settle(struct world *w, int seconds)
+{
+    world_pass(w, seconds);
+    world_commit_all(w);
+}
+
+static void live(struct world *w)
+{
+    n_written = 0;
+    log_lines(w, 20);
+    world_start(w);
+    settle(w, 1);
+    log_lines(w, 20);
+    world_run(w);
+    w_rename(w, "a.log", "a.log.1");
+    log_lines(w, 20);
+    settle(w, 7);
+    world_crash(w);
+    log_lines(w, 5);
+    settle(w, 1);
+    w_gzip(w, "a.log.1");
+    w_rename(w, "a.log.1.gz", "a.log.2.gz");
+    w_copy(w, "a.log", "a.log.1");
+    assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
+    log_lines(w, 3);
+    settle(w, 12);
+    log_lines(w, 30);
+    w_rename(w, "a.log.1", "a.log.3");
+    w_rename(w, "a.log", "a.log.1");
+    world_crash(w);
+    log_lines(w, 4);
+    settle(w, 30);
+}
+
+static void expect_each_once(struct world *w)
+{
+    unsigned char seen[1000] = { 0 };
+    bool is_right = true;
+    for (size_t i = 0; i < w->q[0].durable.n; i++)
+        seen[strtoul(w->q[0].durable.item[i] + 5, NULL, 10)]++;
+    for (unsigned i = 0; i < n_written; i++)
+        is_right = is_right && seen[i] == 1;
+    if (is_right && w->q[0].lost_bytes == 0)
+        return;
+    char log[16384] = "";
+    ssize_t n = pread(w->log_fd, log, sizeof(log) - 1, 0);
+    (void)n;
+    for (unsigned i = 0; i < n_written; i++)
+        if (seen[i] != 1)
+            print_error("line %u: %u times\n", i, seen[i]);
+    fail_msg("call %d, %u..%u, result %d; lost bytes %lu\n%s", fault.call, fault.first, fault.last, fault.result,
+             (unsigned long)w->q[0].lost_bytes, log);
+}
+
+/* True: there was an nth call. */
+static bool live_with(enum call call, unsigned first, unsigned n_bad, int result)
+{
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    fault.call = call;
+    fault.first = first;
+    fault.last = first + n_bad - 1;
+    fault.n = 0;
+    fault.result = result;
+    fs_set_ops(&faulty);
+    live(w);
+    bool was_there = fault.n >= first;
+    fs_set_ops(NULL);
+    settle(w, 30);
+    expect_each_once(w);
+    world_free(w);
+    return was_there;
+}
+
+static void each_call(enum call call, unsigned n_bad, int result)
+{
+    unsigned n = 1;
+    faulty = fs_real;
+    faulty.pread = faulty_pread;
+    faulty.open = faulty_open;
+    faulty.fstat = faulty_fstat;
+    faulty.stat = faulty_stat;
+    faulty.list = faulty_list;
+    while (live_with(call, n, n_bad, result))
+        n++;
+    assert_true(n > 5);
+}
+
+static void test_short_reads(void **state)
+{
+    (void)state;
+    each_call(CALL_PREAD, 1, 0);
+    each_call(CALL_PREAD, 20, 0);
+}
+
+static void test_failing_reads(void **state)
+{
+    (void)state;
+    each_call(CALL_PREAD, 1, -EIO);
+}
+
+static void test_failing_opens(void **state)
+{
+    (void)state;
+    each_call(CALL_OPEN, 1, -EACCES);
+    each_call(CALL_OPEN, 1, -EMFILE);
+}
+
+static void test_failing_looks(void **state)
+{
+    (void)state;
+    each_call(CALL_FSTAT, 1, -EACCES);
+    each_call(CALL_STAT, 1, -EACCES);
+    each_call(CALL_LIST, 1, -EIO);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_short_reads),
+        cmocka_unit_test(test_failing_reads),
+        cmocka_unit_test(test_failing_opens),
+        cmocka_unit_test(test_failing_looks),
+    };
+    return cmocka_run_group_tests_name("tail/faults", tests, NULL, NULL);
+}
