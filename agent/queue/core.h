@@ -196,6 +196,8 @@ void segment_name(char out[SEGMENT_NAME_BYTES], uint64_t id);
 uint64_t segment_name_parse(const char *name, const char *suffix);
 /* A regular file by this name, whatever else may stand there: a descriptor; -ENOENT, -EBADMSG for what is none. */
 NODISCARD int queue_open_file(const struct fs_ops *fs, int dir_fd, const char *name, int flags, struct stat *ret_st);
+/* The header of the file of this id. -EBADMSG: it has none; -EPROTO: a newer version's; else passing (fs.h). */
+NODISCARD int segment_head_read(int fd, uint64_t id, struct segment_head *ret);
 NODISCARD int segment_begin(struct queue *q);    /* the next segment, durable; from here on it is written */
 NODISCARD int segment_seal(struct queue *q);     /* SEAL and sync; nothing may be unsealed after it */
 void segment_make_spare(struct queue *q);
@@ -229,8 +231,8 @@ void cursor_encode(const struct cursor_slot *c, uint8_t out[CURSOR_SLOT_BYTES]);
 NODISCARD int cursor_decode(const uint8_t in[CURSOR_SLOT_BYTES], struct cursor_slot *ret);
 /* The highest seq that is done, by the bits too: all up to it were durable. */
 uint64_t cursor_top(const struct cursor_slot *c);
-/* The newer valid slot: true. */
-bool cursor_read(const struct fs_ops *fs, int fd, struct cursor_slot *ret);
+/* The newer valid slot: 1; 0: there is none. Else passing (fs.h). */
+NODISCARD int cursor_read(int fd, struct cursor_slot *ret);
 NODISCARD int cursor_create(struct queue *q);
 NODISCARD int cursor_write(struct queue *q); /* both threads */
 
@@ -309,7 +311,7 @@ void reader_close(struct queue *q);
  * queue_cursor_sync() passes it. */
 NODISCARD int reader_give_up(struct queue *q, const struct frame_head *head);
 void known_add(struct queue *q, uint64_t segment_id, uint64_t off, const struct frame_hdr *h);
-NODISCARD int frame_load(int fd, const struct frame_head *head, struct buf *meta, struct buf *body); /* -EBADMSG */
+NODISCARD int frame_load(int fd, const struct frame_head *head, struct buf *meta, struct buf *body); /* -EBADMSG, passing */
 
 /* parked.c */
 NODISCARD int parked_load(struct queue *q, const struct frame_head *head, struct buf *meta, struct buf *body);

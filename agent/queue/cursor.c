@@ -59,14 +59,15 @@ uint64_t cursor_top(const struct cursor_slot *c)
     return c->acked_seq;
 }
 
-bool cursor_read(const struct fs_ops *fs, int fd, struct cursor_slot *ret)
+int cursor_read(int fd, struct cursor_slot *ret)
 {
-    (void)fs;
     bool has_one = false;
     for (unsigned i = 0; i < 2; i++) {
         uint8_t raw[CURSOR_SLOT_BYTES];
         struct cursor_slot c;
         ssize_t n = fs_pread_full(fd, raw, sizeof(raw), (uint64_t)i * CURSOR_SLOT_OFF);
+        if (fs_is_passing(n))
+            return (int)n;
         if (n != (ssize_t)sizeof(raw) || cursor_decode(raw, &c) < 0)
             continue;
         if (!has_one || c.generation > ret->generation)

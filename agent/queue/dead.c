@@ -23,7 +23,6 @@
 /* Dead letters that are newer than the cursor, looked for in the newest files at open. */
 #define SEEN_MAX 65536
 #define SEEN_FILES 3
-#define WALK_TRIES 8
 
 static void file_name(char out[SEGMENT_NAME_BYTES], uint64_t id)
 {
@@ -258,17 +257,14 @@ typedef void (*each_frame)(struct queue *q, void *ctx, const struct frame_hdr *h
 static int open_dead(struct queue *q, uint64_t id, struct scan *s, int *ret_fd)
 {
     char name[SEGMENT_NAME_BYTES];
-    uint8_t raw[SEGMENT_HEAD_BYTES];
     struct segment_head head;
     struct stat st;
     file_name(name, id);
     int fd = queue_open_file(q->fs, q->dead.dir_fd, name, O_RDONLY, &st);
     if (fd < 0)
         return fd;
-    int r = fs_pread_full(fd, raw, sizeof(raw), 0) == (ssize_t)sizeof(raw) ? 0 : -EBADMSG;
-    if (r == 0)
-        r = segment_head_decode(raw, &head);
-    if (r == 0 && (head.id != id || memcmp(head.uuid, q->uuid, UUID_BYTES) != 0))
+    int r = segment_head_read(fd, id, &head);
+    if (r == 0 && memcmp(head.uuid, q->uuid, UUID_BYTES) != 0)
         r = -EBADMSG;
     if (r == 0)
         r = scan_init(s, fd, MIN((uint64_t)st.st_size, (uint64_t)SEGMENT_READ_MAX), head.salt);
@@ -291,16 +287,17 @@ static int walk_file(struct queue *q, uint64_t id, each_frame each, void *ctx)
     buf_init(&meta, SNAP_RAW_MAX);
     for (uint64_t off = SEGMENT_HEAD_BYTES, seq = 1; scan_find(&s, off, seq, SEQ_MAX, &off, &h); seq = h.seq + 1) {
         r = scan_meta(&s, off, &h, &meta);
-        if (r == -ENOMEM)
+        if (fs_is_passing(r))
             break;
         if (r == 0)
             each(q, ctx, &h, buf_slice(&meta));
         off += frame_bytes(&h);
     }
+    r = s.error < 0 ? s.error : r;
     scan_deinit(&s);
     buf_deinit(&meta);
     (void)q->fs->close(fd);
-    return r == -ENOMEM ? r : 0;
+    return fs_is_passing(r) ? r : 0;
 }
 
 static void take_marks(struct queue *q, void *ctx, const struct frame_hdr *h, struct slice meta)
@@ -353,10 +350,10 @@ static void open_letters_deinit(struct open_letters *o)
 static int look_at(struct queue *q, uint64_t file, struct open_letters *ret)
 {
     *ret = (struct open_letters){ .file = file, .seq = 1 };
-    for (size_t i = 0; i < q->dead.n_files; i++)
-        if (walk_file(q, q->dead.files[i].id, take_marks, &ret->marks) == -ENOMEM)
-            return -ENOMEM;
-    return walk_file(q, file, count_open, ret);
+    int r = 0;
+    for (size_t i = 0; i < q->dead.n_files && !fs_is_passing(r); i++)
+        r = walk_file(q, q->dead.files[i].id, take_marks, &ret->marks);
+    return fs_is_passing(r) ? r : walk_file(q, file, count_open, ret);
 }
 
 /* ---- bounded ---- */
@@ -382,7 +379,7 @@ static int drop_oldest(struct queue *q)
     struct open_letters letters;
     const struct totals *rows = &letters.rows;
     int r = look_at(q, f.id, &letters);
-    r = r == -ENOMEM ? r : 0;
+    r = fs_is_passing(r) ? r : 0;
     for (size_t i = 0; r == 0 && i < rows->n; i++) {
         struct tally_row *t = tally_get(&losses, rows->rows[i].tenant);
         if (t == NULL)
@@ -562,17 +559,10 @@ static void weed(struct queue *q)
 }
 
 /* A file that cannot be read at this moment is not a damaged one: the sums in it must not be forgotten. */
-static bool is_passing(int r)
+static int walk_or_pass(struct queue *q, uint64_t id, each_frame each, void *ctx)
 {
-    return r == -EIO || r == -ENOMEM || r == -EMFILE || r == -ENFILE;
-}
-
-static int walk_again(struct queue *q, uint64_t id, each_frame each, void *ctx)
-{
-    int r = -EIO;
-    for (int i = 0; i < WALK_TRIES && r == -EIO; i++)
-        r = walk_file(q, id, each, ctx);
-    return r == -EIO || !is_passing(r) ? 0 : r; /* its disk is bad: as if it were damaged */
+    int r = walk_file(q, id, each, ctx);
+    return fs_is_passing(r) ? r : 0;
 }
 
 /* The newest file that begins with a SNAP, and what was written after it. */
@@ -582,11 +572,11 @@ static int replay_newest(struct queue *q)
     int r = 0;
     for (size_t i = d->n_files; r == 0 && i-- > 0;) {
         bool has_snap = false;
-        r = walk_again(q, d->files[i].id, replay, &has_snap);
+        r = walk_or_pass(q, d->files[i].id, replay, &has_snap);
         if (!has_snap)
             continue;
         for (size_t k = i + 1; r == 0 && k < d->n_files; k++)
-            r = walk_again(q, d->files[k].id, replay, &has_snap);
+            r = walk_or_pass(q, d->files[k].id, replay, &has_snap);
         return r;
     }
     return r;
@@ -626,7 +616,7 @@ int dead_open(struct queue *q)
     r = replay_newest(q);
     stat_files(q);
     for (size_t i = d->n_files; r == 0 && i-- > 0 && i + SEEN_FILES >= d->n_files;)
-        r = walk_again(q, d->files[i].id, see, NULL);
+        r = walk_or_pass(q, d->files[i].id, see, NULL);
     publish_bytes(q);
     return r == 0 && d->is_out_of_memory ? -ENOMEM : r;
 }

@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 static int real_open(int dir_fd, const char *name, int flags, mode_t mode)
@@ -259,12 +260,30 @@ int fs_pwrite_full(int fd, const void *ptr, size_t len, uint64_t off)
     return 0;
 }
 
+bool fs_is_passing(ssize_t r)
+{
+    return r == -ENOMEM || r == -EAGAIN || r == -EINTR || r == -EMFILE || r == -ENFILE;
+}
+
+/* EIO too: a disk that lost its cable for a moment. It has waited in the kernel already; a model disk has no time. */
+bool fs_tries_again(ssize_t r, unsigned *tries)
+{
+    if ((r != -EIO && !fs_is_passing(r)) || ++*tries >= FS_TRIES)
+        return false;
+    if (r != -EIO && *tries > 1 && current == &fs_real)
+        (void)nanosleep(&(struct timespec){ .tv_nsec = 20 * NS_PER_MS }, NULL);
+    return true;
+}
+
 ssize_t fs_pread_full(int fd, void *ptr, size_t len, uint64_t off)
 {
     char *p = ptr;
     size_t done = 0;
+    unsigned tries = 0;
     while (done < len) {
         ssize_t n = current->pread(fd, p + done, len - done, off + done);
+        if (fs_tries_again(n, &tries))
+            continue;
         if (n < 0)
             return n;
         if (n == 0)
@@ -278,7 +297,11 @@ ssize_t fs_pread_full(int fd, void *ptr, size_t len, uint64_t off)
 /* What the first call left out, part by part. */
 ssize_t fs_preadv_full(int fd, const struct iovec *iov, int n, uint64_t off)
 {
-    ssize_t got = current->preadv == NULL ? 0 : current->preadv(fd, iov, n, off);
+    unsigned tries = 0;
+    ssize_t got;
+    do
+        got = current->preadv == NULL ? 0 : current->preadv(fd, iov, n, off);
+    while (fs_tries_again(got, &tries));
     if (got < 0)
         return got;
     size_t done = (size_t)got, at = 0;

@@ -4,6 +4,10 @@
  * door of its own, agent/tail/watch.h; time is agent/base/clock.h.
  *
  * Errors: negative errno. EINTR is retried here; short reads and writes are returned as they are.
+ *
+ * Looking again. A call that only looks (open of what is there, fstat, pread) may fail for a reason that says nothing of
+ * the file. fs_pread_full and queue_open_file make it again, FS_TRIES times in all, within 50 ms. What still fails then is
+ * the disk's last word, or *passing*: nobody may judge by it, the whole step is to be made again later.
  */
 #ifndef TAILRACE_QUEUE_FS_H
 #define TAILRACE_QUEUE_FS_H
@@ -54,6 +58,12 @@ struct fs_ops {
 extern const struct fs_ops fs_real;
 const struct fs_ops *fs_current(void);
 void fs_set_ops(const struct fs_ops *ops); /* NULL: the real disk */
+
+#define FS_TRIES 4
+/* Nothing of it is the disk's: memory, descriptors, signals. */
+bool fs_is_passing(ssize_t r);
+/* r failed, and is worth another call, after a pause if need be. *tries starts at 0. */
+bool fs_tries_again(ssize_t r, unsigned *tries);
 
 /* For CLEANUP(fs_closep): closes when >= 0. */
 void fs_closep(const int *fd);

@@ -153,7 +153,7 @@ static void walk(struct search *s, struct scan *scan, uint64_t last_seq)
         int r = scan_meta(scan, off, &h, &meta);
         if (r == -EBADMSG && s->lost.first <= h.seq && h.seq <= s->lost.last)
             hole(s);
-        else if (r == -ENOMEM)
+        else if (fs_is_passing(r))
             s->r = r;
         else if (r == 0 && !(h.flags & FRAME_FLAG_MORE)) {
             take_meta(s, &h, buf_slice(&meta));

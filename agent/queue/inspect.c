@@ -36,7 +36,7 @@ static int show(struct walk *w, struct reading *r, const struct file *f, uint64_
         return 0;
     if (e == 0)
         e = reading_body(r, off, h, &w->body);
-    if (e == -ENOMEM)
+    if (fs_is_passing(e))
         return e;
     struct queue_frame frame = {
         .head = { .seq = h->seq, .segment_id = f->id, .off = off, .meta_len = h->meta_len, .body_len = h->body_len,
@@ -70,8 +70,7 @@ static int walk_file(struct walk *w, const struct file *f, enum queue_place plac
         enum queue_place p = place == QUEUE_PLACE_QUEUED && view_is_acked(&w->view, h.seq) ? QUEUE_PLACE_ACKED : place;
         e = show(w, &r, f, off, &h, p);
     }
-    reading_close(&w->view, &r);
-    return e;
+    return reading_close(&w->view, &r, e);
 }
 
 /* Fences are between segments; parked and dead files stand alone. */
@@ -138,8 +137,7 @@ static int sum_file(struct view *v, const struct file *f, bool is_segment, struc
         if (s->oldest_ns == 0 || h.built_ns < s->oldest_ns)
             s->oldest_ns = h.built_ns;
     }
-    reading_close(v, &r);
-    return 0;
+    return reading_close(v, &r, 0);
 }
 
 #define U(n) ((unsigned long long)(n))

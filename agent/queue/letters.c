@@ -177,7 +177,7 @@ static int consider(struct settling *s, const struct file *f, struct reading *rd
         r = reading_body(rd, off, h, &s->body);
     l.orig = s->fields.orig;
     l.route = s->fields.route;
-    if (r == -ENOMEM)
+    if (fs_is_passing(r))
         return r;
     if (r < 0) {
         s->ret->damaged++;
@@ -211,8 +211,7 @@ static int settle_file(struct settling *s, const struct file *f)
         if (r > 0)
             r = settle_one(s, &h, (struct letter_id){ f->id, h.seq });
     }
-    reading_close(&s->view, &rd);
-    return MIN(r, 0);
+    return reading_close(&s->view, &rd, MIN(r, 0));
 }
 
 int queue_letters_settle(struct queue *q, enum letter_fate fate, bool (*wants)(void *ctx, const struct letter *l),

@@ -249,10 +249,13 @@ static int walk_init(struct walk *w, int fd, uint64_t size, const struct segment
     return scan_init(&w->scan, fd, size, seg->salt);
 }
 
-static void walk_deinit(struct walk *w)
+/* r, or why the walk ended early. */
+static int walk_deinit(struct walk *w, int r)
 {
+    r = w->scan.error < 0 ? w->scan.error : r;
     scan_deinit(&w->scan);
     buf_deinit(&w->meta);
+    return r;
 }
 
 static bool walk_next(struct walk *w, uint64_t last, uint64_t *ret_off, struct frame_hdr *ret)
@@ -286,10 +289,10 @@ int loss_rows(struct queue *q, int fd, const struct segment *seg, uint64_t first
         r = scan_meta(&w.scan, off, &h, &w.meta);
         if (r == 0)
             r = totals_add_meta(rows, buf_slice(&w.meta));
-        if (r != -ENOMEM)
+        if (!fs_is_passing(r))
             r = 0;
     }
-    walk_deinit(&w);
+    r = walk_deinit(&w, r);
     *ret_frames = frames;
     return r;
 }
@@ -322,7 +325,7 @@ int segment_totals_begin(struct queue *q, const struct segment *seg, struct tota
         r = h.type == FRAME_SNAP ? scan_meta(&w.scan, SEGMENT_HEAD_BYTES, &h, &w.meta) : -EBADMSG;
     if (r == 0)
         r = totals_from_meta(ret, buf_slice(&w.meta));
-    walk_deinit(&w);
+    r = walk_deinit(&w, r);
     (void)q->fs->close(fd);
     return r;
 }
@@ -362,7 +365,7 @@ static int take_stock(struct queue *q, const struct segment *seg, struct totals 
             r = totals_add_meta(rows, buf_slice(&w.meta));
         }
     }
-    walk_deinit(&w);
+    r = walk_deinit(&w, r);
     (void)q->fs->close(fd);
     return r;
 }
@@ -394,7 +397,7 @@ int segment_last_seq(struct queue *q, const struct segment *seg, uint64_t *ret_s
     r = walk_init(&w, fd, size, seg);
     while (r == 0 && walk_next(&w, SEQ_MAX, &off, &h))
         last = h.seq;
-    walk_deinit(&w);
+    r = walk_deinit(&w, r);
     (void)q->fs->close(fd);
     *ret_seq = last;
     return r;

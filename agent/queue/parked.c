@@ -233,12 +233,11 @@ static int read_rows(struct slice meta, struct totals *rows)
     return r;
 }
 
-static int open_file(struct queue *q, uint64_t id, int *ret_fd)
+static int open_file(struct queue *q, uint64_t id, int *ret_fd, struct stat *ret_st)
 {
     char name[SEGMENT_NAME_BYTES];
     file_name(name, id);
-    struct stat st;
-    *ret_fd = queue_open_file(q->fs, q->parked_fd, name, O_RDONLY, &st);
+    *ret_fd = queue_open_file(q->fs, q->parked_fd, name, O_RDONLY, ret_st);
     return MIN(*ret_fd, 0);
 }
 
@@ -251,9 +250,10 @@ int queue_park_drop(struct queue *q, uint64_t id, enum lost_reason reason)
     struct scan s = { 0 };
     struct buf meta;
     struct frame_hdr h;
+    struct stat st;
     int fd;
     buf_init(&meta, FRAME_META_MAX);
-    int r = open_file(q, id, &fd);
+    int r = open_file(q, id, &fd, &st);
     if (r == 0)
         r = scan_init(&s, fd, p.bytes, 0);
     s.any_salt = true;
@@ -305,8 +305,9 @@ int queue_parked_next(struct queue *q, uint64_t *iter, struct frame_head *ret_he
 /* A damaged one is for the caller to give up by queue_park_drop(id, LOST_DAMAGE). */
 int parked_load(struct queue *q, const struct frame_head *head, struct buf *meta, struct buf *body)
 {
+    struct stat st;
     int fd;
-    int r = open_file(q, head->segment_id, &fd);
+    int r = open_file(q, head->segment_id, &fd, &st);
     if (r < 0)
         return r == -ENOENT ? -EBADMSG : r;
     r = frame_load(fd, head, meta, body);
@@ -346,20 +347,15 @@ static int by_id(const void *a, const void *b)
 
 static int read_file(struct queue *q, uint64_t id, struct frame_hdr *h, struct buf *meta)
 {
-    uint8_t raw[SEGMENT_HEAD_BYTES];
     struct segment_head head;
     struct stat st;
     struct scan s = { 0 };
     int fd;
-    int r = open_file(q, id, &fd);
+    int r = open_file(q, id, &fd, &st);
     if (r < 0)
         return r;
-    r = q->fs->fstat(fd, &st);
-    if (r == 0 && fs_pread_full(fd, raw, sizeof(raw), 0) != (ssize_t)sizeof(raw))
-        r = -EBADMSG;
-    if (r == 0)
-        r = segment_head_decode(raw, &head);
-    if (r == 0 && (head.id != id || memcmp(head.uuid, q->uuid, UUID_BYTES) != 0))
+    r = segment_head_read(fd, id, &head);
+    if (r == 0 && memcmp(head.uuid, q->uuid, UUID_BYTES) != 0)
         r = -EBADMSG;
     if (r == 0)
         r = scan_init(&s, fd, (uint64_t)st.st_size, head.salt);
@@ -440,9 +436,7 @@ static void set_aside(struct queue *q, uint64_t id, const char *name)
     struct stat st = { 0 };
     int fd;
     buf_init(&raw, MIB);
-    int r = open_file(q, id, &fd);
-    if (r == 0)
-        r = q->fs->fstat(fd, &st);
+    int r = open_file(q, id, &fd, &st);
     if (r == 0)
         r = buf_reserve(&raw, MIB);
     ssize_t n = r == 0 ? fs_pread_full(fd, raw.ptr, MIB, 0) : 0;
@@ -455,25 +449,19 @@ static void set_aside(struct queue *q, uint64_t id, const char *name)
     buf_deinit(&raw);
 }
 
-#define READ_TRIES 8
-
 static int open_one(struct queue *q, uint64_t id, struct buf *meta, struct tally *lines)
 {
     char name[SEGMENT_NAME_BYTES];
     struct frame_hdr h;
     struct frame_meta m;
     file_name(name, id);
-    int r = -EIO;
-    for (int i = 0; i < READ_TRIES && r == -EIO; i++)
-        r = read_file(q, id, &h, meta);
-    if (r == -EMFILE || r == -ENFILE)
-        return r; /* it says nothing of the file */
+    int r = read_file(q, id, &h, meta);
     if (r == 0) {
         r = frame_meta_parse(buf_slice(meta), NULL, 0, &m);
         r = r == -ENOBUFS ? 0 : r;
     }
-    if (r == -ENOMEM)
-        return r;
+    if (fs_is_passing(r))
+        return r; /* it says nothing of the file */
     if (r < 0) {
         set_aside(q, id, name);
         return 0;

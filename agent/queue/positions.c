@@ -297,8 +297,8 @@ static int take_part(struct positions *p, struct slice bytes)
     if (r < 0)
         return r;
     struct position_entry *e = find(p, incarnation);
-    if (e == NULL || e->written.n_parts >= STREAMS_MAX)
-        return -EBADMSG;
+    if (e == NULL || !e->is_dirty || e->written.n_parts >= STREAMS_MAX)
+        return -EBADMSG; /* not of a position of this group: a rollback would not know of it */
     e->written.part_starts[e->written.n_parts] = part.start;
     e->written.part_streams[e->written.n_parts++] = part.stream;
     return 0;

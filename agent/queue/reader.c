@@ -74,8 +74,8 @@ static bool is_counted(struct queue *q, uint64_t first, uint64_t last)
 }
 
 /* Frames first..last of seg cannot be read, not even their meta. The segment's own totals say whose lines it lacks; if
- * it has none yet (it is the one being written), what the header said is all that is known. -ENOMEM: nothing is counted
- * and nothing passed, it is tried again. */
+ * it has none yet (it is the one being written), what the header said is all that is known. A passing reason: nothing is
+ * counted and nothing passed, it is tried again. */
 static int count_missing(struct queue *q, const struct segment *seg, struct span s, uint32_t header_lines,
                          uint64_t bytes)
 {
@@ -85,7 +85,7 @@ static int count_missing(struct queue *q, const struct segment *seg, struct span
     }
     struct totals rows = { 0 };
     int r = segment_missing(q, seg, &rows);
-    if (r < 0 && r != -ENOMEM) {
+    if (r < 0 && !fs_is_passing(r)) {
         totals_clear(&rows);
         r = header_lines == 0 ? 0 : totals_add(&rows, SLICE(""), SLICE(TENANT_UNKNOWN), header_lines);
     }
@@ -109,7 +109,7 @@ static int count_rows(struct queue *q, const struct frame_head *h, struct slice 
     }
     struct totals rows = { 0 };
     int r = totals_add_meta(&rows, meta);
-    r = r == -ENOMEM ? r : loss_prepare(q, &rows);
+    r = fs_is_passing(r) ? r : loss_prepare(q, &rows);
     if (r == 0) {
         loss_count(q, reason, &rows, h->body_len);
         damaged_add(q, h->seq, h->seq);
@@ -184,15 +184,16 @@ static int seek(struct queue *q, const struct segment *seg, struct frame_hdr *re
             q->read_off += frame_bytes(ret);
         bad_off = q->read_off;
     }
-    if (!has) {
+    if (s.error == 0 && !has) {
         has = scan_find(&s, bad_off, q->read_seq, limit, &q->read_off, ret);
         uint64_t end = has ? q->read_off : s.size;
         struct span missing = { .first = q->read_seq, .last = has ? ret->seq - 1 : limit };
-        if (missing.first <= missing.last) {
+        if (s.error == 0 && missing.first <= missing.last) {
             quarantine_copy(q, fd, seg->id, bad_off, end - bad_off);
             r = count_missing(q, seg, missing, 0, end - bad_off);
         }
-        if (r < 0) {
+        if (r < 0 || s.error < 0) {
+            r = s.error < 0 ? s.error : r;
             q->read_off = bad_off;
             scan_deinit(&s);
             return r;
@@ -201,8 +202,9 @@ static int seek(struct queue *q, const struct segment *seg, struct frame_hdr *re
         if (!has)
             q->read_off = end;
     }
+    r = s.error;
     scan_deinit(&s);
-    return has ? 1 : 0;
+    return r < 0 ? r : has ? 1 : 0;
 }
 
 static bool is_next(const struct queue *q, const struct segment *seg, const uint8_t raw[FRAME_HEAD_BYTES], uint64_t off,
@@ -249,6 +251,8 @@ static int next_header(struct queue *q, const struct segment *seg, struct frame_
     if (r < 0)
         return r;
     ssize_t n = fs_pread_full(fd, raw, sizeof(raw), q->read_off);
+    if (fs_is_passing(n))
+        return (int)n;
     if (n == (ssize_t)sizeof(raw) && is_next(q, seg, raw, q->read_off, ret))
         return 1;
     return seek(q, seg, ret);
@@ -346,8 +350,10 @@ static int load(int fd, const struct frame_head *head, struct buf *meta, struct 
                                  { pad, pad_len },
                                  { next, FRAME_HEAD_BYTES } };
     ssize_t n = fs_preadv_full(fd, iov, next == NULL ? 3 : 5, head->off);
-    if (n < 0)
+    if (n < 0 && !fs_is_passing(n))
         n = fs_preadv_full(fd, iov, 2, head->off); /* one bad sector in the body must not hide whose lines it held */
+    if (fs_is_passing(n))
+        return (int)n;
     if (n < (ssize_t)(FRAME_HEAD_BYTES + h.meta_len) || frame_hdr_decode(raw, &h) < 0 || !is_the_frame(&h, head))
         return -EBADMSG;
     meta->len = h.meta_len;

@@ -79,44 +79,22 @@ static int by_id(const void *a, const void *b)
 }
 
 /* A file is set aside for what is in it, not for a moment in which it could not be read. */
-#define READ_TRIES 8
-
-static int open_head(struct queue *q, struct found *f, int *ret_fd)
-{
-    int r = -EIO;
-    for (int i = 0; i < READ_TRIES && r == -EIO; i++)
-        r = segment_open(q, f->id, ret_fd, &f->size);
-    return r;
-}
-
-static ssize_t read_raw_head(int fd, uint8_t raw[SEGMENT_HEAD_BYTES])
-{
-    ssize_t n = -EIO;
-    for (int i = 0; i < READ_TRIES && n == -EIO; i++)
-        n = fs_pread_full(fd, raw, SEGMENT_HEAD_BYTES, 0);
-    return n;
-}
-
 static int read_head(struct recovery *rc, struct found *f)
 {
     struct queue *q = rc->q;
-    uint8_t raw[SEGMENT_HEAD_BYTES];
     int fd;
     f->verdict = FILE_BAD;
-    int r = open_head(q, f, &fd);
-    if (r == -EMFILE || r == -ENFILE || r == -ENOMEM)
-        return err_set(rc->err, r, "queue of output '%s': cannot open segment %016llx", q->name,
-                       (unsigned long long)f->id);
-    if (r < 0)
-        return 0; /* a directory, or no right to read it: set aside */
-    if (f->size == 0) {
-        f->verdict = FILE_EMPTY;
-    } else if (read_raw_head(fd, raw) == (ssize_t)sizeof(raw)) {
-        r = segment_head_decode(raw, &f->head);
-        if (r == 0 && f->head.id == f->id)
+    int r = segment_open(q, f->id, &fd, &f->size);
+    if (r == 0) {
+        if (f->size == 0)
+            f->verdict = FILE_EMPTY;
+        else if ((r = segment_head_read(fd, f->id, &f->head)) == 0)
             f->verdict = FILE_GOOD;
+        (void)q->fs->close(fd);
     }
-    (void)q->fs->close(fd);
+    if (fs_is_passing(r))
+        return err_set(rc->err, r, "queue of output '%s': cannot read segment %016llx now", q->name,
+                       (unsigned long long)f->id);
     if (r == -EPROTO)
         return err_say(rc->err, r,
                        "queue of output '%s': segment %016llx was written by a newer version; it is left as it is",
@@ -230,7 +208,7 @@ static int find_ends(struct recovery *rc)
         if (i + 1 < q->n_segs && q->segs[i + 1].id != s->id + 1 && fence >= s->first_seq) {
             uint64_t seq;
             int r = segment_last_seq(q, s, &seq);
-            if (r == -ENOMEM)
+            if (fs_is_passing(r))
                 return r;
             if (r == 0 && seq < fence)
                 s->last_seq = MAX(seq, s->first_seq - 1);
@@ -242,15 +220,17 @@ static int find_ends(struct recovery *rc)
 
 /* ---- cursor ---- */
 
-static void read_cursor(struct recovery *rc)
+static int read_cursor(struct recovery *rc)
 {
     struct queue *q = rc->q;
     struct stat st;
-    int fd = queue_open_file(q->fs, q->dir_fd, "cursor", O_RDONLY, &st);
-    if (fd < 0)
-        return;
-    rc->has_cursor = cursor_read(q->fs, fd, &rc->cursor);
-    (void)q->fs->close(fd);
+    int r, fd = r = queue_open_file(q->fs, q->dir_fd, "cursor", O_RDONLY, &st);
+    if (fd >= 0) {
+        r = cursor_read(fd, &rc->cursor);
+        (void)q->fs->close(fd);
+    }
+    rc->has_cursor = r > 0;
+    return fs_is_passing(r) ? err_set(rc->err, r, "queue of output '%s': cannot read the cursor now", q->name) : 0;
 }
 
 /* Both slots bad: from the start of the oldest segment, everything that is there once more. */
@@ -302,7 +282,7 @@ static bool is_stillborn(struct recovery *rc, const struct segment *s)
         return false;
     bool is = false;
     if (scan_init(&scan, fd, size, s->salt) == 0)
-        is = !scan_find(&scan, SEGMENT_HEAD_BYTES, s->first_seq, SEQ_MAX, &off, &h);
+        is = !scan_find(&scan, SEGMENT_HEAD_BYTES, s->first_seq, SEQ_MAX, &off, &h) && scan.error == 0;
     scan_deinit(&scan);
     (void)q->fs->close(fd);
     return is;
@@ -343,7 +323,7 @@ static size_t replay_start(struct recovery *rc)
         struct totals t = { 0 };
         int r = q->segs[at].last_seq < q->segs[at].first_seq ? -EBADMSG : segment_totals_begin(q, &q->segs[at], &t);
         totals_deinit(&t);
-        if (r == 0)
+        if (r == 0 || fs_is_passing(r)) /* then replay says so */
             break;
         at--;
     }
@@ -424,6 +404,18 @@ static int settle_newest(struct recovery *rc, const struct replay *rp)
     return r;
 }
 
+/* The newest file ends before what is known to have been durable: it was cut by somebody, or the disk lost it. The positions
+ * fall back to its end, so the lines are read again while their files are there; those that the server has come twice. */
+static void say_cut_end(struct recovery *rc, const struct replay *rp)
+{
+    if (rp->synced_seq <= rp->good_seq)
+        return;
+    rc->rec->damaged_frames += rp->synced_seq - rp->good_seq;
+    log_error("queue", "queue.damaged",
+              "the newest file of the queue ends before frames that were durable: their lines are read again",
+              LOG_CSTR("output", rc->q->name), LOG_NUM("frames", rp->synced_seq - rp->good_seq));
+}
+
 static int replay(struct recovery *rc)
 {
     struct queue *q = rc->q;
@@ -439,6 +431,7 @@ static int replay(struct recovery *rc)
     rc->rec->damaged_frames += rp.damaged_frames;
     rc->top_seq = MAX(rc->top_seq, rp.top_seq);
     rc->rec->newest_ns = MAX(rc->rec->newest_ns, rp.newest_ns);
+    say_cut_end(rc, &rp);
     /* What is only in the page cache may not be sent. Nothing of it is cut for that: it may have been sent already. */
     r = settle_newest(rc, &rp);
     return r < 0 ? err_set(rc->err, r, "queue of output '%s': cannot sync", q->name) : 0;
@@ -460,7 +453,7 @@ struct remains {
     bool has_begin, has_end, has_frames;
 };
 
-static void read_remains(struct queue *q, int fd, uint64_t size, struct remains *m)
+static int read_remains(struct queue *q, int fd, uint64_t size, struct remains *m)
 {
     struct scan s;
     struct frame_hdr h;
@@ -484,8 +477,10 @@ static void read_remains(struct queue *q, int fd, uint64_t size, struct remains 
         else if (h.type == FRAME_DATA)
             (void)!totals_add_meta(ack_is_done_locked(q, h.seq) ? &m->acked : &m->queued, buf_slice(&meta));
     }
+    r = s.error < 0 ? s.error : r;
     scan_deinit(&s);
     buf_deinit(&meta);
+    return r;
 }
 
 /* What was in it when it ended: its SEAL says, or the next segment's SNAP. False: nobody. */
@@ -503,59 +498,82 @@ static bool totals_at_its_end(struct queue *q, struct remains *m, struct totals 
     return true;
 }
 
-/* With the counts at its beginning and end the loss is exact, else it is that of the good frames. False: the file holds
- * no frame at all. */
-static bool count_in_bad_file(struct recovery *rc, const struct found *f)
+/* With the counts at its beginning and end the loss is exact, else it is that of the good frames. */
+static void count_remains(struct queue *q, struct remains *m, uint64_t size)
+{
+    struct totals rows = { 0 };
+    if (m->has_begin && totals_at_its_end(q, m, &rows)) {
+        totals_subtract(&rows, &m->begin);
+        totals_subtract(&rows, &m->acked);
+    } else {
+        totals_deinit(&rows);
+        rows = m->queued;
+        m->queued = (struct totals){ 0 };
+    }
+    if (m->first != 0 && rows.lines > 0)
+        loss_count(q, LOST_DAMAGE, &rows, size);
+    if (m->first != 0)
+        spans_add_locked(q, m->first, m->last);
+    totals_deinit(&rows);
+}
+
+/* *ret_has_frames: the file holds any frame at all. */
+static int count_in_bad_file(struct recovery *rc, const struct found *f, bool *ret_has_frames)
 {
     struct queue *q = rc->q;
     struct remains m = { 0 };
-    struct totals rows = { 0 };
     int fd;
     uint64_t size;
-    if (f->is_strange || segment_open(q, f->id, &fd, &size) < 0)
-        return true;
-    read_remains(q, fd, size, &m);
+    *ret_has_frames = true;
+    int r = f->is_strange ? -ENOENT : segment_open(q, f->id, &fd, &size);
+    if (r < 0)
+        return fs_is_passing(r) ? r : 0;
+    r = read_remains(q, fd, size, &m);
     (void)q->fs->close(fd);
-    if (m.has_begin && totals_at_its_end(q, &m, &rows)) {
-        totals_subtract(&rows, &m.begin);
-        totals_subtract(&rows, &m.acked);
-    } else {
-        totals_deinit(&rows);
-        rows = m.queued;
-        m.queued = (struct totals){ 0 };
-    }
-    if (m.first != 0 && rows.lines > 0)
-        loss_count(q, LOST_DAMAGE, &rows, size);
-    if (m.first != 0)
-        spans_add_locked(q, m.first, m.last);
-    totals_deinit(&rows);
+    if (r == 0)
+        count_remains(q, &m, size);
     totals_deinit(&m.begin);
     totals_deinit(&m.end);
     totals_deinit(&m.acked);
     totals_deinit(&m.queued);
-    return m.has_frames;
+    *ret_has_frames = m.has_frames;
+    return r;
 }
 
-static void set_aside(struct recovery *rc)
+static int set_aside_bad(struct recovery *rc, const struct found *f, const char *name)
 {
     struct queue *q = rc->q;
     uint64_t newest = q->n_segs > 0 ? q->segs[q->n_segs - 1].id : 0;
-    for (size_t i = 0; i < rc->n; i++) {
+    bool has_frames;
+    int r = count_in_bad_file(rc, f, &has_frames);
+    if (r < 0)
+        return r;
+    if (!has_frames && f->id > newest) {
+        /* Its header was being written when we died. */
+        rc->rec->torn_bytes += f->size;
+        (void)q->fs->rename(q->dir_fd, name, q->quarantine_fd, name);
+        return 0;
+    }
+    rc->rec->damaged_bytes += f->size;
+    rc->rec->damaged_frames++;
+    quarantine_rename(q, q->dir_fd, name);
+    return 0;
+}
+
+static int set_aside(struct recovery *rc)
+{
+    struct queue *q = rc->q;
+    int r = 0;
+    for (size_t i = 0; i < rc->n && r == 0; i++) {
         const struct found *f = &rc->files[i];
         char name[SEGMENT_NAME_BYTES];
         segment_name(name, f->id);
-        if (f->verdict == FILE_EMPTY) {
+        if (f->verdict == FILE_EMPTY)
             (void)q->fs->unlink(q->dir_fd, name); /* made early, never used */
-        } else if (f->verdict == FILE_BAD && !count_in_bad_file(rc, f) && f->id > newest) {
-            /* Its header was being written when we died. */
-            rc->rec->torn_bytes += f->size;
-            (void)q->fs->rename(q->dir_fd, name, q->quarantine_fd, name);
-        } else if (f->verdict == FILE_BAD) {
-            rc->rec->damaged_bytes += f->size;
-            rc->rec->damaged_frames++;
-            quarantine_rename(q, q->dir_fd, name);
-        }
+        else if (f->verdict == FILE_BAD)
+            r = set_aside_bad(rc, f, name);
     }
+    return r;
 }
 
 static bool spans_touch(const struct queue *q, uint64_t first, uint64_t last)
@@ -568,21 +586,26 @@ static bool spans_touch(const struct queue *q, uint64_t first, uint64_t last)
 
 /* Frames last+1..fence were durable once and no file has them. What they held is the difference of the counts on both
  * sides. */
-static void count_gap(struct recovery *rc, const struct segment *before, const struct segment *after)
+static int count_gap(struct recovery *rc, const struct segment *before, const struct segment *after)
 {
     struct queue *q = rc->q;
     struct totals rows = { 0 }, end = { 0 };
     uint64_t first = before->last_seq + 1;
-    if (segment_totals_begin(q, after, &rows) == 0 && segment_totals_end(q, before, &end) == 0) {
+    int r = segment_totals_begin(q, after, &rows);
+    if (r == 0)
+        r = segment_totals_end(q, before, &end);
+    if (r == 0) {
         totals_subtract(&rows, &end);
         for (size_t i = 0; i < rows.n; i++)
             (void)!totals_add(&rc->gaps, rows.rows[i].input, rows.rows[i].tenant, rows.rows[i].lines);
         if (atomic_load(&q->acked_seq) <= before->last_seq && !spans_touch(q, first, after->fence) && rows.lines > 0)
             loss_count(q, LOST_DAMAGE, &rows, 0);
     }
-    spans_add_locked(q, first, after->fence);
+    if (!fs_is_passing(r))
+        spans_add_locked(q, first, after->fence);
     totals_deinit(&rows);
     totals_deinit(&end);
+    return fs_is_passing(r) ? r : 0;
 }
 
 /* Before the oldest segment there is nothing to compare with: all that can be said is that they are gone. A cursor that
@@ -591,19 +614,26 @@ static void say_oldest_gap(struct recovery *rc)
 {
     struct queue *q = rc->q;
     uint64_t acked = atomic_load(&q->acked_seq);
+    if (q->n_segs == 0 && rc->has_cursor && acked > 0) { /* the newest is never removed */
+        rc->rec->damaged_frames++;
+        log_error("queue", "queue.damaged", "there is a cursor and no file with frames: positions begin anew",
+                  LOG_CSTR("output", q->name), LOG_NUM("acked", acked));
+    }
     if (q->n_segs == 0 || acked >= q->segs[0].fence || spans_touch(q, acked + 1, q->segs[0].fence))
         return;
     log_error("queue", "lines.lost", "frames that were not acknowledged are in no file any more",
               LOG_CSTR("output", q->name), LOG_NUM("frames", q->segs[0].fence - acked));
 }
 
-static void count_gaps(struct recovery *rc)
+static int count_gaps(struct recovery *rc)
 {
     struct queue *q = rc->q;
+    int r = 0;
     say_oldest_gap(rc);
-    for (size_t i = 0; i + 1 < q->n_segs; i++)
+    for (size_t i = 0; r == 0 && i + 1 < q->n_segs; i++)
         if (q->segs[i].last_seq < q->segs[i + 1].fence && q->segs[i + 1].fence > atomic_load(&q->acked_seq))
-            count_gap(rc, &q->segs[i], &q->segs[i + 1]);
+            r = count_gap(rc, &q->segs[i], &q->segs[i + 1]);
+    return r;
 }
 
 /* ---- what is queued ---- */
@@ -630,11 +660,12 @@ static int count_queued(struct recovery *rc)
         const struct segment *s = &q->segs[i];
         uint64_t size, frames = 0;
         int fd;
-        if (segment_open(q, s->id, &fd, &size) < 0)
-            continue;
-        int r = loss_rows(q, fd, s, acked + 1, s->last_seq, &rc->queued, &frames);
-        (void)q->fs->close(fd);
-        if (r == -ENOMEM)
+        int r = segment_open(q, s->id, &fd, &size);
+        if (r == 0) {
+            r = loss_rows(q, fd, s, acked + 1, s->last_seq, &rc->queued, &frames);
+            (void)q->fs->close(fd);
+        }
+        if (fs_is_passing(r))
             return r;
         rc->rec->queued_frames += frames;
         if (s->last_seq < bit || i + 1 == q->n_segs)
@@ -648,7 +679,7 @@ static int count_queued(struct recovery *rc)
             totals_subtract(&rc->queued, &rc->gaps);
         }
         totals_deinit(&begin);
-        if (r == 0 || r == -ENOMEM)
+        if (r == 0 || fs_is_passing(r))
             return r;
     }
     return 0;
@@ -802,7 +833,9 @@ static int recover_steps(struct recovery *rc)
     int r = list_files(rc);
     if (r < 0)
         return r;
-    read_cursor(rc);
+    r = read_cursor(rc);
+    if (r < 0)
+        return r;
     choose_uuid(rc);
     weed(rc);
     if ((r = list_segments(rc)) < 0 || (r = find_ends(rc)) < 0)
@@ -819,9 +852,11 @@ static int recover_steps(struct recovery *rc)
         r = parked_open(q, &rc->parked);
     if (r < 0)
         return err_set(rc->err, r, "queue of output '%s': cannot read dead letters and parked frames", q->name);
-    set_aside(rc);
-    count_gaps(rc);
-    r = count_queued(rc);
+    r = set_aside(rc);
+    if (r == 0)
+        r = count_gaps(rc);
+    if (r == 0)
+        r = count_queued(rc);
     if (r == 0 && letters_finish(q) < 0)
         log_error("queue", "queue.recovered", "dead letters that were sent again cannot be marked so",
                   LOG_CSTR("output", q->name));

@@ -60,7 +60,7 @@ static int take_items(struct replay *rp, const struct frame_hdr *h, struct slice
             if (r == 0)
                 r = positions_take(&q->positions, item.tag, item.bytes);
         }
-        if (r < 0)
+        if (r < 0 && r != -EBADMSG) /* an item that cannot be read; the rest can */
             return r;
     }
     if (h->type == FRAME_DATA)
@@ -113,6 +113,8 @@ static bool step_over(struct replay *rp, struct place *p, const struct frame_hdr
 {
     if (!p->has_looked)
         look_further(rp, p, last_seq);
+    if (p->scan.error < 0)
+        return false;
     if (p->is_newest && p->expect > rp->synced_seq)
         return false;
 
@@ -123,6 +125,8 @@ static bool step_over(struct replay *rp, struct place *p, const struct frame_hdr
         p->expect++;
     } else if (scan_find(&p->scan, p->off, p->expect, last_seq, &p->off, &next)) {
         p->expect = next.seq;
+    } else if (p->scan.error < 0) {
+        return false;
     } else {
         p->off = p->scan.size;
         p->expect = MIN(last_seq, MAX(rp->synced_seq, seq)) + 1;
@@ -184,6 +188,8 @@ int replay_segment(struct replay *rp, const struct segment *seg, uint64_t last_s
     rp->good_seq = seg->first_seq - 1;
     while (r == 0) {
         r = step(rp, &p, last_seq);
+        if (p.scan.error < 0)
+            r = p.scan.error;
         if (r <= 0)
             break;
         /* Damage may have taken the last frame of a group; what was durable was whole. */

@@ -10,6 +10,7 @@
 #define WINDOW_BYTES (256 * KIB)
 /* Read when the last place was elsewhere: a walk over headers of large frames wants no more. */
 #define WINDOW_STEP (4 * KIB)
+#define SECTOR_BYTES 512u
 
 int scan_init(struct scan *s, int fd, uint64_t size, uint32_t salt)
 {
@@ -28,7 +29,7 @@ void scan_deinit(struct scan *s)
 static const uint8_t *view(struct scan *s, uint64_t off, size_t len)
 {
     assert(len <= WINDOW_BYTES);
-    if (off > s->size || len > s->size - off)
+    if (s->error < 0 || off > s->size || len > s->size - off)
         return NULL;
     if (off >= s->window_off && off - s->window_off + len <= s->window_len)
         return s->window + (off - s->window_off);
@@ -38,8 +39,9 @@ static const uint8_t *view(struct scan *s, uint64_t off, size_t len)
     size_t want = (size_t)MIN((uint64_t)step, s->size - off);
     ssize_t n = fs_pread_full(s->fd, s->window, want, off);
     /* One bad sector must not hide its neighbours: the least that is needed. */
-    if (n < 0 && want > len)
+    if (n < 0 && want > len && !fs_is_passing(n))
         n = fs_pread_full(s->fd, s->window, len, off);
+    s->error = fs_is_passing(n) ? (int)n : 0;
     s->window_off = off;
     s->window_len = n < 0 ? 0 : (size_t)n;
     return s->window_len < len ? NULL : s->window;
@@ -50,7 +52,7 @@ int scan_head(struct scan *s, uint64_t off, struct frame_hdr *ret)
     const uint8_t *p = view(s, off, FRAME_HEAD_BYTES);
     struct frame_hdr h;
     if (p == NULL || frame_hdr_decode(p, &h) < 0)
-        return -EBADMSG;
+        return s->error < 0 ? s->error : -EBADMSG;
     if (s->any_salt) {
         s->salt = h.salt;
         s->any_salt = false;
@@ -65,8 +67,10 @@ bool scan_find(struct scan *s, uint64_t off, uint64_t min_seq, uint64_t max_seq,
                struct frame_hdr *ret)
 {
     off = (off + FRAME_ALIGN - 1) & ~(uint64_t)(FRAME_ALIGN - 1);
-    for (; off + FRAME_HEAD_BYTES <= s->size; off += FRAME_ALIGN) {
+    for (; s->error == 0 && off + FRAME_HEAD_BYTES <= s->size; off += FRAME_ALIGN) {
         const uint8_t *p = view(s, off, FRAME_HEAD_BYTES);
+        if (p == NULL) /* a bad sector, this one or the next: all that begins before its end is lost with it */
+            off = (off | (SECTOR_BYTES - 1)) + 1 - FRAME_ALIGN;
         if (p == NULL || memcmp(p, "TRF1", 4) != 0)
             continue;
         struct frame_hdr h;
@@ -85,6 +89,8 @@ static int read_into(struct scan *s, uint64_t off, size_t len, struct buf *b)
     if (r < 0)
         return r;
     ssize_t n = fs_pread_full(s->fd, b->ptr, len, off);
+    if (fs_is_passing(n))
+        return s->error = (int)n;
     if (n < 0 || (size_t)n != len)
         return -EBADMSG;
     b->len = len;
@@ -102,7 +108,7 @@ int scan_meta(struct scan *s, uint64_t off, const struct frame_hdr *h, struct bu
     if (h->meta_len <= WINDOW_BYTES) {
         const uint8_t *p = view(s, off + FRAME_HEAD_BYTES, h->meta_len);
         bytes = slice_of(p, h->meta_len);
-        r = p == NULL ? -EBADMSG : 0;
+        r = p != NULL ? 0 : s->error < 0 ? s->error : -EBADMSG;
     } else {
         r = read_into(s, off + FRAME_HEAD_BYTES, h->meta_len, &own);
         bytes = buf_slice(&own);

@@ -55,10 +55,16 @@ uint64_t segment_name_parse(const char *name, const char *suffix)
 /* O_NONBLOCK: a FIFO must not stop us. O_NOFOLLOW: what lies behind a link is not ours. */
 int queue_open_file(const struct fs_ops *fs, int dir_fd, const char *name, int flags, struct stat *ret_st)
 {
-    int fd = fs->open(dir_fd, name, flags | O_NONBLOCK | O_NOFOLLOW, 0);
+    unsigned tries = 0;
+    int fd, r;
+    do
+        fd = fs->open(dir_fd, name, flags | O_NONBLOCK | O_NOFOLLOW, 0);
+    while (fs_tries_again(fd, &tries));
     if (fd < 0)
         return fd == -ELOOP || fd == -EISDIR || fd == -ENXIO ? -EBADMSG : fd;
-    int r = fs->fstat(fd, ret_st);
+    do
+        r = fs->fstat(fd, ret_st);
+    while (fs_tries_again(r, &tries));
     if (r == 0 && !S_ISREG(ret_st->st_mode))
         r = -EBADMSG;
     if (r < 0) {
@@ -66,6 +72,16 @@ int queue_open_file(const struct fs_ops *fs, int dir_fd, const char *name, int f
         return r;
     }
     return fd;
+}
+
+int segment_head_read(int fd, uint64_t id, struct segment_head *ret)
+{
+    uint8_t raw[SEGMENT_HEAD_BYTES];
+    ssize_t n = fs_pread_full(fd, raw, sizeof(raw), 0);
+    if (fs_is_passing(n))
+        return (int)n;
+    int r = n == (ssize_t)sizeof(raw) ? segment_head_decode(raw, ret) : -EBADMSG;
+    return r == 0 && ret->id != id ? -EBADMSG : r;
 }
 
 /* ---- writing ---- */

@@ -185,7 +185,7 @@ static int verify_frame(struct verify *v, const struct file *f, struct reading *
     }
     if (r < 0)
         return r;
-    if (!scan_body_is_good(&rd->scan, off, h) && (r = problem(v, f, off, PROBLEM_BODY, h->seq)) < 0)
+    if (!scan_body_is_good(&rd->scan, off, h) && rd->scan.error == 0 && (r = problem(v, f, off, PROBLEM_BODY, h->seq)) < 0)
         return r;
     if (h->type == FRAME_DATA) {
         v->frames++;
@@ -215,7 +215,7 @@ static int verify_segment(struct verify *v, const struct file *f, bool is_newest
         uint64_t expect = rd.seq, from = rd.off;
         if (!reading_next(&rd, f->fence, &off, &h)) {
             uint64_t last = last_due(v, f, is_newest);
-            if (expect <= last) {
+            if (rd.scan.error == 0 && expect <= last) {
                 v->has_totals = false;
                 r = problem(v, f, from, PROBLEM_MISSING, last - expect + 1);
             }
@@ -230,8 +230,7 @@ static int verify_segment(struct verify *v, const struct file *f, bool is_newest
         if (r < 0)
             break;
     }
-    reading_close(&v->view, &rd);
-    return r;
+    return reading_close(&v->view, &rd, r);
 }
 
 /* A file of parked/ or dead/: only its frames. */
@@ -253,13 +252,12 @@ static int verify_alone(struct verify *v, const struct file *f)
             r = scan_meta(&rd.scan, off, &h, &v->meta);
         if (r == -EBADMSG)
             r = problem(v, f, off, PROBLEM_META, h.seq);
-        else if (r == 0 && !scan_body_is_good(&rd.scan, off, &h))
+        else if (r == 0 && !scan_body_is_good(&rd.scan, off, &h) && rd.scan.error == 0)
             r = problem(v, f, off, PROBLEM_BODY, h.seq);
         if (r < 0)
             break;
     }
-    reading_close(&v->view, &rd);
-    return r;
+    return reading_close(&v->view, &rd, r);
 }
 
 static int verify_file(struct verify *v, const struct file *f, bool is_segment, bool is_newest)

@@ -35,20 +35,18 @@ static int by_id(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static void read_head(struct view *v, struct file *f)
+static int read_head(struct view *v, struct file *f)
 {
-    uint8_t raw[SEGMENT_HEAD_BYTES];
     struct stat st;
     f->kind = FILE_DAMAGED;
     int fd = queue_open_file(v->fs, v->dir_fd, f->name, O_RDONLY, &st);
     if (fd < 0)
-        return;
+        return fs_is_passing(fd) ? fd : 0;
     f->bytes = (uint64_t)st.st_size;
-    f->kind = f->bytes == 0 ? FILE_EMPTY : FILE_DAMAGED;
-    if (fs_pread_full(fd, raw, sizeof(raw), 0) == (ssize_t)sizeof(raw) && segment_head_decode(raw, &f->head) == 0 &&
-        f->head.id == f->id)
-        f->kind = FILE_GOOD;
+    int r = segment_head_read(fd, f->id, &f->head);
+    f->kind = r == 0 ? FILE_GOOD : f->bytes == 0 ? FILE_EMPTY : FILE_DAMAGED;
     (void)v->fs->close(fd);
+    return fs_is_passing(r) ? r : 0;
 }
 
 static int list_files(struct view *v, struct files *f, const char *sub, const char *suffix)
@@ -65,8 +63,8 @@ static int list_files(struct view *v, struct files *f, const char *sub, const ch
         r = -ENOMEM;
     if (f->n > 0)
         qsort(f->list, f->n, sizeof(*f->list), by_id);
-    for (size_t i = 0; i < f->n; i++)
-        read_head(v, &f->list[i]);
+    for (size_t i = 0; r == 0 && i < f->n; i++)
+        r = read_head(v, &f->list[i]);
     return r;
 }
 
@@ -127,15 +125,17 @@ void view_close(struct view *v)
     free(v->dead.list);
 }
 
-static void take_cursor(struct view *v)
+static int take_cursor(struct view *v)
 {
     struct stat st;
-    int fd = queue_open_file(v->fs, v->dir_fd, "cursor", O_RDONLY, &st);
-    if (fd < 0)
-        return;
-    v->has_cursor = cursor_read(v->fs, fd, &v->cursor);
-    v->cursor_bytes = (uint64_t)st.st_size;
-    (void)v->fs->close(fd);
+    int r, fd = r = queue_open_file(v->fs, v->dir_fd, "cursor", O_RDONLY, &st);
+    if (fd >= 0) {
+        r = cursor_read(fd, &v->cursor);
+        v->cursor_bytes = (uint64_t)st.st_size;
+        (void)v->fs->close(fd);
+    }
+    v->has_cursor = r > 0;
+    return fs_is_passing(r) ? r : 0;
 }
 
 /* The cursor is read first: what is acknowledged later still shows as queued, never the other way round. */
@@ -145,8 +145,9 @@ int view_open_at(struct view *v, int dir_fd)
     v->dir_fd = v->fs->open(dir_fd, ".", O_RDONLY | O_DIRECTORY, 0);
     if (v->dir_fd < 0)
         return v->dir_fd;
-    take_cursor(v);
-    int r = list_files(v, &v->segments, "", ".seg");
+    int r = take_cursor(v);
+    if (r == 0)
+        r = list_files(v, &v->segments, "", ".seg");
     if (r == 0)
         r = list_files(v, &v->parked, "parked/", ".parked");
     if (r == 0)
@@ -189,8 +190,7 @@ static int take_marks(struct view *v, const struct file *f, struct marks *m, str
         r = scan_meta(&rd.scan, off, &h, meta);
         r = r == 0 ? marks_take(m, buf_slice(meta)) : r == -EBADMSG ? 0 : r;
     }
-    reading_close(v, &rd);
-    return r;
+    return reading_close(v, &rd, r);
 }
 
 int view_marks(struct view *v, struct marks *m)
@@ -229,10 +229,12 @@ int reading_open(struct view *v, const struct file *f, struct reading *r)
     return e;
 }
 
-void reading_close(struct view *v, struct reading *r)
+int reading_close(struct view *v, struct reading *rd, int r)
 {
-    scan_deinit(&r->scan);
-    (void)v->fs->close(r->fd);
+    r = rd->scan.error < 0 ? rd->scan.error : r;
+    scan_deinit(&rd->scan);
+    (void)v->fs->close(rd->fd);
+    return r;
 }
 
 bool reading_next(struct reading *r, uint64_t fence, uint64_t *ret_off, struct frame_hdr *h)
@@ -251,6 +253,8 @@ int reading_body(struct reading *r, uint64_t off, const struct frame_hdr *h, str
     if (e < 0)
         return e;
     ssize_t n = fs_pread_full(r->fd, body->ptr, h->body_len, off + FRAME_HEAD_BYTES + h->meta_len);
+    if (fs_is_passing(n))
+        return (int)n;
     body->len = n < 0 ? 0 : (size_t)n;
     return body->len == h->body_len && frame_crc(buf_slice(body)) == h->body_crc ? 0 : -EBADMSG;
 }

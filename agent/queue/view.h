@@ -49,7 +49,8 @@ struct reading {
 };
 
 NODISCARD int reading_open(struct view *v, const struct file *f, struct reading *r);
-void reading_close(struct view *v, struct reading *r);
+/* r, or why the walk ended early. */
+NODISCARD int reading_close(struct view *v, struct reading *rd, int r);
 /* The next good header with a seq that follows, at most fence; what lies between is stepped over. */
 bool reading_next(struct reading *r, uint64_t fence, uint64_t *ret_off, struct frame_hdr *h);
 /* Its body. -EBADMSG, -ENOMEM. */

@@ -415,6 +415,50 @@ static void new_frames_are_above_the_cursor(void **state)
     fixture_deinit(&f);
 }
 
+/* Three groups, the last of them acknowledged by its bit; then the file is cut behind the first. */
+static void cut_end_is_said(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct frame_head h, second = { 0 };
+    char path[512];
+    fixture_init(&f);
+    fixture_open(&f);
+    put_synced(&f, 1, 3);
+    assert_int_equal(take_one(&f, &h), 1);
+    assert_int_equal(take_one(&f, &second), 2);
+    assert_int_equal(take_one(&f, &h), 3);
+    assert_true(queue_ack(f.q, h.seq));
+    assert_int_equal(queue_cursor_sync(f.q), 0);
+    fixture_crash(&f);
+    fixture_path(&f, path, "0000000000000001.seg");
+    assert_int_equal(truncate(path, (off_t)second.off), 0);
+    fixture_open(&f);
+    assert_int_equal(f.rec.damaged_frames, 2);
+    assert_int_equal(file_end(&f.rec, 1), 1);
+    drain(&f, 1, 1);
+    put_synced(&f, 2, 3); /* as the reader does, from that position */
+    drain(&f, 2, 3);
+    queue_close(f.q);
+    fixture_open(&f);
+    assert_int_equal(f.rec.damaged_frames, 0); /* said once */
+
+    queue_close(f.q); /* not one file is left */
+    f.q = NULL;
+    for (unsigned id = 1; id < 9; id++) {
+        char name[SEGMENT_NAME_BYTES];
+        segment_name(name, id);
+        fixture_path(&f, path, name);
+        (void)unlink(path);
+    }
+    fixture_open(&f);
+    assert_true(f.rec.damaged_frames > 0);
+    assert_false(f.rec.is_new);
+    put_synced(&f, 7, 7);
+    drain(&f, 7, 7);
+    fixture_deinit(&f);
+}
+
 /* The head and the meta of the last frame reached the disk, its body did not: never durable, so it is cut, not counted. */
 static void torn_body_is_cut(void **state)
 {
@@ -565,6 +609,7 @@ int main(void)
         FAST(both_slots_bad_sends_all_again),
         FAST(new_frames_are_above_the_cursor),
         FAST(torn_slot_costs_one_step),
+        FAST(cut_end_is_said),
         FAST(torn_body_is_cut),
         FAST(damage_at_read_time),
     };

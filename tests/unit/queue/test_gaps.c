@@ -89,7 +89,7 @@ static size_t logged(struct fixture *f, struct lost_range *ret, size_t max)
                     assert_int_equal(meta_get_lost(item.bytes, &ret[n++]), 0);
                 }
         }
-        reading_close(&v, &r);
+        assert_int_equal(reading_close(&v, &r, 0), 0);
     }
     view_close(&v);
     buf_deinit(&meta);

@@ -9,7 +9,22 @@ static struct {
     unsigned reads;
     size_t most;        /* bytes a preadv gives; 0: all */
     uint64_t bad_at;    /* a place that cannot be read; 0: none */
+    unsigned skip, fails; /* after so many reads so many fail, whatever they ask for */
+    int error;
 } disk;
+
+static bool strikes(void)
+{
+    disk.reads++;
+    if (disk.fails == 0)
+        return false;
+    if (disk.skip > 0) {
+        disk.skip--;
+        return false;
+    }
+    disk.fails--;
+    return true;
+}
 
 static bool is_bad(uint64_t off, size_t len)
 {
@@ -18,14 +33,16 @@ static bool is_bad(uint64_t off, size_t len)
 
 static ssize_t counted_pread(int fd, void *ptr, size_t len, uint64_t off)
 {
-    disk.reads++;
+    if (strikes())
+        return disk.error;
     return is_bad(off, len) ? -EIO : fs_real.pread(fd, ptr, len, off);
 }
 
 /* As the kernel does: what lies before a bad place is given. */
 static ssize_t counted_preadv(int fd, const struct iovec *iov, int n, uint64_t off)
 {
-    disk.reads++;
+    if (strikes())
+        return disk.error;
     size_t done = 0, most = disk.most == 0 ? SIZE_MAX : disk.most;
     for (int i = 0; i < n && done < most; i++) {
         size_t len = MIN(iov[i].iov_len, most - done);
@@ -47,6 +64,7 @@ static int setup(void **state)
     disk.reads = 0;
     disk.most = 0;
     disk.bad_at = 0;
+    disk.fails = 0;
     ops = fs_real;
     ops.pread = counted_pread;
     ops.preadv = counted_preadv;
@@ -127,6 +145,100 @@ static void short_reads_are_finished(void **state)
     drain(f, 1, 3);
 }
 
+static void fail_reads(unsigned skip, unsigned fails, int error)
+{
+    disk.skip = skip;
+    disk.fails = fails;
+    disk.error = error;
+}
+
+/* Each read of an open and of a drain in turn, so often that the next try is the last. */
+static void what_fails_for_a_moment_is_no_damage(void **state)
+{
+    struct fixture *f = *state;
+    static const int errors[] = { -EIO, -EAGAIN, -EINTR, -ENOMEM };
+    bool has_struck = true;
+    for (unsigned n = 0; has_struck; n++) {
+        fixture_open(f);
+        put_synced(f, 1, 3);
+        fixture_crash(f);
+        fail_reads(n, FS_TRIES - 1, errors[n % ARRAY_LEN(errors)]);
+        fixture_open(f);
+        drain(f, 1, 3);
+        has_struck = disk.fails == 0;
+        fail_reads(0, 0, 0);
+        assert_int_equal(f->rec.damaged_frames, 0);
+        assert_int_equal(count_files(f, "quarantine", ""), 0);
+        fixture_deinit(f);
+        fixture_init(f);
+    }
+}
+
+/* No memory for longer: the start is refused, the sender comes again; nothing is concluded from it. */
+static void what_passes_later_is_waited_for(void **state)
+{
+    struct fixture *f = *state;
+    struct frame_head h;
+    bool has_struck = true;
+    for (unsigned n = 0; has_struck; n++) {
+        fixture_open(f);
+        put_synced(f, 1, 3);
+        fixture_crash(f);
+        fail_reads(n, FS_TRIES, -ENOMEM);
+        int r = queue_open(&f->conf, &f->q, &f->rec, &f->err);
+        has_struck = disk.fails == 0;
+        if (r != 0 && r != -ENOMEM) fail_msg("read %u: %d %s", n, r, f->err.text);
+        fail_reads(0, 0, 0);
+        if (r < 0)
+            fixture_open(f);
+        assert_int_equal(f->rec.damaged_frames, 0);
+        assert_int_equal(count_files(f, "quarantine", ""), 0);
+        drain(f, 1, 3);
+        fixture_deinit(f);
+        fixture_init(f);
+    }
+    fixture_open(f);
+    put_synced(f, 1, 3);
+    fixture_crash(f);
+    fixture_open(f);
+    fail_reads(0, FS_TRIES, -EAGAIN);
+    assert_int_equal(queue_next(f->q, &h), -EAGAIN);
+    assert_int_equal(take_one(f, &h), 1);
+    assert_true(queue_ack(f->q, h.seq));
+    struct buf meta, body;
+    buf_init(&meta, FRAME_META_MAX);
+    buf_init(&body, FRAME_BODY_MAX);
+    assert_int_equal(queue_next(f->q, &h), 1);
+    fail_reads(0, FS_TRIES, -ENOMEM);
+    assert_int_equal(queue_load(f->q, &h, &meta, &body), -ENOMEM);
+    assert_int_equal(queue_load(f->q, &h, &meta, &body), 0);
+    assert_true(queue_ack(f->q, h.seq));
+    buf_deinit(&meta);
+    buf_deinit(&body);
+    drain(f, 3, 3);
+}
+
+/* A search over a sector that cannot be read goes on behind it, and asks for it a few times only. */
+static void bad_sectors_are_stepped_over(void **state)
+{
+    struct fixture *f = *state;
+    fixture_open(f);
+    put_synced(f, 1, 30);
+    fixture_crash(f);
+    fixture_open(f);
+    disk.bad_at = 2048;
+    unsigned before = disk.reads;
+    struct frame_head h;
+    unsigned last = 0, n = 0;
+    for (unsigned number; (number = take_one(f, &h)) != 0; n++) {
+        assert_true(number > last);
+        last = number;
+    }
+    assert_int_equal(last, 30);
+    assert_in_range(n, 25, 29);
+    assert_true(disk.reads - before < 500);
+}
+
 /* Whose lines a body held is known although it cannot be read. */
 static void bad_place_in_a_body_costs_the_body(void **state)
 {
@@ -158,6 +270,9 @@ int main(void)
         TEST(one_read_for_a_frame_of_a_backlog),
         TEST(backlog_and_new_frames_meet),
         TEST(short_reads_are_finished),
+        TEST(what_fails_for_a_moment_is_no_damage),
+        TEST(what_passes_later_is_waited_for),
+        TEST(bad_sectors_are_stepped_over),
         TEST(bad_place_in_a_body_costs_the_body),
     };
     return cmocka_run_group_tests_name("queue/reader", tests, NULL, NULL);
