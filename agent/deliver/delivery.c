@@ -425,6 +425,7 @@ static void look_anew(struct delivery *d)
 int64_t delivery_turn(struct delivery *d, int64_t now)
 {
     int64_t wake = INT64_MAX;
+    queue_cursor_write(d->q);
     if (atomic_exchange_explicit(&d->is_kicked, false, memory_order_relaxed))
         look_anew(d);
     if (atomic_load_explicit(&d->s->is_stopping, memory_order_relaxed)) {

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <strings.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 
 #include "agent/base/clock.h"
 #include "agent/base/io.h"
@@ -26,8 +27,9 @@
 #define CERT_BYTES_MAX (256 * KIB)
 #define EVENTS_MAX 64
 
-/* What epoll was told of a descriptor; others are not curl's. */
-enum { WATCH_NONE = 0, WATCH_IN = CURL_POLL_IN, WATCH_OUT = CURL_POLL_OUT };
+/* What epoll was told of a descriptor; others are not curl's. WATCH_KEPT: a connection, which may stay in it unused; what
+ * else curl has (its resolver's pipes) comes and goes without a word. */
+enum { WATCH_NONE = 0, WATCH_IN = CURL_POLL_IN, WATCH_OUT = CURL_POLL_OUT, WATCH_KEPT = 8 };
 
 /*
  * curl is driven socket by socket: curl_multi_perform would ask the kernel about every connection at every turn. A
@@ -39,7 +41,7 @@ struct http {
     int epoll_fd;
     int extra_fd;          /* the caller's, in epoll too; -1 = none */
     int64_t timer_mono_ns; /* when curl wants a turn without an event; INT64_MAX = never */
-    uint8_t *watched;      /* by descriptor: WATCH_ bits in epoll */
+    uint8_t *watched;      /* by descriptor: WATCH_ bits */
     uint8_t *wanted;       /* by descriptor: WATCH_ bits that curl wants now */
     size_t n_watched;
     CURL *idle[EASY_IDLE_MAX];
@@ -98,21 +100,36 @@ static int reserve_watch(struct http *h, size_t fd)
     return 0;
 }
 
-/* Brings epoll to `bits`. What the kernel forgot with a closed descriptor is added anew; is_new: it may have. */
-static void watch(struct http *h, int fd, uint8_t bits, bool is_new)
+/* Brings epoll to `bits`. */
+static void watch(struct http *h, int fd, uint8_t bits)
 {
     struct epoll_event ev = { .events = (bits & WATCH_IN ? EPOLLIN : 0U) | (bits & WATCH_OUT ? EPOLLOUT : 0U),
                               .data.fd = fd };
-    int r = 0;
-    if (bits == h->watched[fd] && !is_new)
+    const uint8_t kept = h->watched[fd] & WATCH_KEPT, before = h->watched[fd] & CURL_POLL_INOUT;
+    if (bits == before)
         return;
-    if (bits == WATCH_NONE)
-        (void)epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, fd, NULL); /* closed already: as good */
-    else if (h->watched[fd] == WATCH_NONE || ((r = epoll_ctl(h->epoll_fd, EPOLL_CTL_MOD, fd, &ev)) < 0 && errno == ENOENT))
-        r = epoll_ctl(h->epoll_fd, EPOLL_CTL_ADD, fd, &ev);
-    if (r < 0 && errno == EEXIST)
-        r = epoll_ctl(h->epoll_fd, EPOLL_CTL_MOD, fd, &ev);
-    h->watched[fd] = r < 0 ? WATCH_NONE : bits; /* out of watches: the timeouts of the call end it */
+    const int op = bits == WATCH_NONE ? EPOLL_CTL_DEL : before == WATCH_NONE ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
+    const int r = epoll_ctl(h->epoll_fd, op, fd, &ev);
+    h->watched[fd] = kept | (r < 0 ? WATCH_NONE : bits); /* out of watches: the timeouts of the call end it */
+}
+
+/* Connections begin and end here, so that what epoll knows of them is always known: it forgets a closed one by itself. */
+static int on_open(void *ctx, curl_socket_t fd, curlsocktype purpose)
+{
+    struct http *h = ctx;
+    (void)purpose;
+    if (reserve_watch(h, (size_t)fd) < 0)
+        return CURL_SOCKOPT_ERROR;
+    h->watched[fd] = WATCH_KEPT;
+    return CURL_SOCKOPT_OK;
+}
+
+static int on_close(void *ctx, curl_socket_t fd)
+{
+    struct http *h = ctx;
+    if ((size_t)fd < h->n_watched)
+        h->watched[fd] = WATCH_NONE;
+    return close(fd);
 }
 
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *unused)
@@ -122,12 +139,11 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *un
     (void)unused;
     if (fd < 0 || reserve_watch(h, (size_t)fd) < 0)
         return -1;
-    const bool is_new = h->wanted[fd] == WATCH_NONE;
     h->wanted[fd] = what == CURL_POLL_REMOVE ? WATCH_NONE : (uint8_t)(what & CURL_POLL_INOUT);
     if (h->wanted[fd] != WATCH_NONE)
-        watch(h, fd, h->wanted[fd], is_new);
-    else if (h->watched[fd] & WATCH_OUT)
-        watch(h, fd, WATCH_NONE, false);
+        watch(h, fd, h->wanted[fd]);
+    else if (h->watched[fd] != (WATCH_KEPT | WATCH_IN))
+        watch(h, fd, WATCH_NONE);
     return 0;
 }
 
@@ -447,10 +463,14 @@ static void set_bounds(CURL *e, const struct http_conf *conf)
     (void)curl_easy_setopt(e, CURLOPT_UPLOAD_BUFFERSIZE, 262144L);
 }
 
-static int set_options(struct http_call *call, const struct http_request *req, struct slice body)
+static int set_options(struct http *h, struct http_call *call, const struct http_request *req, struct slice body)
 {
     CURL *e = call->easy;
     const struct http_target *t = call->target;
+    (void)curl_easy_setopt(e, CURLOPT_SOCKOPTFUNCTION, on_open);
+    (void)curl_easy_setopt(e, CURLOPT_SOCKOPTDATA, h);
+    (void)curl_easy_setopt(e, CURLOPT_CLOSESOCKETFUNCTION, on_close);
+    (void)curl_easy_setopt(e, CURLOPT_CLOSESOCKETDATA, h);
     (void)curl_easy_setopt(e, CURLOPT_PRIVATE, call);
     (void)curl_easy_setopt(e, CURLOPT_ERRORBUFFER, call->words);
     (void)curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
@@ -493,7 +513,7 @@ int http_start(struct http *h, struct http_target *t, const struct http_request 
     buf_init_in(&call->reply_body, HTTP_REPLY_MAX, t->account);
     call->easy = h->n_idle > 0 ? h->idle[--h->n_idle] : curl_easy_init();
     look_at_client_certificate(t);
-    int r = call->easy == NULL ? -ENOMEM : set_options(call, req, body);
+    int r = call->easy == NULL ? -ENOMEM : set_options(h, call, req, body);
     if (r == 0 && curl_multi_add_handle(h->multi, call->easy) != CURLM_OK)
         r = -ENOMEM;
     if (r < 0) {
@@ -621,7 +641,7 @@ static void turn(struct http *h, const struct epoll_event *events, int n)
         if (fd == h->extra_fd)
             continue;
         if (h->wanted[fd] == WATCH_NONE) {
-            watch(h, fd, WATCH_NONE, false); /* the other side closed it between two requests; curl finds out by itself */
+            watch(h, fd, WATCH_NONE); /* the other side closed it between two requests; curl finds out by itself */
             continue;
         }
         const int mask = (e & (EPOLLIN | EPOLLHUP) ? CURL_CSELECT_IN : 0) | (e & EPOLLOUT ? CURL_CSELECT_OUT : 0) |

@@ -113,15 +113,20 @@ void ack_damaged_locked(struct queue *q)
 bool queue_ack(struct queue *q, uint64_t seq)
 {
     pthread_mutex_lock(&q->lock);
-    uint64_t before = atomic_load(&q->acked_seq);
     assert(seq <= atomic_load(&q->durable_seq)); /* only what was handed out is acknowledged */
     bool is_new = ack_mark_locked(q, seq);
-    bool has_moved = atomic_load(&q->acked_seq) != before;
+    pthread_mutex_unlock(&q->lock);
+    return is_new;
+}
+
+void queue_cursor_write(struct queue *q)
+{
+    pthread_mutex_lock(&q->lock);
+    bool has_moved = atomic_load(&q->acked_seq) != q->written_acked_seq;
     pthread_mutex_unlock(&q->lock);
     /* A slot that cannot be written is written by the next one, or by queue_cursor_sync(). */
     if (has_moved)
         (void)!cursor_write(q);
-    return is_new;
 }
 
 static bool oldest_is_done_locked(const struct queue *q)

@@ -152,7 +152,7 @@ NODISCARD int queue_fenced_ledger(struct queue *q, const struct ledger_row **ret
 void queue_voided(const struct queue *q, const struct frame_row **ret_rows, size_t *ret_n);
 
 /* Housekeeping at the sender's word, all durable when they return. */
-NODISCARD int queue_cursor_sync(struct queue *q);   /* what queue_ack wrote */
+NODISCARD int queue_cursor_sync(struct queue *q);   /* with what queue_ack moved since */
 NODISCARD int queue_unlink_acked(struct queue *q);  /* whole segments below the synced cursor, oldest first */
 
 /* Dead letters and parked frames: the same format, ORIG in the meta; synced on return. */
@@ -191,9 +191,12 @@ NODISCARD int queue_next(struct queue *q, struct frame_head *ret_head);
 void queue_rewind(struct queue *q);
 /* Its meta and body, CRCs checked. -EBADMSG: damaged (then it is counted, quarantined, and acknowledged). */
 NODISCARD int queue_load(struct queue *q, const struct frame_head *head, struct buf *meta, struct buf *body);
-/* In any order; the cursor moves over the contiguous prefix and is written in place when it moved (pwrite only). False:
- * it was acknowledged before, by hand or because the frame was dropped meanwhile; then its lines are not to be counted. */
+/* In any order; the cursor moves over the contiguous prefix. False: it was acknowledged before, by hand or because the
+ * frame was dropped meanwhile; then its lines are not to be counted. */
 bool queue_ack(struct queue *q, uint64_t seq);
+/* Writes the cursor in place when it moved, not synced: a kill of the process now sends nothing twice. Once for all
+ * acknowledgements of a turn, before more is sent. */
+void queue_cursor_write(struct queue *q);
 bool queue_has_cursor_news(const struct queue *q); /* written and not synced, or segments to unlink */
 /* Parked frames as found at open and added since, oldest first: 1, 0 = end. *iter starts at 0. One whose load says
  * -EBADMSG is for the caller to give up: queue_park_drop(id, LOST_DAMAGE). */

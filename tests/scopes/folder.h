@@ -27,6 +27,7 @@ static inline void folder_refuse(struct scope *s, uint64_t seq, unsigned line, b
                   : queue_dead_append(s->q, scope_frame(&f, line, line, "u"), &o);
     assert_int_equal(r, 0);
     assert_true(queue_ack(s->q, seq));
+    queue_cursor_write(s->q);
 }
 
 static inline void folder_make(struct scope *s)

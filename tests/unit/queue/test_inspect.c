@@ -55,6 +55,7 @@ static void fill(struct fixture *f)
             assert_int_equal(queue_dead_append(f->q, sample_frame(&s, i, 1, "t"), &orig), 0);
         queue_ack(f->q, h.seq);
     }
+    queue_cursor_write(f->q);
 }
 
 static void everything_is_shown(void **state)

@@ -140,6 +140,7 @@ static void resumes_after_close_and_crash(void **state)
             assert_int_equal(take_one(f, &h), next_out++);
             queue_ack(f->q, h.seq);
         }
+        queue_cursor_write(f->q);
         if (round % 2 == 0) {
             queue_close(f->q);
             f->q = NULL;
@@ -428,6 +429,7 @@ static void parked_frames_live_on(void **state)
                                .text = SLICE("no") };
     assert_int_equal(queue_park(f->q, sample_frame(&s, 1, 1, "t"), &orig, &id), 0);
     assert_true(queue_ack(f->q, h.seq));
+    queue_cursor_write(f->q);
     assert_int_equal(take_one(f, &h), 2);
     orig.seq = h.seq;
     uint64_t id2;
@@ -501,6 +503,7 @@ static void dead_letters_are_kept_bounded_and_counted(void **state)
     struct frame_head h;
     assert_int_equal(take_one(f, &h), 1);
     queue_ack(f->q, h.seq);
+    queue_cursor_write(f->q);
     for (uint32_t i = 0; i < 200; i++) {
         struct frame_orig orig = { .seq = h.seq, .item = i, .status = 400, .reason = SLICE("mapping") };
         assert_int_equal(queue_dead_append(f->q, sample_frame(&s, i, 1, "t"), &orig), 0);
