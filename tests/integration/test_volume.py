@@ -24,7 +24,6 @@ def kept(_logger, level, module, _tenant):
 def test_full_speed_to_all_servers(agent, loki, elasticsearch, opensearch, tenant, index, tmp_path):
     names = [f"t{i:02d}" for i in range(7)]
     received_before = loki.received_lines()
-    writer = LoggenRun(tmp_path / "logs", lines=LINES, files=50, rotate=LINES * 300 // 50 // 5, tenants=7, torn=True)
     a = agent(config(
         {"app": file_input(tmp_path / "logs/<service>.log", multiline="off", tenant=f"{tenant}-{{record.tenant}}",
                            levels=LEVEL_SPEC, fields={"service": "{path.service}", "namespace": "vm"})},
@@ -33,6 +32,7 @@ def test_full_speed_to_all_servers(agent, loki, elasticsearch, opensearch, tenan
                              queue={"batch_wait": "200ms"}),
          "es": search_output(elasticsearch.url, index=f"{index}-%Y", document={"payload": "log"}, queue={}),
          "os": search_output(opensearch.url, index=f"{index}-%Y", document={"payload": "log"}, queue={})}))
+    writer = LoggenRun(tmp_path / "logs", lines=LINES, files=50, rotate=LINES * 300 // 50 // 5, tenants=7, torn=True)
     written = writer.wait()
     inputs, outputs = wait_rest(a, read=LINES, timeout=120 if not FULL else 900)
     nothing_lost(outputs)
