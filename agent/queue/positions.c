@@ -209,8 +209,8 @@ static void place_set(struct place *w, const struct file_position *pos)
 
 static void advance(struct positions *p, struct position_entry *e, const struct file_position *pos)
 {
-    if (!e->durable.is_set)
-        e->durable = (struct place){ .end = pos->start, .is_set = true };
+    if (!e->durable.is_set) /* nobody told the CRC of what is before */
+        e->durable = (struct place){ .end = pos->start, .flags = pos->start > 0 ? POSITION_HEAD_UNKNOWN : 0, .is_set = true };
     place_set(&e->written, pos);
     mark_dirty(p, e);
 }

@@ -627,12 +627,17 @@ struct file_position first_position(const struct slot *s)
     return (struct file_position){ .end = s->first_off, .flags = flags };
 }
 
+/* The queue has no place of this file but where it began, and of that no more than how far it is. */
+static bool is_at_first(const struct slot *s, const struct recovered_file *at)
+{
+    return at == NULL || (at->position.end == s->first_off && at->position.tail_len == 0 && at->position.n_parts == 0 &&
+                          (at->position.flags & ~(uint32_t)POSITION_HEAD_UNKNOWN) == 0);
+}
+
 static void fence_file(struct tail_file *f, uint32_t output, const struct recovered_file *at)
 {
     struct slot *s = &f->slots[output];
-    struct file_position pos = first_position(s);
-    if (at != NULL)
-        pos = at->position;
+    struct file_position pos = is_at_first(s, at) ? first_position(s) : at->position;
     if (at == NULL && s->told_stage == STAGE_GONE && s->told_group <= f->t->sides[output].n_durable)
         return; /* the queue has done with it for good */
     bool is_forgotten = f->stage >= STAGE_PASSED && f->phase == PHASE_MISSING;

@@ -458,6 +458,31 @@ static void fence_hides_what_was_not_durable(void **state)
     fixture_deinit(&f);
 }
 
+/* A file that began at 7: the CRC of what is before that was never told, and 0 must not be taken for it. */
+static void fence_knows_no_head_of_what_began_inside(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct sample s;
+    struct sample_end e;
+    const struct recovered_file *files;
+    size_t n;
+    uint64_t seq;
+    fixture_init(&f);
+    plan.left = -1;
+    plan.kind = FAULT_SYNC;
+    fixture_open(&f);
+    assert_int_equal(queue_append(f.q, sample_frame(&s, 1, 1, "t"), sample_end(&e, 1, 7, 9), &seq), 0);
+    plan.left = 0;
+    plan.length = 1;
+    assert_int_equal(queue_sync(f.q), -EIO);
+    assert_int_equal(queue_fenced(f.q, &files, &n), 0);
+    assert_int_equal(n, 1);
+    assert_int_equal(files[0].position.end, 7);
+    assert_int_equal(files[0].position.flags, POSITION_HEAD_UNKNOWN);
+    fixture_deinit(&f);
+}
+
 /* Acknowledging writes in place: a disk without a free byte drains. */
 static void full_disk_drains(void **state)
 {
@@ -517,7 +542,7 @@ int main(void)
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(each_call_fails_once), TEST(disk_is_full_for_a_while), TEST(each_write_is_short),
-        TEST(each_sync_fails),      TEST(syncs_fail_for_a_while),   TEST(death_at_each_call),
+        TEST(fence_knows_no_head_of_what_began_inside), TEST(each_sync_fails),      TEST(syncs_fail_for_a_while),   TEST(death_at_each_call),
         TEST(power_cut_at_each_call),
         TEST(fence_hides_what_was_not_durable), TEST(full_disk_drains), TEST(opens_on_a_full_disk),
     };

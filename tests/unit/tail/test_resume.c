@@ -520,6 +520,32 @@ static void test_fence(void **state)
     world_free(w);
 }
 
+/* Nothing of the file is durable: it stands where it began, inside a line. */
+static void test_fence_inside_a_line(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    w->inputs[0].read_from = READ_FROM_END;
+    w_append(w, "a.log", "old\nhalf of ");
+    world_start(w);
+    w_append(w, "a.log", "a line\nnew\n");
+    world_run(w);
+    expect_lines(w, 0, "new");
+    struct group_end end = { 0 };
+    assert_true(tail_collect(w->t, 0, &end)); /* written, never synced */
+    w_lines_clear(&w->q[0].open);
+    w->q[0].n_groups++;
+    struct recovered_file undone = { .ident = end.files[0] };
+    undone.position = (struct file_position){ .incarnation = end.files[0].incarnation, .start = 12, .end = 12,
+                                              .flags = POSITION_HEAD_UNKNOWN };
+    tail_fence(w->t, 0, &undone, 1);
+    world_run(w);
+    expect_lines(w, 0, "new");
+    world_commit_all(w);
+    world_free(w);
+}
+
 static void test_fence_of_a_blocked_output(void **state)
 {
     (void)state;
@@ -665,6 +691,7 @@ int main(void)
         cmocka_unit_test(test_blocked_inside_parts),
         cmocka_unit_test(test_unfinished_record_is_flushed_at_the_end),
         cmocka_unit_test(test_fence),
+        cmocka_unit_test(test_fence_inside_a_line),
         cmocka_unit_test(test_fence_of_a_blocked_output),
         cmocka_unit_test(test_more_files_than_descriptors),
         cmocka_unit_test(test_adopt),
