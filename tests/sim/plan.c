@@ -33,6 +33,15 @@ static void make_logs(struct shape *s, uint64_t *rng)
     }
 }
 
+/* What came to be simulated later has chance of its own, so that the other seeds keep their stories. */
+static void make_copies(struct shape *s, uint64_t seed)
+{
+    uint64_t rng = seed * UINT64_C(0xd1b54a32d192ed03) ^ UINT64_C(0x636f70696573);
+    s->compresses = s->is_calm || chance(&rng, 60);
+    for (unsigned i = 0; i < s->n_logs; i++)
+        s->copytruncates[i] |= s->kinds[i] != LOG_CRI && chance(&rng, 30);
+}
+
 static void make_sizes(struct shape *s, uint64_t *rng)
 {
     s->is_real_size = rnd(rng, 500) == 0;
@@ -131,7 +140,7 @@ static void fill_action(struct action *a, const struct shape *s, uint64_t *rng)
     case ACT_DELETE:
     case ACT_GZIP:
         a->b = !s->copytruncates[a->a] && chance(rng, 25);
-        if (!s->rotates || (a->kind == ACT_GZIP && !s->is_calm)) {
+        if (!s->rotates || (a->kind == ACT_GZIP && !s->compresses)) {
             a->kind = ACT_APPEND;
             a->n = 3;
         }
@@ -192,6 +201,7 @@ void plan_make(uint64_t seed, struct plan *ret)
         s->first_outputs = (1u << s->n_outputs) - 1;
     }
     make_logs(s, &rng);
+    make_copies(s, seed);
     make_sizes(s, &rng);
     if (s->is_calm)
         s->max_bytes = s->segment_bytes * 64;

@@ -62,6 +62,7 @@ struct shape { /* of the whole run */
     enum server_kind servers[SIM_OUTPUTS];
     enum log_kind kinds[SIM_LOGS];
     bool copytruncates[SIM_LOGS]; /* else renames */
+    bool compresses;              /* rotated files, also while the agent stops and starts */
     bool is_real_size;            /* production constants */
     uint32_t first_outputs;       /* mask: configured at first */
     uint32_t levels[SIM_OUTPUTS]; /* the least level that the route lets pass: 0 debug … 3 error */
