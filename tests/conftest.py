@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
-from tailrace_test import Agent, Certs, Elastic, FaultServer, Loki  # noqa: E402
+from tailrace_test import Agent, Certs, Elastic, FaultServer, KubeApi, Loki  # noqa: E402
 
 
 def pytest_configure():
@@ -44,6 +44,19 @@ def _opensearch(tmp_path_factory):
     server = Elastic(tmp_path_factory.mktemp("opensearch"), "opensearch")
     yield server.start()
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def _kube(tmp_path_factory):
+    server = KubeApi(tmp_path_factory.mktemp("kube"))
+    yield server.start()
+    server.stop()
+
+
+@pytest.fixture
+def kube(_kube):
+    """One API server for the session. Keep apart by namespace and node."""
+    return _running(_kube)
 
 
 @pytest.fixture

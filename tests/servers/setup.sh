@@ -1,5 +1,5 @@
 #!/bin/bash
-# setup.sh NAME...   NAME: loki | elasticsearch | opensearch | all
+# setup.sh NAME...   NAME: loki | elasticsearch | opensearch | kubernetes | all
 #
 # Has the real servers ready for the tests: each is built once (see NAME/build.sh) into a cache outside
 # the clone and stays there. Prints one line a server, "NAME FOLDER", in the order asked for. Everything
@@ -24,7 +24,8 @@ version_of() {
     case $1 in
     loki) sed -n 's|^[[:space:]]*github.com/grafana/loki/v3 v\([0-9.]*\).*|\1|p' "$here/loki/go.mod" ;;
     elasticsearch | opensearch) sed -n 's:.*<server>\(.*\)</server>.*:\1:p' "$here/$1/pom.xml" ;;
-    *) fail "no server '$1': expected loki, elasticsearch, opensearch or all" ;;
+    kubernetes) sed -n 's|^[[:space:]]*k8s.io/kubernetes v\([0-9.]*\)$|\1|p' "$here/kubernetes/go.mod" ;;
+    *) fail "no server '$1': expected loki, elasticsearch, opensearch, kubernetes or all" ;;
     esac
 }
 
@@ -69,14 +70,14 @@ build() {
     exec 9>&-
 }
 
-[ $# -gt 0 ] || fail "usage: setup.sh loki|elasticsearch|opensearch|all ..."
+[ $# -gt 0 ] || fail "usage: setup.sh loki|elasticsearch|opensearch|kubernetes|all ..."
 names=()
 for n; do
-    if [ "$n" = all ]; then names+=(loki elasticsearch opensearch); else names+=("$n"); fi
+    if [ "$n" = all ]; then names+=(loki elasticsearch opensearch kubernetes); else names+=("$n"); fi
 done
 for n in "${names[@]}"; do version_of "$n" >/dev/null; done
 
-# Loki needs the processor, the others the network: side by side.
+# Loki and Kubernetes need the processor, the others the network: side by side.
 pids=()
 for n in "${names[@]}"; do
     (build "$n") &

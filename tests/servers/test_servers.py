@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tailrace_test import (
-    TESTS, Elastic, Forward, Loggen, Loki, assert_arrived, free_port, request, server_dir, wait_until, wire,
+    TESTS, Elastic, Forward, KubeApi, Loggen, Loki, assert_arrived, free_port, request, server_dir, wait_until, wire,
 )
 from tailrace_test.proc import Process
 
@@ -20,9 +20,9 @@ SECOND = 1_000_000_000
 def test_setup_is_instant_and_knows_its_names():
     start = time.monotonic()
     run = subprocess.run([TESTS / "servers" / "setup.sh", "all"], capture_output=True, text=True, check=True)
-    assert [l.split()[0] for l in run.stdout.splitlines()] == ["loki", "elasticsearch", "opensearch"]
+    assert [l.split()[0] for l in run.stdout.splitlines()] == ["loki", "elasticsearch", "opensearch", "kubernetes"]
     assert time.monotonic() - start < 5 and run.stderr == ""
-    for name, version in (("loki", "3.7.8"), ("elasticsearch", "8.19.21"), ("opensearch", "2.19.1")):
+    for name, version in (("loki", "3.7.8"), ("elasticsearch", "8.19.21"), ("opensearch", "2.19.1"), ("kubernetes", "1.36.3")):
         assert f"{name}-{version}-" in str(server_dir(name))
     run = subprocess.run([TESTS / "servers" / "setup.sh", "nonsense"], capture_output=True, text=True, check=False)
     assert run.returncode == 1 and "no server 'nonsense'" in run.stderr
@@ -251,3 +251,38 @@ def test_a_server_for_the_shell(tmp_path):
         assert shell.stop() == 0, shell.describe()
     with pytest.raises(OSError):
         request("GET", text.split()[1] + "/ready")
+
+
+# --- Kubernetes ---
+
+
+def test_kube_shows_pods_counts_requests_and_forgets(kube, tenant):
+    ns = kube.namespace(tenant)
+    token = kube.account(ns, tenant, [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}])
+    user = f"system:serviceaccount:{ns}:{tenant}"
+    kube.pod(ns, "web-1", labels={"app": "web"}, node=tenant, owner=("ReplicaSet", "web"))
+    kube.patch_pod(ns, "web-1", annotations={"a": "b"})
+    pods = kube.request("GET", "/api/v1/pods", params={"fieldSelector": f"spec.nodeName={tenant}"}, token=token).json()
+    assert [p["metadata"]["annotations"] for p in pods["items"]] == [{"a": "b"}]
+    assert kube.request("GET", "/api/v1/secrets", token=token).status == 403
+    assert kube.request("GET", "/api/v1/pods", token="wrong").status == 401
+    kube.delete_pod(ns, "web-1")
+    assert kube.get(f"/api/v1/namespaces/{ns}/pods")["items"] == []
+    assert kube.asked(user, "list") == 2 and [code for _, _, code in kube.audited(user)] == [200, 403]
+
+
+def test_kube_forgets_history(tmp_path):
+    with KubeApi(tmp_path, watch_cache=False) as kube:
+        kube.namespace("n")
+        kube.pod("n", "p")
+        kube.compact()
+        r = kube.request("GET", "/api/v1/pods", params={"watch": "1", "resourceVersion": "1", "timeoutSeconds": "5"})
+        assert r.status == 410 or r.json()["object"]["code"] == 410
+        assert kube.kubectl("get", "pods", "-n", "n", "-o", "name").stdout == "pod/p\n"
+
+
+def test_kube_tools_are_there():
+    assert (KubeApi.binary("schemas") / "definitions.json").stat().st_size > 1_000_000
+    assert (KubeApi.binary("schemas") / "daemonset-apps-v1.json").exists()
+    for name in ("helm", "kubeconform", "kubectl", "etcd", "kube-apiserver"):
+        assert os.access(KubeApi.binary(name), os.X_OK)

@@ -21,6 +21,12 @@ Servers, built once by tests/servers/setup.sh (a missing one is a failure, never
       .indices(pattern)  .get(path)  .put(path, json)  .post(path, json)  .delete(path)  .bulk([action, doc, ...])
       .cluster_settings(action__auto_create_index="false")    .request(method, path, ...) gives any answer
 
+  kube                                        fixture; one kube-apiserver a session. Keep apart by namespace and node.
+  KubeApi(tmpdir, watch_cache=True)           one of one's own: .url .ca .token .kubeconfig .start() .stop() .restart() .suspend()
+      .namespace(name)  .pod(ns, name, labels=, annotations=, node=, owner=)  .patch_pod(...)  .delete_pod(ns, name)
+      .account(ns, name, rules) a token  .kubectl(...)  .helm(...)  .request(method, path)  .compact()
+      .audited(user) [(verb, path, code)]  .asked(user, "list")   KubeApi.binary("kubeconform")
+
 The agent
 
   agent                                       fixture; a = agent(config) is running and ready; agent(config, start=False)
@@ -70,6 +76,7 @@ from .faults import (
     BulkReply, Bytes, Close, CutReply, EarlyReply, FaultServer, Flood, Forward, Garbage, Hangup, HoldConnection, HugeBody,
     NeverRead, Reply, Reset, ResetConnection, SayOnAccept, SlowReply, Stall, Step,
 )
+from .kube import KubeApi
 from .loggen import FIVE, LEVELS, SHAPES, Line, Loggen, assert_arrived, cri, docker, seqs, write
 from .loki import Loki
 from .ports import free_port

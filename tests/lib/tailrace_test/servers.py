@@ -10,7 +10,7 @@ ROOT = TESTS.parent
 
 @functools.lru_cache(maxsize=None)
 def server_dir(name):
-    """The folder of loki, elasticsearch or opensearch; builds it when missing (Loki: minutes, once)."""
+    """The folder of loki, elasticsearch, opensearch or kubernetes; builds it when missing (minutes, once)."""
     run = subprocess.run(
         [str(TESTS / "servers" / "setup.sh"), name],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=3600, check=False,
