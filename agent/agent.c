@@ -225,6 +225,12 @@ static void say_memory(struct agent *a)
         log_info("main", "memory.tight", "there is memory for batches again", LOG_NUM("accounted_bytes", budget_total()));
 }
 
+/* limits.min_free in bytes, of a disk of that size. */
+static int64_t min_free_bytes(const struct conf_size_or_percent *min, uint64_t disk_bytes)
+{
+    return (int64_t)(min->percent > 0 ? disk_bytes / 100 * min->percent : min->bytes);
+}
+
 void agent_tick(struct agent *a)
 {
     const struct conf *c = a->engine->conf;
@@ -232,8 +238,10 @@ void agent_tick(struct agent *a)
     struct statvfs fs;
     stats_turn(THREAD_MAIN);
     (void)snprintf(path, sizeof(path), "%.*s", SLICE_ARGS(c->state_dir));
-    if (statvfs(path, &fs) == 0)
+    if (statvfs(path, &fs) == 0) {
         gauge_set(&stats.state_free_bytes, (int64_t)(fs.f_bavail * fs.f_frsize));
+        gauge_set(&stats.state_min_free_bytes, min_free_bytes(&c->min_free, fs.f_blocks * fs.f_frsize));
+    }
     gauge_set(&stats.state_writable, access(path, W_OK) == 0 && (fs.f_flag & ST_RDONLY) == 0);
     engine_watch(a->engine);
     trim_memory();

@@ -75,7 +75,7 @@ static void sample(struct writer_ctx *w, const char *name, const struct label *l
 static void sample_real(struct writer_ctx *w, const char *name, const struct label *labels, size_t n, double value)
 {
     sample_head(w, name, labels, n);
-    keep(w, buf_printf(w->out, "%.9g\n", value));
+    keep(w, buf_printf(w->out, "%.13g\n", value));
 }
 
 static struct slice input_name(const struct writer_ctx *w, uint32_t i)
@@ -504,6 +504,12 @@ static void agent(struct writer_ctx *w)
            (int64_t)counter_get(&stats.inotify_overflows));
     single(w, "tailrace_state_free_bytes", "gauge", "Free bytes where the queues are.",
            gauge_get(&stats.state_free_bytes));
+    single(w, "tailrace_state_min_free_bytes", "gauge", "limits.min_free: with less than this free, reading waits.",
+           gauge_get(&stats.state_min_free_bytes));
+    single(w, "tailrace_held_limit_bytes", "gauge", "limits.held: with more than this held, the oldest file is let go.",
+           (int64_t)w->conf->held_max_bytes);
+    single_real(w, "tailrace_time_seconds", "gauge", "The agent's wall clock, as Unix time.",
+                (double)(clock_wall_ns() / NS_PER_MS) / 1e3);
     single(w, "tailrace_memory_bytes", "gauge", "Resident memory.", gauge_get(&stats.memory_bytes));
     single(w, "tailrace_memory_limit_bytes", "gauge", "limits.memory.", gauge_get(&stats.memory_limit_bytes));
     family(w, "tailrace_memory_accounted_bytes", "gauge", "Memory of what grows with input, by what holds it.");

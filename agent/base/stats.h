@@ -122,7 +122,7 @@ struct output_stats {
 
 struct agent_stats {
     counter inotify_overflows;
-    gauge state_free_bytes, memory_bytes, memory_limit_bytes, state_writable;
+    gauge state_free_bytes, state_min_free_bytes, memory_bytes, memory_limit_bytes, state_writable;
     gauge reload_successful, reload_wall_ns;
     gauge thread_turn_mono_ns[4];         /* main reader writer sender: last turn, for /health/live */
     gauge writer_in_sync;                 /* 1 while inside a sync */

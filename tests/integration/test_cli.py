@@ -375,6 +375,7 @@ def test_metrics_are_well_formed(agent, tmp_path, faults):
             delivered_lines_total route_keys_held requests_total request_duration_seconds delivery_delay_seconds output_up
             output_last_success_timestamp_seconds dead_letter_lines_total dead_letter_bytes lost_lines_total lost_bytes_total
             ledger_imbalance_lines certificate_expiry_timestamp_seconds state_free_bytes memory_bytes memory_limit_bytes
+            state_min_free_bytes held_limit_bytes time_seconds
             config_reload_successful config_reload_timestamp_seconds health tenant_overflow_lines_total build_info""".split():
         assert f"tailrace_{name}" in names, name
     m = a.metrics()
@@ -385,6 +386,8 @@ def test_metrics_are_well_formed(agent, tmp_path, faults):
     a.wait_metric("requests_total", 1, output="loki", code="503")
     assert a.metric("output_up", output="loki") == 0 and a.metric("memory_limit_bytes") == 32 << 20
     assert a.metric("queue_oldest_age_seconds", output="loki") > 0
+    assert a.metric("state_min_free_bytes") == 512 << 20 and a.metric("held_limit_bytes") == 2 << 30
+    assert abs(a.metric("time_seconds") - time.time()) < 2
 
 
 def test_many_tenants_share_a_series(agent, tmp_path):
