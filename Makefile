@@ -194,6 +194,11 @@ servers: ## build or fetch the real servers for the tests, once
 integration: all tools servers ## the real binary against real servers
 	$QTAILRACE_BINARY=$(CURDIR)/$B/tailrace TAILRACE_TOOLS=$(CURDIR)/$B/tools $(PYTHON) -m pytest -q -x -p no:cacheprovider tests/lib tests/servers tests/integration
 
+.PHONY: packaging-test
+packaging-test: all tools servers ## packages, image, chart and alerts with the real tools, as root: minutes
+	$Qscripts/install-deps.sh packaging
+	$QTAILRACE_BINARY=$(CURDIR)/$B/tailrace TAILRACE_TOOLS=$(CURDIR)/$B/tools $(PYTHON) -m pytest -q -x -p no:cacheprovider tests/packages
+
 test: ## everything a change must pass: unit tests, 2000 seeds of the simulator, integration tests
 	$Qscripts/install-deps.sh test
 	$QTAILRACE_LEVELS_CRATE=$$(scripts/levels-judge.sh) $(MAKE) --no-print-directory unit

@@ -1,18 +1,20 @@
 #!/bin/sh
-# install-deps.sh [build|test]: Debian packages that a build, or a build and all tests, need. Installs only what is
-# missing; without a missing package nothing is asked for and no privilege is needed.
+# install-deps.sh [build|test|packaging]: Debian packages that a build, a build and all tests, or the tests of the packages
+# need. Installs only what is missing; without a missing package nothing is asked for and no privilege is needed.
 set -eu
 
 build="gcc make pkg-config libc6-dev libyajl-dev zlib1g-dev libdeflate-dev libisal-dev libsnappy-dev libcurl4-openssl-dev libssl-dev
 libyaml-dev libmicrohttpd-dev"
 tests="libcmocka-dev libjansson-dev libclang-rt-dev python3 python3-pytest curl jq openssl logrotate strace valgrind prometheus rsyslog
 rsyslog-elasticsearch clang clang-format clang-tidy systemd maven openjdk-17-jdk-headless golang-go cargo python3-venv git
-ca-certificates faketime procps"
+ca-certificates faketime procps python3-yaml"
+packaging="debhelper lintian debootstrap fakeroot buildah prometheus-alertmanager rpm"
 
 case "${1:-test}" in
 build) want=$build ;;
 test) want="$build $tests" ;;
-*) echo "usage: install-deps.sh [build|test]" >&2; exit 2 ;;
+packaging) want="$build $tests $packaging" ;;
+*) echo "usage: install-deps.sh [build|test|packaging]" >&2; exit 2 ;;
 esac
 
 have_tool() { # packages whose work another installation on PATH already does

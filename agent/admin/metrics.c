@@ -506,7 +506,9 @@ static void agent(struct writer_ctx *w)
            gauge_get(&stats.state_free_bytes));
     single(w, "tailrace_state_min_free_bytes", "gauge", "limits.min_free: with less than this free, reading waits.",
            gauge_get(&stats.state_min_free_bytes));
-    single(w, "tailrace_held_limit_bytes", "gauge", "limits.held: with more than this held, the oldest file is let go.",
+    single(w, "tailrace_held_disk_bytes", "gauge", "Disk space of files that have no name any more and are held open.",
+           gauge_get(&stats.held_disk_bytes));
+    single(w, "tailrace_held_limit_bytes", "gauge", "limits.held: with more than this, the oldest of them is let go.",
            (int64_t)w->conf->held_max_bytes);
     single_real(w, "tailrace_time_seconds", "gauge", "The agent's wall clock, as Unix time.",
                 (double)(clock_wall_ns() / NS_PER_MS) / 1e3);

@@ -122,6 +122,7 @@ struct output_stats {
 
 struct agent_stats {
     counter inotify_overflows;
+    gauge held_disk_bytes;                /* sizes of files that have no name left and are held open */
     gauge state_free_bytes, state_min_free_bytes, memory_bytes, memory_limit_bytes, state_writable;
     gauge reload_successful, reload_wall_ns;
     gauge thread_turn_mono_ns[4];         /* main reader writer sender: last turn, for /health/live */

@@ -56,6 +56,7 @@ void held_check(struct tail *t)
     for (;;) {
         uint64_t bytes;
         struct tail_file *f = oldest_held(t, &bytes);
+        gauge_set(&stats.held_disk_bytes, (int64_t)bytes);
         if (f == NULL || (bytes <= t->conf->held_max_bytes && !is_disk_short(t, f->fd)))
             return;
         if (f->is_copied)

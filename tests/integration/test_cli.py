@@ -375,7 +375,7 @@ def test_metrics_are_well_formed(agent, tmp_path, faults):
             delivered_lines_total route_keys_held requests_total request_duration_seconds delivery_delay_seconds output_up
             output_last_success_timestamp_seconds dead_letter_lines_total dead_letter_bytes lost_lines_total lost_bytes_total
             ledger_imbalance_lines certificate_expiry_timestamp_seconds state_free_bytes memory_bytes memory_limit_bytes
-            state_min_free_bytes held_limit_bytes time_seconds
+            state_min_free_bytes held_disk_bytes held_limit_bytes time_seconds
             config_reload_successful config_reload_timestamp_seconds health tenant_overflow_lines_total build_info""".split():
         assert f"tailrace_{name}" in names, name
     m = a.metrics()

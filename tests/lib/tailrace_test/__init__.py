@@ -20,6 +20,7 @@ Servers, built once by tests/servers/setup.sh (a missing one is a failure, never
       .refresh(index)  .count(index, query=None)  .wait_count(index, n, timeout)  .search_all(index, query=, fields=)
       .indices(pattern)  .get(path)  .put(path, json)  .post(path, json)  .delete(path)  .bulk([action, doc, ...])
       .cluster_settings(action__auto_create_index="false")    .request(method, path, ...) gives any answer
+  Prometheus(tmpdir, job, [(address, labels)], rules=[paths])  a real one: .query(expr) .alerts() .point(targets)
 
   kube                                        fixture; one kube-apiserver a session. Keep apart by namespace and node.
   KubeApi(tmpdir, watch_cache=True)           one of one's own: .url .ca .token .kubeconfig .start() .stop() .restart() .suspend()
@@ -81,6 +82,7 @@ from .loggen import FIVE, LEVELS, SHAPES, Line, Loggen, assert_arrived, cri, doc
 from .loki import Loki
 from .ports import free_port
 from .proc import Process, tail
+from .prometheus import Prometheus
 from .servers import ROOT, TESTS, server_dir
 from .tools import CountServer, LoggenRun, Written, run_loggen, tool
 from .wait import wait_until
