@@ -136,7 +136,7 @@ static bool look_begin(struct look *k, struct tail *t, const char *base)
 static struct tail_file *holder(struct tail *t, const char *path, const struct stat *st)
 {
     struct tail_file *f = file_by_ino(t, st);
-    if (f == NULL || !f->is_tracked || (!(f->is_deleted && f->fd < 0) && file_is_still(f, path, st)))
+    if (f == NULL || !f->is_tracked || file_is_still(f, path, st))
         return f;
     table_del(&t->by_ino, &f->by_ino);
     return file_by_ino(t, st);

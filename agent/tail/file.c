@@ -411,6 +411,13 @@ void file_account(struct tail_file *f)
 
 /* ---- descriptors ---- */
 
+void file_is_gone(struct tail_file *f)
+{
+    f->is_deleted = true;
+    if (f->fd < 0 && f->phase != PHASE_MISSING)
+        table_del(&f->t->by_ino, &f->by_ino);
+}
+
 void file_close(struct tail_file *f)
 {
     gz_close(f->gz);
@@ -421,6 +428,8 @@ void file_close(struct tail_file *f)
     f->fd = -1;
     list_del(&f->lru);
     f->t->n_open--;
+    if (f->is_deleted && !f->is_copied)
+        file_is_gone(f);
     if (f->is_copied) { /* the copy is the file from now on */
         f->is_copied = f->is_deleted = false;
         f->is_gz = slice_ends(slice_cstr(file_real(f)), SLICE(".gz"));
@@ -487,6 +496,22 @@ int open_regular(struct tail *t, const char *path, struct stat *st)
     return r;
 }
 
+/* Where an inode has neither birth time nor generation, its number may be another file's by now: then what is in it has to
+ * say whose it is. */
+static bool is_same_file(struct tail_file *f, int fd, const struct file_ident *id)
+{
+    struct source src = { fd, NULL };
+    if (id->dev != f->ident.dev || !ident_same_inode(id, &f->ident))
+        return false;
+    if (id->generation != 0 || id->btime_ns != 0 || !f->is_tracked)
+        return true;
+    if (f->is_gz && gz_open(fd, &src.gz) < 0)
+        return false;
+    bool is_same = source_holds(f, &src, false);
+    gz_close(src.gz);
+    return is_same;
+}
+
 /* The name leads to the same file as ever? */
 int file_open_at(struct tail_file *f, const char *path)
 {
@@ -496,7 +521,7 @@ int file_open_at(struct tail_file *f, const char *path)
         return fd;
     struct file_ident id = { 0 };
     ident_of_fd(fd, &st, &id);
-    if (id.dev == f->ident.dev && ident_same_inode(&id, &f->ident)) {
+    if (is_same_file(f, fd, &id)) {
         file_take_fd(f, fd);
         return 0;
     }
@@ -512,8 +537,10 @@ int file_open(struct tail_file *f)
         return 0;
     }
     int r = f->is_deleted ? -ENOENT : file_open_at(f, file_real(f));
-    if (r == -ENOENT || r == -ENOTDIR || r == -EINVAL || r == -ESTALE)
+    if (r == -ENOENT || r == -ENOTDIR || r == -EINVAL || r == -ESTALE) {
+        name_touch(f->t, file_real(f), NULL); /* whoever is there now is not this one */
         return rotate_find(f) ? 0 : -ENOENT;
+    }
     return r == -EMFILE || r == -ENFILE || r == -ENOMEM ? -EAGAIN : r;
 }
 

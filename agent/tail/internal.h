@@ -324,6 +324,7 @@ NODISCARD int file_open(struct tail_file *f);
 NODISCARD int file_open_at(struct tail_file *f, const char *path); /* -ENOENT: another file is there */
 void file_clear_base(struct tail_file *f);
 void file_close(struct tail_file *f);
+void file_is_gone(struct tail_file *f); /* it has no name any more; without a descriptor its inode is another's soon */
 /* Takes over fd, already checked. */
 void file_take_fd(struct tail_file *f, int fd);
 /* A descriptor to look into a file: >= 0 or negative errno; *st is filled; -EINVAL: not a regular file. */
@@ -391,6 +392,7 @@ bool path_is_own(const struct tail *t, const char *real);
 
 /* ---- names.c: what a changed name means ---- */
 void names_settle(struct tail *t);
+void names_forget(struct tail *t); /* what was touched since */
 void file_lose_names(struct tail_file *f); /* frees what is not tracked */
 /* A file that is followed from now on. base, origin: of a rotated one; NULL = path. Takes fd. NULL: out of
  * memory. */

@@ -36,6 +36,11 @@ static void pending_clear(struct vec *v)
     v->n = 0;
 }
 
+void names_forget(struct tail *t)
+{
+    pending_clear(&t->touched);
+}
+
 /* ---- losing and finding ---- */
 
 void file_lose_names(struct tail_file *f)
@@ -441,7 +446,7 @@ static void resolve(struct tail_file *f)
     }
     if (rotate_find(f))
         return;
-    f->is_deleted = true;
+    file_is_gone(f);
     if (f->stage == STAGE_READING)
         file_give_up(f, LOST_TRUNCATED); /* what was not read is gone; all read: nothing is lost */
     else if (!list_is_in(&f->stages))

@@ -455,7 +455,7 @@ void file_give_up(struct tail_file *f, enum lost_reason reason)
     }
     for (struct tail_pass *p = f->parked; p != NULL; p = p->next)
         give_up_pass(f, pass_of(p), reason);
-    f->is_deleted = true;
+    file_is_gone(f);
     file_account(f);
     stage_check(f);
 }

@@ -113,7 +113,8 @@ void tail_close(struct tail *t)
     for (size_t i = 0; i < t->stirred.n; i++)
         free(VEC(&t->stirred, char *)[i]);
     struct vec *vecs[] = { &t->touched, &t->stirred, &t->pending, &t->ret_files, &t->ret_positions, &t->ret_gone };
-    assert(t->touched.n == 0 && t->pending.n == 0);
+    names_forget(t);
+    assert(t->pending.n == 0);
     for (size_t i = 0; i < ARRAY_LEN(vecs); i++)
         vec_deinit(vecs[i]);
     if (t->raw != NULL)

@@ -207,7 +207,6 @@ void plan_make(uint64_t seed, struct plan *ret)
         s->max_bytes = s->segment_bytes * 64;
     make_disk(s, &rng);
     s->disk.has_no_inotify &= !s->is_calm;
-    s->disk.reuses_inodes &= s->disk.has_birth; /* see docs/SIMULATOR.md */
     ret->n = 8 + rnd(&rng, 40);
     if (s->is_real_size)
         ret->n = MIN(ret->n, (size_t)24);

@@ -1,0 +1,153 @@
+/*
+ * Goal: where an inode has neither birth time nor generation, its number is no proof of who a file is: one that got the
+ * number of a file that is gone is read from its start.
+ * Method: world.h over a disk that hides births and gives the number of the first file to the second.
+ */
+#include "world.h"
+
+#include "agent/queue/fs.h"
+
+static uint64_t old_ino, new_ino; /* the second is shown as the first; 0 = not yet */
+
+static void show(struct stat *st)
+{
+    if (st->st_ino == new_ino)
+        st->st_ino = old_ino;
+}
+
+static int reused_fstat(int fd, struct stat *st)
+{
+    int r = fs_real.fstat(fd, st);
+    show(st);
+    return r;
+}
+
+static int reused_stat(int dir_fd, const char *name, struct stat *st, bool follow)
+{
+    int r = fs_real.stat(dir_fd, name, st, follow);
+    show(st);
+    return r;
+}
+
+static void no_birth(int fd, struct fs_birth *ret)
+{
+    (void)fd;
+    *ret = (struct fs_birth){ 0 };
+}
+
+static struct fs_ops ops;
+
+static int reuse_inodes(void **state)
+{
+    (void)state;
+    ops = fs_real;
+    ops.fstat = reused_fstat;
+    ops.stat = reused_stat;
+    ops.birth = no_birth;
+    old_ino = new_ino = 0;
+    fs_set_ops(&ops);
+    return 0;
+}
+
+static int use_real_disk(void **state)
+{
+    (void)state;
+    fs_set_ops(NULL);
+    return 0;
+}
+
+static uint64_t ino_of(const struct world *w, const char *name)
+{
+    struct stat st;
+    assert_int_equal(0, stat(w_path(w, name), &st));
+    return st.st_ino;
+}
+
+/* The file goes, and a new one of this name and text gets its number. */
+static void replace(const struct world *w, const char *old, const char *name, const char *text)
+{
+    old_ino = ino_of(w, old);
+    w_mkdir(w, "elsewhere");
+    w_append(w, "elsewhere/new", text); /* both exist for a moment: so the real numbers differ */
+    new_ino = ino_of(w, "elsewhere/new");
+    w_unlink(w, old);
+    w_rename(w, "elsewhere/new", name);
+}
+
+static void test_of_a_finished_file(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "the first of all\n");
+    world_start(w);
+    world_run(w);
+    w_rename(w, "a.log", "a.log.1");
+    world_run(w);
+    world_pass(w, 7);
+    world_commit_all(w);
+    replace(w, "a.log.1", "a.log", "new\n");
+    world_run(w);
+    expect_lines(w, 0, "the first of all|new");
+    world_commit_all(w);
+    world_free(w);
+}
+
+/* It never held a byte: nothing in it could tell. */
+static void test_of_an_empty_file(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "");
+    world_start(w);
+    world_run(w);
+    old_ino = ino_of(w, "a.log");
+    w_mkdir(w, "elsewhere");
+    w_append(w, "elsewhere/new", "new\n");
+    w_unlink(w, "a.log");
+    world_run(w);
+    world_pass(w, 7);
+    world_commit_all(w); /* finished: its descriptor goes; that it is gone is not durable yet */
+    new_ino = ino_of(w, "elsewhere/new");
+    w_rename(w, "elsewhere/new", "a.log");
+    world_run(w);
+    expect_lines(w, 0, "new");
+    world_commit_all(w);
+    world_free(w);
+}
+
+static void test_over_a_reload(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "the first of all\n");
+    world_start(w);
+    world_run(w);
+    world_commit_all(w);
+    struct tail *old = w->t;
+    struct tail_file *f = file_by_path(old, w_path(w, "a.log"));
+    file_close(f);
+    replace(w, "a.log", "a.log", "new\n");
+    w_drop(&w->q[0], &w->q[0].files[0]); /* as if nothing had been durable */
+    world_start(w);
+    tail_adopt(w->t, old);
+    tail_close(old);
+    world_run(w);
+    world_pass(w, 12);
+    expect_lines(w, 0, "the first of all|new");
+    world_free(w);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, reuse_inodes, use_real_disk)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_of_a_finished_file),
+        TEST(test_of_an_empty_file),
+        TEST(test_over_a_reload),
+    };
+    return cmocka_run_group_tests_name("tail/reuse", tests, NULL, NULL);
+}
