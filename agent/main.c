@@ -17,6 +17,7 @@ static const struct {
     { "health", cmd_health, "how the running agent is, with reasons" },
     { "status", cmd_status, "inputs, files, positions, queues and outputs of the running agent" },
     { "queue", cmd_queue, "look into the queues on disk: ls, cat, verify, export" },
+    { "archive", cmd_archive, "what a file output has written: ls, export, verify" },
     { "version", cmd_version, "the version and its libraries" },
 };
 

@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 
 #include "outputs/codec/gzip.h"
+#include "outputs/file_archive.h"
+#include "outputs/file_chain.h"
 #include "outputs/file_store.h"
 #include "outputs/ndjson.h"
 #include "outputs/output.h"
@@ -18,7 +20,7 @@
 
 struct file_settings {
     struct template *path;
-    bool compress;
+    bool compress, chain;
     struct slice mode, dir_mode; /* octal */
     struct {
         int64_t days;
@@ -61,6 +63,8 @@ static const struct setting settings[] = {
       .help = "Where lines go: a template with the UTC day of arrival, such as /var/lib/tailrace/archive/{tenant}/%Y-%m-%d.ndjson." },
     { .key = "compress", .type = SETTING_BOOL, .offset = offsetof(struct file_settings, compress), .def = "true",
       .help = "A file whose day is over becomes NAME.gz." },
+    { .key = "chain", .type = SETTING_BOOL, .offset = offsetof(struct file_settings, chain), .def = "false",
+      .help = "A line with a hash behind each block of lines, so that what was removed or changed shows: tailrace archive verify." },
     { .key = "mode", .type = SETTING_STRING, .offset = offsetof(struct file_settings, mode), .def = "0640",
       .help = "Permissions of files, octal." },
     { .key = "dir_mode", .type = SETTING_STRING, .offset = offsetof(struct file_settings, dir_mode), .def = "0750",
@@ -113,6 +117,16 @@ static int own_files(const void *settings_of, struct buf *glob)
     return r < 0 ? r : file_shape_glob_all(&shape, glob);
 }
 
+int archive_conf_of(const struct output_conf *conf, struct archive_conf *ret, struct err *err)
+{
+    if (strcmp(conf->type->name, "file") != 0) /* the registry has rows of its own */
+        return err_say(err, -EINVAL, "output %.*s is of type %s, not file", SLICE_ARGS(conf->name), conf->type->name);
+    const struct file_settings *set = conf->settings;
+    *ret = (struct archive_conf){ .chain = set->chain, .retain_ns = set->retain.days * DAY_NS,
+                                  .retain_bytes = set->retain.bytes };
+    return file_shape_parse(template_text(set->path), &ret->shape, err);
+}
+
 const struct output_type file_type = {
     .name = "file",
     .settings = settings,
@@ -153,7 +167,7 @@ static int open_parts(struct file_out *f, const struct output_conf *conf)
 {
     buf_init(&f->rendered, 2 * TEMPLATE_OUT_MAX);
     buf_init(&f->path, PATH_MAX);
-    buf_init(&f->lines, NDJSON_DECODED_MAX);
+    buf_init(&f->lines, NDJSON_DECODED_MAX + CHAIN_LINK_MAX);
     int r = bodies_init(&f->base.open, (size_t)conf->queue.batch_bytes + NDJSON_LINE_MAX);
     if (r == 0)
         r = enricher_new(ENRICH_PLAIN, ndjson_extra_names, ARRAY_LEN(ndjson_extra_names), &f->enrich);
@@ -164,7 +178,7 @@ static int open_parts(struct file_out *f, const struct output_conf *conf)
 
 static int open_store(struct file_out *f, const struct output_conf *conf, struct err *err)
 {
-    struct file_store_conf sc = { .shape = &f->shape, .compress = f->set->compress,
+    struct file_store_conf sc = { .shape = &f->shape, .compress = f->set->compress, .chain = f->set->chain,
                                   .retain_ns = f->set->retain.days * DAY_NS, .retain_bytes = f->set->retain.bytes };
     struct buf folder;
     buf_init(&folder, PATH_MAX);
@@ -332,7 +346,7 @@ static int deliver(struct output *out, const struct frame_ref *frame, struct err
     int r = gzip_decompress(frame->wire, &f->lines);
     if (r < 0)
         return err_set(err, r, "cannot decode a body for %.*s", SLICE_ARGS(frame->route));
-    r = file_store_write(f->store, frame->seq, frame->route, buf_slice(&f->lines), err);
+    r = file_store_write(f->store, frame->seq, frame->route, &f->lines, err);
     buf_reset(&f->lines);
     buf_shrink(&f->lines, KEPT_BYTES);
     return r;

@@ -7,6 +7,8 @@
 
 #include <sys/stat.h>
 
+#include "outputs/file_chain.h"
+#include "outputs/file_journal.h"
 #include "outputs/file_keep.h"
 #include "outputs/file_store.h"
 
@@ -29,7 +31,10 @@ struct file_entry {
     bool dir_is_new;      /* its name is not synced */
     bool is_compressing;
     char gz_name[256];
+    struct chain_hash chain; /* the last link, known while fd is open */
 };
+
+struct file_series; /* file_series.h */
 
 struct file_store {
     struct file_store_conf conf;
@@ -37,6 +42,8 @@ struct file_store {
     int state_fd, journal_fd;
     struct file_entry **entries;
     size_t n_entries, n_fds;
+    struct file_series **series; /* NULL until there is a chain */
+    size_t n_series;
     uint64_t use_clock;
     uint64_t written_seq, durable_seq;
     bool is_dirty;          /* the journal does not say all */

@@ -4,7 +4,8 @@
 
 #include "agent/base/bytes.h"
 
-enum { HEAD_BYTES = 8, SNAPSHOT_BYTES = 1 + 8 + 8 + 4, FILE_BYTES = 1 + 8 + 8 + 8, GZ_BYTES = 1 + 2 };
+enum { HEAD_BYTES = 8, SNAPSHOT_BYTES = 1 + 8 + 8 + 4, FILE_BYTES = 1 + 8 + 8 + 8, GZ_BYTES = 1 + 2,
+       SERIES_BYTES = 1 + 8 + CHAIN_HASH_BYTES };
 static const char magic[8] = { 'T', 'R', 'F', 'I', 'L', 'E', 'S', '1' };
 
 /* zlib's and gzip's polynomial, four bits at a time: a table of 16 words is enough for the speed of an archive. */
@@ -71,6 +72,15 @@ int file_journal_put_gz(struct buf *out, struct slice path, struct slice gz_name
     return put_record(out, slice_of(fixed, sizeof(fixed)), path, gz_name);
 }
 
+int file_journal_put_series(struct buf *out, const struct file_journal_series *s)
+{
+    char fixed[SERIES_BYTES];
+    fixed[0] = 'C';
+    put_le64(fixed + 1, (uint64_t)s->written_ns);
+    memcpy(fixed + 9, s->last.bytes, sizeof(s->last.bytes));
+    return put_record(out, slice_of(fixed, sizeof(fixed)), s->folder, SLICE(""));
+}
+
 /* Takes a whole record off the front. */
 static bool take_record(struct slice *rest, struct slice *ret)
 {
@@ -94,14 +104,21 @@ static int read_record(struct slice c, const struct file_journal_reader *reader)
                                        .inode = get_le64(c.ptr + 9), .written_ns = (int64_t)get_le64(c.ptr + 17) };
         if (f.path.ptr[0] != '/' || slice_find_byte(f.path, '\0') >= 0)
             return -EBADMSG;
-        return reader->file(reader->ctx, &f);
+        return reader->file == NULL ? 0 : reader->file(reader->ctx, &f);
     }
     if (c.ptr[0] == 'Z' && c.len > GZ_BYTES && get_le16(c.ptr + 1) < c.len - GZ_BYTES) {
         size_t path_len = get_le16(c.ptr + 1);
         struct slice name = slice_from(c, GZ_BYTES + path_len);
         if (slice_find_byte(name, '/') >= 0 || slice_find_byte(name, '\0') >= 0)
             return -EBADMSG;
-        return reader->gz(reader->ctx, slice_first(slice_from(c, GZ_BYTES), path_len), name);
+        return reader->gz == NULL ? 0 : reader->gz(reader->ctx, slice_first(slice_from(c, GZ_BYTES), path_len), name);
+    }
+    if (c.ptr[0] == 'C' && c.len > SERIES_BYTES) {
+        struct file_journal_series s = { .folder = slice_from(c, SERIES_BYTES), .written_ns = (int64_t)get_le64(c.ptr + 1) };
+        memcpy(s.last.bytes, c.ptr + 9, sizeof(s.last.bytes));
+        if (s.folder.ptr[0] != '/' || slice_find_byte(s.folder, '\0') >= 0)
+            return -EBADMSG;
+        return reader->series == NULL ? 0 : reader->series(reader->ctx, &s);
     }
     return -EBADMSG;
 }

@@ -7,9 +7,10 @@
 #include <stdint.h>
 
 #include "agent/base/buf.h"
+#include "outputs/file_chain.h"
 
-/* All of it: 4096 paths of the longest kind. */
-#define FILE_JOURNAL_BYTES_MAX (32 * MIB)
+/* All of it: 4096 paths of the longest kind, and as many folders. */
+#define FILE_JOURNAL_BYTES_MAX (48 * MIB)
 #define FILE_JOURNAL_RECORD_MAX 4200
 
 struct file_journal_file {
@@ -19,15 +20,24 @@ struct file_journal_file {
     int64_t written_ns;
 };
 
+struct file_journal_series {
+    struct slice folder;
+    struct chain_hash last;
+    int64_t written_ns;
+};
+
 uint32_t file_journal_crc(uint32_t crc, struct slice s);
 
 NODISCARD int file_journal_put_snapshot(struct buf *out, uint64_t seq, uint32_t n_records);
 NODISCARD int file_journal_put_file(struct buf *out, const struct file_journal_file *f);
 NODISCARD int file_journal_put_gz(struct buf *out, struct slice path, struct slice gz_name);
+NODISCARD int file_journal_put_series(struct buf *out, const struct file_journal_series *s);
 
+/* NULL: of no interest. */
 struct file_journal_reader {
     int (*file)(void *ctx, const struct file_journal_file *f);
     int (*gz)(void *ctx, struct slice path, struct slice gz_name);
+    int (*series)(void *ctx, const struct file_journal_series *s);
     void *ctx;
 };
 

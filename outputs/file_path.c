@@ -147,6 +147,48 @@ int file_shape_glob_all(const struct file_shape *shape, struct buf *out)
     return r < 0 ? r : buf_append_byte(out, '*');
 }
 
+static int append_literal_regex(struct buf *out, char c)
+{
+    int r = strchr(".[]()*+?{}|^$\\", c) != NULL ? buf_append_byte(out, '\\') : 0;
+    return r < 0 ? r : buf_append_byte(out, c);
+}
+
+/* A name that stands twice is taken from its first place. */
+static void note_group(size_t *group, size_t n)
+{
+    if (*group == 0)
+        *group = n;
+}
+
+static int append_step_regex(struct buf *out, struct slice text, const struct step *s, struct file_shape_groups *g)
+{
+    if (s->literal != '\0')
+        return append_literal_regex(out, s->literal);
+    size_t n = g->n++;
+    if (s->date == '\0' && slice_eq(text, SLICE("{tenant}")))
+        note_group(&g->tenant, n);
+    if (s->date == '\0')
+        return buf_append_lit(out, "([^/]*)");
+    if (s->date == 'Y' || s->date == 'm' || s->date == 'd' || s->date == 'j')
+        note_group(s->date == 'Y' ? &g->year : s->date == 'm' ? &g->month : s->date == 'd' ? &g->day : &g->day_of_year, n);
+    return buf_printf(out, "([0-9]{%d})", s->date == 'Y' ? 4 : s->date == 'j' ? 3 : 2);
+}
+
+int file_shape_regex(const struct file_shape *shape, struct buf *out, struct file_shape_groups *ret_groups)
+{
+    *ret_groups = (struct file_shape_groups){ .n = 1 };
+    int r = buf_append_byte(out, '^');
+    for (size_t i = 0; i < shape->text.len && r == 0;) {
+        const struct step s = i < shape->base_len ? (struct step){ .len = 1, .literal = shape->text.ptr[i] }
+                                                  : next_step(shape->text, i);
+        r = append_step_regex(out, slice_first(slice_from(shape->text, i), s.len), &s, ret_groups);
+        i += s.len;
+    }
+    ret_groups->suffix = ret_groups->n;
+    ret_groups->n += 2;
+    return r < 0 ? r : buf_append_lit(out, "((\\.[0-9]+)?\\.gz)?$");
+}
+
 /* ---- a rendered path ---- */
 
 static uint64_t name_hash(struct slice s)
@@ -157,7 +199,7 @@ static uint64_t name_hash(struct slice s)
     return h;
 }
 
-static int append_part(struct slice part, struct buf *out)
+int file_path_part(struct slice part, struct buf *out)
 {
     bool is_dots = slice_eq(part, SLICE(".")) || slice_eq(part, SLICE(".."));
     bool is_long = part.len > PART_BYTES_MAX;
@@ -176,7 +218,7 @@ static int append_parts(struct slice rel, struct buf *out)
 {
     for (;;) {
         ptrdiff_t slash = slice_find_byte(rel, '/');
-        int r = append_part(slash < 0 ? rel : slice_first(rel, (size_t)slash), out);
+        int r = file_path_part(slash < 0 ? rel : slice_first(rel, (size_t)slash), out);
         if (r < 0 || slash < 0)
             return r;
         r = buf_append_byte(out, '/');
@@ -193,7 +235,7 @@ static int append_flat(const struct file_shape *shape, struct slice rel, struct 
     int r = 0;
     for (size_t i = 1; i < shape->n_parts && r == 0; i++)
         r = buf_append_lit(out, "_/");
-    return r < 0 ? r : append_part(rel, out);
+    return r < 0 ? r : file_path_part(rel, out);
 }
 
 int file_path_clean(const struct file_shape *shape, struct slice rendered, struct buf *out)

@@ -32,10 +32,22 @@ NODISCARD int file_shape_parse(struct slice text, struct file_shape *ret_shape, 
 /* Makes a rendered path safe. Values that smuggle in a '/' put the file into a folder of its own, "_". */
 NODISCARD int file_path_clean(const struct file_shape *shape, struct slice rendered, struct buf *out);
 
+/* What one value becomes as a folder's or file's name. */
+NODISCARD int file_path_part(struct slice part, struct buf *out);
+
 /* The part'th name below the base as a pattern for slice_glob: variables are *, dates are digits. */
 NODISCARD int file_shape_glob(const struct file_shape *shape, size_t part, struct buf *out);
 /* The whole path as such a pattern, and whatever is put behind the name (.gz). */
 NODISCARD int file_shape_glob_all(const struct file_shape *shape, struct buf *out);
+
+/* Which group of file_shape_regex() has what; 0: the template does not say it. */
+struct file_shape_groups {
+    size_t year, month, day, day_of_year, tenant;
+    size_t suffix; /* .gz or .N.gz or nothing */
+    size_t n;      /* with group 0 */
+};
+/* The whole path, compressed or not, as a POSIX extended regular expression. */
+NODISCARD int file_shape_regex(const struct file_shape *shape, struct buf *out, struct file_shape_groups *ret_groups);
 
 /* Are two moments in different periods? */
 bool file_period_is_over(enum file_period period, int64_t then_ns, int64_t now_ns);

@@ -7,7 +7,7 @@
 #include "agent/base/io.h"
 #include "agent/base/log.h"
 #include "outputs/file_entries.h"
-#include "outputs/file_journal.h"
+#include "outputs/file_series.h"
 
 /* The crash came after NAME.gz got its name, or before. */
 static bool finish_compression(struct file_entry *e, const struct file_place *at)
@@ -112,6 +112,7 @@ static int set_aside(struct file_store *s, struct err *err)
               LOG_SLICE("folder", s->conf.state_dir));
     while (s->n_entries > 0)
         file_entries_remove(s, s->entries[s->n_entries - 1]);
+    file_series_free_all(s);
     s->durable_seq = 0;
     if (renameat(s->state_fd, FILE_STATE_NAME, s->state_fd, FILE_STATE_NAME ".bad") < 0)
         return err_set(err, -errno, "cannot set " FILE_STATE_NAME " aside");
@@ -120,7 +121,7 @@ static int set_aside(struct file_store *s, struct err *err)
 
 static int load_journal(struct file_store *s, struct err *err)
 {
-    const struct file_journal_reader reader = { load_file, load_gz, s };
+    const struct file_journal_reader reader = { load_file, load_gz, file_series_load, s };
     struct buf content;
     buf_init(&content, FILE_JOURNAL_BYTES_MAX);
     int r = 0;

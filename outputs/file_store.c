@@ -13,7 +13,7 @@
 #include "agent/base/io.h"
 #include "agent/base/log.h"
 #include "outputs/file_entries.h"
-#include "outputs/file_journal.h"
+#include "outputs/file_series.h"
 
 /* A file that was written within this is not closed yet, even when its day is over: the queue may hold more for it. */
 #define IDLE_NS (600 * NS_PER_SEC)
@@ -129,12 +129,14 @@ static int write_snapshot(struct file_store *s, uint64_t seq, struct err *err)
 {
     struct buf content;
     buf_init(&content, FILE_JOURNAL_BYTES_MAX);
-    uint32_t n = 0;
+    uint32_t n = (uint32_t)s->n_series;
     for (size_t i = 0; i < s->n_entries; i++)
         n += 1u + s->entries[i]->is_compressing;
     int r = file_journal_put_snapshot(&content, seq, n);
     for (size_t i = 0; i < s->n_entries && r == 0; i++)
         r = put_entry(s->entries[i], &content);
+    if (r == 0)
+        r = file_series_put_all(s, &content);
     if (r < 0)
         r = err_set(err, r, "cannot write " FILE_STATE_NAME);
     else
@@ -313,11 +315,30 @@ static int fill_compression(struct file_store *s, struct file_entry *e)
     return r;
 }
 
+/* The hash that stands for all of a file that is over, for whoever keeps the log elsewhere. */
+static void say_chain(const struct file_store *s, const struct file_entry *e)
+{
+    struct file_place at;
+    struct stat st;
+    struct chain_hash last;
+    char hex[CHAIN_HEX_BYTES + 1];
+    if (!s->conf.chain || file_entry_place(s, e, 0, &at, NULL) < 0)
+        return;
+    CLEANUP(fd_closep) int fd = file_open_existing(&at, &st, NULL);
+    (void)close(at.dir_fd); /* read-only */
+    if (fd < 0 || chain_last(fd, e->len, &last) <= 0)
+        return;
+    chain_hash_hex(&last, hex);
+    log_info("file", "file.chained", "the last hash of a file that is over", LOG_CSTR("path", e->path), LOG_CSTR("hash", hex),
+             LOG_NUM("bytes", e->len));
+}
+
 /* The journal says first what will happen: with NAME and NAME.gz both there after a crash, NAME is the one too many. */
 static void start_compression(struct file_store *s, struct file_entry *e, int64_t now_ns)
 {
     int r = fill_compression(s, e);
     close_fd(s, e);
+    say_chain(s, e);
     e->is_compressing = true;
     if (r == 0)
         r = note_entry(s, e, NULL);
@@ -353,8 +374,10 @@ static void start_retention(struct file_store *s, int64_t now_ns)
 static void forget_closed(struct file_store *s, int64_t now_ns)
 {
     for (size_t i = s->n_entries; i-- > 0;)
-        if (is_over(s, s->entries[i], now_ns))
+        if (is_over(s, s->entries[i], now_ns)) {
+            say_chain(s, s->entries[i]);
             file_entries_remove(s, s->entries[i]);
+        }
 }
 
 static void start_due_job(struct file_store *s)
@@ -454,6 +477,27 @@ static int adopt(struct file_store *s, struct file_entry *e, const struct stat *
     return r;
 }
 
+/* Where the chain of this file goes on. */
+static int find_link(struct file_store *s, struct file_entry *e, int fd, struct err *err)
+{
+    const struct file_series *series = file_series_get(s, file_entry_path(e));
+    if (series == NULL)
+        return err_set(err, -ENOMEM, "cannot remember the chain of %s", e->path);
+    if (e->len == 0) {
+        e->chain = *file_series_last(series);
+        return 0;
+    }
+    int r = chain_last(fd, e->len, &e->chain);
+    if (r < 0)
+        return err_set(err, r, "cannot read %s", e->path);
+    if (r == 0) {
+        e->chain = (struct chain_hash){ 0 };
+        log_warn("file", "file.chain_begins", "a file does not end with a link: its chain begins anew here",
+                 LOG_CSTR("path", e->path), LOG_NUM("offset", e->len));
+    }
+    return 0;
+}
+
 static int open_entry_at(struct file_store *s, struct file_entry *e, const struct file_place *at, bool is_new, struct err *err)
 {
     struct stat st;
@@ -476,6 +520,11 @@ static int open_entry_at(struct file_store *s, struct file_entry *e, const struc
     }
     if (fd < 0)
         return fd;
+    int r = s->conf.chain ? find_link(s, e, fd, err) : 0;
+    if (r < 0) {
+        fd_close(&fd);
+        return r;
+    }
     e->fd = fd;
     s->n_fds++;
     return 0;
@@ -538,9 +587,10 @@ static int get_entry(struct file_store *s, struct slice path, struct file_entry 
     return r;
 }
 
-int file_store_write(struct file_store *s, uint64_t seq, struct slice path, struct slice lines, struct err *err)
+int file_store_write(struct file_store *s, uint64_t seq, struct slice path, struct buf *lines, struct err *err)
 {
     struct file_entry *e = NULL;
+    struct file_series *series = NULL;
     keep_house(s);
     if (seq <= s->written_seq)
         return 0;
@@ -550,15 +600,21 @@ int file_store_write(struct file_store *s, uint64_t seq, struct slice path, stru
     if (r < 0)
         return r;
     assert(e != NULL && e->fd >= 0);
-    r = io_pwrite_full(e->fd, lines.ptr, lines.len, e->len);
+    struct chain_hash link = e->chain;
+    if (s->conf.chain && ((series = file_series_get(s, path)) == NULL || chain_close_block(lines, &link) < 0))
+        return err_set(err, -ENOMEM, "cannot chain %s", e->path);
+    r = io_pwrite_full(e->fd, lines->ptr, lines->len, e->len);
     if (r < 0) {
         if (ftruncate(e->fd, (off_t)e->len) < 0)
             log_debug("file", "file.cut_failed", "a torn end stays until it is written over", LOG_CSTR("path", e->path));
         return err_set(err, r, "cannot write %s", e->path);
     }
-    e->crc = file_journal_crc(e->crc, lines);
-    e->len += lines.len;
+    e->crc = file_journal_crc(e->crc, buf_slice(lines));
+    e->len += lines->len;
     e->written_ns = clock_wall_ns();
+    e->chain = link;
+    if (series != NULL)
+        file_series_wrote(series, &link, e->written_ns);
     e->used = ++s->use_clock;
     s->written_seq = seq;
     s->is_dirty = true;
@@ -637,6 +693,7 @@ void file_store_close(struct file_store *s)
     for (size_t i = 0; i < s->n_entries; i++)
         free_entry(s, s->entries[i]);
     free(s->entries);
+    file_series_free_all(s);
     fd_close(&s->journal_fd);
     fd_close(&s->state_fd);
     free(s);

@@ -14,6 +14,7 @@
  *              'S'  8 magic "TRFILES1", 8 seq, 4 entries that follow in this snapshot
  *              'F'  8 length, 8 inode (0: not made yet), 8 last written (unix ns), then the path
  *              'Z'  2 length of the path, the path, the name of the .gz that is being made beside it
+ *              'C'  8 last written (unix ns), 32 the last hash of the chain (file_chain.h), then the folder
  * A snapshot counts if S and all its entries are whole; what follows it may be torn by a crash.
  *
  * Threads: one at a time, handed over with a barrier: main at open and close, the sender for writes, whoever syncs.
@@ -25,6 +26,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "agent/base/buf.h"
 #include "agent/base/err.h"
 #include "outputs/file_path.h"
 
@@ -36,6 +38,7 @@ struct file_store_conf {
     const struct file_shape *shape; /* outlives the store */
     mode_t mode, dir_mode;
     bool compress;          /* files whose period is over become NAME.gz */
+    bool chain;             /* behind each frame's lines a link: file_chain.h */
     int64_t retain_ns;      /* 0 = for ever */
     uint64_t retain_bytes;  /* 0 = no limit */
 };
@@ -46,9 +49,10 @@ NODISCARD int file_store_open(const struct file_store_conf *conf, struct file_st
 /* Does not sync: what was not is written again at the next start. NULL is fine. */
 void file_store_close(struct file_store *s);
 
-/* Appends the lines of frame seq to the file; a seq that is there already is skipped. On failure the file is as before.
+/* Appends the lines of frame seq to the file, and their link, which lines gets too; a seq that is there already is skipped.
+ * On failure the file is as before.
  * -EAGAIN: the file is just being compressed or looked at by the retention. */
-NODISCARD int file_store_write(struct file_store *s, uint64_t seq, struct slice path, struct slice lines, struct err *err);
+NODISCARD int file_store_write(struct file_store *s, uint64_t seq, struct slice path, struct buf *lines, struct err *err);
 /* Makes all that was written durable, as the state after seq at least. */
 NODISCARD int file_store_sync(struct file_store *s, uint64_t seq, struct err *err);
 /* The last durable seq. */

@@ -19,6 +19,7 @@ int cmd_explain(int argc, char **argv);
 int cmd_health(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_queue(int argc, char **argv);
+int cmd_archive(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
 /* Loads with the registry's types; on failure prints every error, one a line, to stderr and returns EXIT_MISUSE. */

@@ -4,11 +4,11 @@ _tailrace()
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} cmd=${COMP_WORDS[1]}
     case $prev in
     -c|--config|--file|--path|--state) COMPREPLY=($(compgen -f -- "$cur")); return ;;
-    --format) COMPREPLY=($(compgen -W 'text json' -- "$cur")); return ;;
+    --format) COMPREPLY=($(compgen -W 'text json ndjson' -- "$cur")); return ;;
     --from) COMPREPLY=($(compgen -W 'beginning end 24h' -- "$cur")); return ;;
     esac
     if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W 'run check explain health status queue version --help --version' -- "$cur"))
+        COMPREPLY=($(compgen -W 'run check explain health status queue archive version --help --version' -- "$cur"))
         return
     fi
     case $cmd in
@@ -18,6 +18,7 @@ _tailrace()
     health) COMPREPLY=($(compgen -W 'live ready -c --config --format --watch --help' -- "$cur")) ;;
     status) COMPREPLY=($(compgen -W '-c --config --help' -- "$cur")) ;;
     queue) COMPREPLY=($(compgen -W 'ls verify cat export dead resend drop skip -c --config --format --dead --parked --all --reason --help' -- "$cur")) ;;
+    archive) COMPREPLY=($(compgen -W 'ls export verify -c --config -o --output --tenant --from --to --format --hash --help' -- "$cur")) ;;
     esac
 }
 complete -F _tailrace tailrace

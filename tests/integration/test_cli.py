@@ -16,7 +16,7 @@ from tailrace_test import FIVE, Agent, Loggen, Reply, assert_arrived, binary, fr
 
 TOO_OLD = ("entry for stream '{}' has timestamp too old: 2020-01-01T00:00:00Z, oldest acceptable timestamp is: "
            "2026-01-01T00:00:00Z")
-COMMANDS = ("run", "check", "explain", "health", "status", "queue", "version")
+COMMANDS = ("run", "check", "explain", "health", "status", "queue", "archive", "version")
 
 
 def simple(tmp_path, **more):

@@ -46,7 +46,7 @@ def test_manifest_holds_a_valid_configuration(tmp_path):
 
 def test_completion_and_manual_know_every_command():
     commands = re.findall(r"^  (\w+) ", run("--help").stdout, re.M)
-    assert {"run", "check", "explain", "health", "status", "queue", "version"} <= set(commands)
+    assert {"run", "check", "explain", "health", "status", "queue", "archive", "version"} <= set(commands)
     completion = (ROOT / "packaging/completion/tailrace.bash").read_text()
     manual = (ROOT / "packaging/man/tailrace.1").read_text()
     for c in commands:
