@@ -225,14 +225,24 @@ static void touch_files_below(struct tail *t, const struct dir *d)
 /* The time of a directory that could not be looked at in full: no change is needed for the next rescan to try again. */
 #define UNLISTED (-1)
 
+void discover_again(struct tail *t, const char *path)
+{
+    char up[PATH_MAX];
+    (void)snprintf(up, sizeof(up), "%.*s", SLICE_ARGS(path_dir(path)));
+    struct dir *parent = dir_find(t, up);
+    if (parent != NULL)
+        parent->mtime_ns = UNLISTED;
+}
+
+bool is_absent(int error)
+{
+    return error == -ENOENT || error == -ENOTDIR || error == -ELOOP || error == -ENAMETOOLONG;
+}
+
 /* The directory is gone, cannot be looked at, or another has its name: so are those below. */
 static void dir_remove(struct tail *t, struct dir *d)
 {
-    char up[PATH_MAX];
-    (void)snprintf(up, sizeof(up), "%.*s", SLICE_ARGS(path_dir(d->path)));
-    struct dir *parent = dir_find(t, up);
-    if (parent != NULL)
-        parent->mtime_ns = UNLISTED; /* should it be there after all */
+    discover_again(t, d->path); /* should it be there after all */
     touch_files_below(t, d);
     for (struct list *l = t->dirs.next; l != &t->dirs; l = l->next) {
         struct dir *o = CONTAINER_OF(l, struct dir, all);
@@ -344,6 +354,8 @@ static void enter(struct tail *t, const struct dir *parent, const char *path, st
         dir_remove(t, d); /* parent is above it and stays */
     }
     d = dir_get(t, path);
+    if (d == NULL)
+        discover_again(t, path);
     for (size_t i = 0; d != NULL && i < parent->n_states; i++) {
         struct dir_state s = parent->states[i];
         const struct pattern *p = t->inputs[s.input].include[s.pattern];
@@ -380,7 +392,7 @@ static void name_in(struct tail *t, struct dir *d, struct slice name)
     struct stat st;
     (void)snprintf(path, sizeof(path), "%s/%.*s", d->path, SLICE_ARGS(name));
     int r = may_be_dir ? fs_current()->stat(AT_FDCWD, path, &st, true) : -ENOENT;
-    if (r < 0 && r != -ENOENT)
+    if (r < 0 && !is_absent(r))
         d->mtime_ns = UNLISTED;
     if (r == 0 && S_ISDIR(st.st_mode))
         enter(t, d, path, name, &st);

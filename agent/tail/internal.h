@@ -389,6 +389,10 @@ bool is_compressed_name(struct slice path);
 void alias_set(struct tail *t, const char *link_path,
                const char *target); /* a symlink: watch where it leads */
 bool path_is_own(const struct tail *t, const char *real);
+/* This name could not be looked at: its directory is listed again at the next rescan, changed or not. */
+void discover_again(struct tail *t, const char *path);
+/* A stat, or an open, said that nothing is there; any other error says nothing. */
+bool is_absent(int error);
 
 /* ---- names.c: what a changed name means ---- */
 void names_settle(struct tail *t);

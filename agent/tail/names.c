@@ -212,6 +212,7 @@ struct tail_file *file_begin(struct tail *t, const struct new_file *nf)
         if (f != NULL)
             file_free(f);
         (void)fs_current()->close(nf->fd); /* only read from */
+        discover_again(t, nf->path);
         return NULL;
     }
     set_stat(f, nf->st);
@@ -239,8 +240,10 @@ static void begin_unread(struct tail *t, uint32_t input, const char *path, const
                          enum phase phase, const char *event, const char *reason)
 {
     struct tail_file *f = file_new(t, input, path);
-    if (f == NULL)
+    if (f == NULL) {
+        discover_again(t, path);
         return;
+    }
     struct file_ident id = { .dev = st->st_dev, .ino = st->st_ino };
     file_set_ino(f, &id);
     set_stat(f, st);
@@ -404,8 +407,13 @@ static void look_at(struct tail *t, const struct pending *p)
 {
     struct stat st;
     char real[PATH_MAX];
-    bool is_there = fs_current()->stat(AT_FDCWD, p->path, &st, true) == 0;
+    int r = fs_current()->stat(AT_FDCWD, p->path, &st, true);
+    bool is_there = r == 0;
     struct tail_file *f = file_by_path(t, p->path);
+    if (r < 0 && !is_absent(r)) {
+        discover_again(t, p->path); /* what is known of it may still be right */
+        return;
+    }
     if (f != NULL && is_there && same_inode(f, &st) && !file_is_still(f, p->path, &st)) {
         table_del(&t->by_ino, &f->by_ino);
         file_lose_names(f);
@@ -424,7 +432,10 @@ static void look_at(struct tail *t, const struct pending *p)
         grew(g, &st);
         return;
     }
-    if (fs_current()->realpath(p->path, real) == 0 && !known(g, p->path, real, &st))
+    r = fs_current()->realpath(p->path, real);
+    if (r < 0)
+        discover_again(t, p->path);
+    else if (!known(g, p->path, real, &st))
         add_pending(t, p);
 }
 
@@ -501,8 +512,13 @@ static void begin(struct tail *t, const struct pending *p, bool by_inode_only)
         named = p->from; /* came and was rotated before we looked */
         input = input_of_path(t, slice_cstr(p->from), caps, &n_caps);
     }
-    if (input < 0 || is_compressed_name(slice_cstr(p->path)) || fs->stat(AT_FDCWD, p->path, &st, true) < 0 ||
-        fs->realpath(p->path, real) < 0 || path_is_own(t, real))
+    if (input < 0 || is_compressed_name(slice_cstr(p->path)))
+        return;
+    int r = fs->stat(AT_FDCWD, p->path, &st, true);
+    r = r < 0 ? r : fs->realpath(p->path, real);
+    if (r < 0 && !is_absent(r))
+        discover_again(t, p->path);
+    if (r < 0 || path_is_own(t, real))
         return;
     if (strcmp(p->path, real) != 0)
         alias_set(t, p->path, real);

@@ -52,6 +52,23 @@ static int faulty_list(int dir_fd, void (*each)(void *ctx, const char *name), vo
     return strikes(CALL_LIST) ? fault.result : fs_real.list(dir_fd, each, ctx);
 }
 
+/* Until fs_set_ops(NULL). */
+static void use_faults(enum call call, unsigned first, unsigned n_bad, int result)
+{
+    fault.call = call;
+    fault.first = first;
+    fault.last = first + n_bad - 1;
+    fault.n = 0;
+    fault.result = result;
+    faulty = fs_real;
+    faulty.pread = faulty_pread;
+    faulty.open = faulty_open;
+    faulty.fstat = faulty_fstat;
+    faulty.stat = faulty_stat;
+    faulty.list = faulty_list;
+    fs_set_ops(&faulty);
+}
+
 static unsigned n_written;
 
 static void log_lines(struct world *w, unsigned n)
@@ -121,12 +138,7 @@ static bool live_with(enum call call, unsigned first, unsigned n_bad, int result
 {
     struct world *w = world_new(1);
     world_include(w, 0, "*.log");
-    fault.call = call;
-    fault.first = first;
-    fault.last = first + n_bad - 1;
-    fault.n = 0;
-    fault.result = result;
-    fs_set_ops(&faulty);
+    use_faults(call, first, n_bad, result);
     live(w);
     bool was_there = fault.n >= first;
     fs_set_ops(NULL);
@@ -139,12 +151,6 @@ static bool live_with(enum call call, unsigned first, unsigned n_bad, int result
 static void each_call(enum call call, unsigned n_bad, int result)
 {
     unsigned n = 1;
-    faulty = fs_real;
-    faulty.pread = faulty_pread;
-    faulty.open = faulty_open;
-    faulty.fstat = faulty_fstat;
-    faulty.stat = faulty_stat;
-    faulty.list = faulty_list;
     while (live_with(call, n, n_bad, result))
         n++;
     assert_true(n > 5);
@@ -170,6 +176,39 @@ static void test_failing_opens(void **state)
     each_call(CALL_OPEN, 1, -EMFILE);
 }
 
+/* Nothing can be looked at, from the nth time on; then it can. Files that were there all the time are taken up. */
+static void blind(enum call call, unsigned first, int result, int seconds)
+{
+    struct world *w = world_new(1);
+    world_include(w, 0, "<app>/*.log");
+    use_faults(call, first, UINT_MAX - first, result);
+    w_mkdir(w, "one");
+    w_mkdir(w, "two");
+    w_append(w, "one/a.log", "a\n");
+    w_append(w, "one/b.log", "b\n");
+    w_append(w, "two/c.log", "c\n");
+    world_start(w);
+    world_pass(w, seconds); /* nothing changes: no event and no time of a directory tells of them */
+    fs_set_ops(NULL);
+    world_pass(w, 30);
+    world_commit_all(w);
+    if (w->q[0].durable.n != 3)
+        fail_msg("call %d from %u on: %zu lines of 3", call, first, w->q[0].durable.n);
+    world_free(w);
+}
+
+static void test_blind(void **state)
+{
+    (void)state;
+    for (unsigned n = 1; n < 60; n++) {
+        int seconds = n % 2 == 0 ? 25 : 2; /* with rescans meanwhile, or without */
+        blind(CALL_STAT, n, -EACCES, seconds);
+        blind(CALL_FSTAT, n, -EACCES, seconds);
+        blind(CALL_OPEN, n, -EACCES, seconds);
+        blind(CALL_LIST, n, -EIO, seconds);
+    }
+}
+
 static void test_failing_looks(void **state)
 {
     (void)state;
@@ -185,6 +224,7 @@ int main(void)
         cmocka_unit_test(test_failing_reads),
         cmocka_unit_test(test_failing_opens),
         cmocka_unit_test(test_failing_looks),
+        cmocka_unit_test(test_blind),
     };
     return cmocka_run_group_tests_name("tail/faults", tests, NULL, NULL);
 }
