@@ -223,5 +223,5 @@ void verdict_bisect(struct shipment *sh, struct part *p, const struct judgement 
     if (is_hopeless)
         (void)lane_refuse(sh->lane, true, status, j->reason, j->text, reply->retry_after_ns, now);
     else
-        lane_narrow(sh->lane, now);
+        lane_narrow(sh->lane, status, j->reason, j->text, now);
 }

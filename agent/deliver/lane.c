@@ -177,6 +177,13 @@ static void copy_text(char *to, size_t cap, const char *from)
     (void)snprintf(to, cap, "%s", from);
 }
 
+static void set_reason(struct lane *l, int32_t status, const char *reason, const char *text)
+{
+    l->status = status;
+    copy_text(l->reason, sizeof(l->reason), reason);
+    copy_text(l->text, sizeof(l->text), text);
+}
+
 int64_t lane_refuse(struct lane *l, bool is_hold, int32_t status, const char *reason, const char *text,
                     int64_t retry_after_ns, int64_t now)
 {
@@ -193,19 +200,18 @@ int64_t lane_refuse(struct lane *l, bool is_hold, int32_t status, const char *re
     }
     if (retry_after_ns > 0)
         l->next_ns = MAX(l->next_ns, now + MIN(retry_after_ns, RETRY_AFTER_MAX_NS));
-    l->status = status;
-    copy_text(l->reason, sizeof(l->reason), reason[0] != '\0' ? reason : is_hold ? "held" : "refused");
-    copy_text(l->text, sizeof(l->text), text);
+    set_reason(l, status, reason[0] != '\0' ? reason : is_hold ? "held" : "refused", text);
     lane_tell(l, now);
     return l->next_ns - now;
 }
 
-void lane_narrow(struct lane *l, int64_t now)
+void lane_narrow(struct lane *l, int32_t status, const char *reason, const char *text, int64_t now)
 {
     if (l->state != LANE_ACCEPTED)
         return;
     l->refused_ns = now;
     l->next_ns = now;
+    set_reason(l, status, reason[0] != '\0' ? reason : "refused", text);
     set_state(l, LANE_BACKOFF);
 }
 

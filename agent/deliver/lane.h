@@ -85,8 +85,8 @@ void lane_accept(struct lane *l, int64_t now);
 /* A request was refused: wait. retry_after_ns < 0: none. Returns the delay from now. */
 int64_t lane_refuse(struct lane *l, bool is_hold, int32_t status, const char *reason, const char *text,
                     int64_t retry_after_ns, int64_t now);
-/* One request at a time from now on, without a delay: the refusal was about some of the lines. */
-void lane_narrow(struct lane *l, int64_t now);
+/* One request at a time from now on, without a delay: the refusal was about some of the lines. Why is told when it lasts. */
+void lane_narrow(struct lane *l, int32_t status, const char *reason, const char *text, int64_t now);
 /* May one more request of this lane begin, as far as the lane is concerned? */
 bool lane_may_send(const struct lane *l, int64_t now);
 /* May f go out beside what of this lane is in flight? */

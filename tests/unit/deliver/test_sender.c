@@ -353,9 +353,9 @@ static struct server_answer refuse_all(void *ctx, const struct server_request *r
                                   : (struct server_answer){ .status = 400, .body = "nothing of that" };
 }
 
-static void test_all_refused_holds(void **state)
+/* is_slow: the halves take longer than a key may be refused before it is told of. */
+static void all_refused_holds(bool is_slow)
 {
-    (void)state;
     static const unsigned sizes[] = { 1, 2, 9, 500 };
     for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
         struct rig g;
@@ -363,6 +363,8 @@ static void test_all_refused_holds(void **state)
         atomic_bool is_mended = false;
         assert_int_equal(server_start(&srv, 0, refuse_all, &is_mended), 0);
         rig_init(&g, &toy_ops, srv.port);
+        if (is_slow)
+            deliver_timing.park_after_ns = 1;
         const struct rig_ledger l0 = rig_ledger(&g, "all");
         rig_lines(&g, "all", "all", 0, sizes[i]);
         rig_start(&g);
@@ -377,6 +379,18 @@ static void test_all_refused_holds(void **state)
         rig_deinit(&g);
         server_stop(&srv);
     }
+}
+
+static void test_all_refused_holds(void **state)
+{
+    (void)state;
+    all_refused_holds(false);
+}
+
+static void test_all_refused_slowly_holds(void **state)
+{
+    (void)state;
+    all_refused_holds(true);
 }
 
 /* One frame of nothing but bad lines between good ones: they tell that it is not the configuration. */
@@ -1163,6 +1177,7 @@ int main(void)
         cmocka_unit_test(test_split),
         cmocka_unit_test(test_bisect),
         cmocka_unit_test(test_all_refused_holds),
+        cmocka_unit_test(test_all_refused_slowly_holds),
         cmocka_unit_test(test_bad_frame_among_good),
         cmocka_unit_test(test_resets_split),
         cmocka_unit_test(test_resets_of_the_only_frame),
