@@ -122,6 +122,8 @@ int json_new(const struct keys *keys, bool find_duplicates, struct json **ret_js
     buf_init(&j->decoded, SIZE_MAX / 4); /* bounded by the line, which its reader bounds */
     json_pool_init(&j->pool);
     int r = find_duplicates ? duplicates_init(&j->duplicates) : 0;
+    if (r == 0 && (j->shape = json_shape_new()) == NULL)
+        r = -ENOMEM;
     if (r == 0)
         r = buf_reserve(&j->decoded, DECODE_KEEP);
     if (r < 0) {
@@ -139,6 +141,7 @@ void json_free(struct json *j)
     json_pool_deinit(&j->pool); /* the handle lives in it whole */
     duplicates_deinit(&j->duplicates);
     buf_deinit(&j->decoded);
+    free(j->shape);
     free(j);
 }
 

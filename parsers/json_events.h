@@ -19,6 +19,13 @@
 #include "parsers/json_pool.h"
 #include "parsers/json_string.h"
 
+/* What a key means in the object where it stands. */
+struct json_key {
+    uint64_t hash;
+    uint32_t parent, node;
+    bool is_trusted; /* top level only: its first dotted segment is one of ours */
+};
+
 struct json {
     const struct keys *keys;
     bool find_duplicates;
@@ -26,6 +33,7 @@ struct json {
     struct json_pool pool;
     struct duplicates duplicates;
     struct buf decoded; /* never grows within a line: slices point into it */
+    struct json_shape *shape; /* json_walk.c's: the keys of the lines before */
 
     /* The line at hand. */
     struct slice line; /* without the blanks around it */
@@ -52,6 +60,8 @@ struct json_text {
     struct slice raw; /* what stands between the quotes, in the line */
     bool is_escaped;
 };
+
+struct json_shape *json_shape_new(void); /* NULL: no memory */
 
 /* One pass over a line as loggers write them. JSON_BAD: not sure, or j->result says BAD; yajl shall decide.
  */
@@ -106,6 +116,30 @@ static inline bool json_is_trusted(const struct json *j, uint32_t node, struct s
     return first != KEY_NONE && j->keys->nodes[first].is_trusted;
 }
 
+static inline struct json_key json_look_up(const struct json *j, uint32_t parent, struct slice key)
+{
+    struct json_key k = { .hash = key_hash(key), .parent = parent, .node = KEY_NONE };
+    if (parent == KEY_NONE)
+        return k;
+    k.node = keys_find(j->keys, parent, key, k.hash);
+    k.is_trusted = parent == KEY_ROOT && json_is_trusted(j, k.node, key);
+    return k;
+}
+
+/* raw: as it stands between the quotes; key: decoded. */
+static inline void json_take_key(struct json *j, const struct json_key *k, struct slice raw, struct slice key)
+{
+    if (j->find_duplicates && !j->has_duplicates)
+        j->has_duplicates = duplicates_add(&j->duplicates, j->stack[j->depth].object, k->hash);
+    j->node = k->node;
+    if (k->is_trusted) {
+        j->is_suspect = true;
+        j->suspect = (struct suspect){ .key = key,
+                                       .key_start = json_offset(j, raw.ptr) - 1,
+                                       .key_end = json_offset(j, raw.ptr + raw.len) + 1 };
+    }
+}
+
 static inline bool json_on_key(struct json *j, struct json_text text)
 {
     uint32_t parent = j->stack[j->depth].node;
@@ -116,18 +150,8 @@ static inline bool json_on_key(struct json *j, struct json_text text)
     struct slice key;
     if (!json_decode(j, text, &key))
         return json_stop(j, JSON_BAD);
-    uint64_t hash = key_hash(key);
-    if (j->find_duplicates && !j->has_duplicates)
-        j->has_duplicates = duplicates_add(&j->duplicates, j->stack[j->depth].object, hash);
-    if (parent == KEY_NONE)
-        return true;
-    j->node = keys_find(j->keys, parent, key, hash);
-    if (j->depth == 1 && json_is_trusted(j, j->node, key)) {
-        j->is_suspect = true;
-        j->suspect = (struct suspect){ .key = key,
-                                       .key_start = json_offset(j, text.raw.ptr) - 1,
-                                       .key_end = json_offset(j, text.raw.ptr + text.raw.len) + 1 };
-    }
+    const struct json_key k = json_look_up(j, parent, key);
+    json_take_key(j, &k, text.raw, key);
     return true;
 }
 

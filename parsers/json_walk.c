@@ -8,6 +8,7 @@
  * The line ends with a brace, or is left to yajl at once: so every scan for "the next byte that is not X"
  * stops inside it, and only strings look at the end.
  */
+#include <stdlib.h>
 #include <string.h>
 #ifdef __SSE2__
 #include <emmintrin.h>
@@ -17,8 +18,28 @@
 
 struct walk {
     const char *at, *end;
-    bool has_high; /* bytes beyond ASCII were near: UTF-8 is to be checked */
+    unsigned high; /* not 0: bytes beyond ASCII were near, UTF-8 is to be checked */
 };
+
+/* Loggers write the same few keys in every line. What was looked up once is kept here by the key's own bytes, so that a
+ * key of up to 15 of them costs one comparison. */
+#define KNOWN_KEYS 128
+#define KNOWN_BYTES 16
+
+struct known_key {
+    char text[KNOWN_BYTES]; /* zeros behind it: no key holds one */
+    bool is_used;
+    struct json_key key;
+};
+
+struct json_shape {
+    struct known_key known[KNOWN_KEYS];
+};
+
+struct json_shape *json_shape_new(void)
+{
+    return calloc(1, sizeof(struct json_shape));
+}
 
 /* ---- tokens
  * ---------------------------------------------------------------------------------------------------------
@@ -29,23 +50,31 @@ static inline bool is_string_end(unsigned char c)
     return c == '"' || c == '\\' || c < 0x20;
 }
 
+#ifdef __SSE2__
+/* The bits of the quotes, backslashes and control bytes in v. */
+static inline unsigned string_ends(__m128i v)
+{
+    const __m128i quote = _mm_set1_epi8('"'), backslash = _mm_set1_epi8('\\'), control = _mm_set1_epi8(0x1f);
+    __m128i ends = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, backslash)),
+                                _mm_cmpeq_epi8(_mm_min_epu8(v, control), v));
+    return (unsigned)_mm_movemask_epi8(ends);
+}
+#endif
+
 /* From p to the next quote, backslash or control byte; w->end when there is none. */
 static inline const char *string_run(struct walk *w, const char *p)
 {
 #ifdef __SSE2__
-    const __m128i quote = _mm_set1_epi8('"'), backslash = _mm_set1_epi8('\\'), control = _mm_set1_epi8(0x1f);
     for (; w->end - p >= 16; p += 16) {
         __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
-        __m128i ends = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, backslash)),
-                                    _mm_cmpeq_epi8(_mm_min_epu8(v, control), v));
-        w->has_high |= _mm_movemask_epi8(v) != 0;
-        int found = _mm_movemask_epi8(ends);
-        if (found != 0)
-            return p + __builtin_ctz((unsigned)found);
+        unsigned ends = string_ends(v);
+        w->high |= (unsigned)_mm_movemask_epi8(v);
+        if (ends != 0)
+            return p + __builtin_ctz(ends);
     }
 #endif
     for (; p < w->end && !is_string_end((unsigned char)*p); p++)
-        w->has_high |= (unsigned char)*p >= 0x80;
+        w->high |= (unsigned char)*p & 0x80;
     return p;
 }
 
@@ -137,10 +166,71 @@ static inline void skip_blanks(struct walk *w)
 /* ---- structure
  * ------------------------------------------------------------------------------------------------------ */
 
+static inline bool scan_key(struct json *j, struct walk *w)
+{
+    struct json_text text;
+    return take_string(w, &text) && json_on_key(j, text);
+}
+
+#ifdef __SSE2__
+/* The place of the key that stands at w->at, in *text its bytes; NULL: it is longer, or not as plain. */
+static inline struct known_key *known_place(const struct json *j, struct walk *w, uint32_t parent, __m128i *text,
+                                            size_t *ret_len)
+{
+    static const char ones[2 * KNOWN_BYTES] = { -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1 };
+    const char *p = w->at + 1;
+    if (w->end - p < KNOWN_BYTES)
+        return NULL;
+    __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+    unsigned ends = string_ends(v);
+    if (ends == 0)
+        return NULL;
+    size_t len = (size_t)__builtin_ctz(ends);
+    if (p[len] != '"')
+        return NULL;
+    w->high |= (unsigned)_mm_movemask_epi8(v);
+    *ret_len = len;
+    *text = _mm_and_si128(v, _mm_loadu_si128((const __m128i *)(const void *)(ones + KNOWN_BYTES - len)));
+    uint64_t half[2];
+    memcpy(half, text, sizeof(half));
+    uint64_t hash = (half[0] ^ half[1] << 1 ^ parent) * UINT64_C(0x9E3779B97F4A7C15);
+    return &j->shape->known[hash >> 57];
+}
+
+static inline bool is_known(const struct known_key *k, uint32_t parent, __m128i text)
+{
+    __m128i known = _mm_loadu_si128((const __m128i *)(const void *)k->text);
+    return _mm_movemask_epi8(_mm_cmpeq_epi8(known, text)) == 0xffff && k->is_used && k->key.parent == parent;
+}
+
+/* Like scan_key(), by what is known of such keys. */
+static inline bool take_key(struct json *j, struct walk *w)
+{
+    const uint32_t parent = j->stack[j->depth].node;
+    __m128i bytes;
+    size_t len = 0;
+    if (parent == KEY_NONE && !j->find_duplicates)
+        return scan_key(j, w);
+    struct known_key *k = known_place(j, w, parent, &bytes, &len);
+    if (k == NULL)
+        return scan_key(j, w);
+    struct slice text = slice_of(w->at + 1, len);
+    if (!is_known(k, parent, bytes)) {
+        k->key = json_look_up(j, parent, text);
+        k->is_used = true;
+        memcpy(k->text, &bytes, sizeof(bytes));
+    }
+    json_take_key(j, &k->key, text, text);
+    w->at += len + 2;
+    return true;
+}
+#else
+#define take_key scan_key
+#endif
+
 static inline bool walk_key(struct json *j, struct walk *w)
 {
-    struct json_text key;
-    if (*w->at != '"' || !take_string(w, &key) || w->at == w->end || !json_on_key(j, key))
+    if (*w->at != '"' || !take_key(j, w) || w->at == w->end)
         return false;
     skip_blanks(w);
     if (*w->at != ':')
@@ -241,5 +331,5 @@ enum json_result json_walk(struct json *j)
         return JSON_BAD;
     if (!walk_all(j, &w))
         return j->result;
-    return w.has_high && slice_utf8_valid(j->line) != j->line.len ? JSON_BAD : JSON_OBJECT;
+    return w.high != 0 && slice_utf8_valid(j->line) != j->line.len ? JSON_BAD : JSON_OBJECT;
 }

@@ -267,6 +267,43 @@ static bool to_ns_without_year(const struct timestamp_env *env, struct stamp *t,
     return true;
 }
 
+/* ---- the form that nearly all loggers write ----------------------------------------------------------------------- */
+
+/* The two digits at p; *bad gets a bit beyond 0xf when they are none. */
+static inline unsigned pair_at(const char *p, unsigned *bad)
+{
+    unsigned high = (unsigned)(unsigned char)p[0] - '0', low = (unsigned)(unsigned char)p[1] - '0';
+    *bad |= (high > 9) | (low > 9);
+    return high * 10 + low;
+}
+
+/* 2026-01-02T15:04:05Z, with a fraction or without; 0: another form, or none, let the general way say which. */
+static size_t utc_form(struct slice s, int64_t *ret_ns)
+{
+    static const int64_t units[] = { 1000000000, 100000000, 10000000, 1000000, 100000, 10000, 1000, 100, 10, 1 };
+    const char *p = s.ptr;
+    if (s.len < 20 || p[4] != '-' || p[7] != '-' || p[10] != 'T' || p[13] != ':' || p[16] != ':')
+        return 0;
+    unsigned bad = 0;
+    struct stamp t = { .year = pair_at(p, &bad) * 100 };
+    t.year += pair_at(p + 2, &bad);
+    t.month = pair_at(p + 5, &bad);
+    t.day = pair_at(p + 8, &bad);
+    t.hour = pair_at(p + 11, &bad);
+    t.minute = pair_at(p + 14, &bad);
+    t.second = pair_at(p + 17, &bad);
+    size_t n = 19;
+    if (p[n] == '.') {
+        for (n = 20; n < s.len && n < 29 && is_digit(p[n]); n++)
+            t.nanos = t.nanos * 10 + (p[n] - '0');
+        t.nanos *= units[n - 20];
+    }
+    if (bad != 0 || n == 20 || n == s.len || p[n] != 'Z')
+        return 0;
+    t.has_offset = true;
+    return to_ns(NULL, &t, ret_ns) ? n + 1 : 0;
+}
+
 /* ---- forms -------------------------------------------------------------------------------------------------------- */
 /* Each returns the position behind the time, 0 when s is not of its form. */
 
@@ -363,7 +400,10 @@ static size_t any_form(const struct timestamp_env *env, struct slice s, struct s
 size_t timestamp_scan(const struct timestamp_env *env, struct slice s, int64_t *ret_ns)
 {
     struct stamp t = { .year = YEAR_NONE };
-    size_t n = any_form(env, s, &t);
+    size_t n = utc_form(s, ret_ns);
+    if (n > 0 && !is_alpha(at(s, n)) && !is_digit(at(s, n)))
+        return n;
+    n = any_form(env, s, &t);
     if (n == 0 || is_alpha(at(s, n)) || is_digit(at(s, n)))
         return 0;
     bool is_good = t.year == YEAR_NONE ? to_ns_without_year(env, &t, ret_ns) : to_ns(env->zone, &t, ret_ns);
@@ -382,7 +422,9 @@ size_t timestamp_scan_klog(const struct timestamp_env *env, struct slice s, int6
 size_t timestamp_rfc3339(struct slice s, int64_t *ret_ns)
 {
     struct stamp t = { 0 };
-    size_t i = 0;
+    size_t i = utc_form(s, ret_ns);
+    if (i > 0)
+        return i;
     if (!four(s, &i, &t.year) || !byte(s, &i, '-') || !two(s, &i, &t.month) || !byte(s, &i, '-') ||
         !two(s, &i, &t.day) || !byte(s, &i, 'T') || !clock_time(s, &i, &t) || !numeric_offset(s, &i, false, &t))
         return 0;
