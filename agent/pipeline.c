@@ -17,7 +17,7 @@ static enum level threshold_of(struct pipeline *p, const struct levels *levels, 
 {
     if (levels == NULL)
         return LEVEL_UNKNOWN;
-    if (module.len > THRESHOLD_MODULE_MAX)
+    if (module.len > THRESHOLD_MODULE_MAX || !levels_asks_module(levels))
         return levels_threshold(levels, module);
     size_t i = (slice_hash(module) ^ ((uintptr_t)levels >> 4)) % THRESHOLDS;
     struct threshold *t = &p->thresholds[i];

@@ -4,6 +4,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #define BUF_CAP_MIN 64
 /* Smaller ones double; larger ones grow by half, so that not half of a large one is air. */
@@ -74,10 +77,27 @@ int buf_append_fill(struct buf *b, char c, size_t count)
     return 0;
 }
 
+/* Of plain_run(), whole steps of 16 bytes of plain ASCII. */
+static size_t ascii_run(const char *p, size_t n)
+{
+    size_t i = 0;
+#ifdef __SSE2__
+    const __m128i quote = _mm_set1_epi8('"'), backslash = _mm_set1_epi8('\\'), blank = _mm_set1_epi8(' ');
+    for (; n - i >= 16; i += 16) {
+        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(p + i));
+        __m128i odd = _mm_or_si128(_mm_cmplt_epi8(v, blank), /* signed: bytes beyond ASCII too */
+                                   _mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, backslash)));
+        if (_mm_movemask_epi8(odd) != 0)
+            break;
+    }
+#endif
+    return i;
+}
+
 /* How many bytes at p need no escape: printable ASCII and whole UTF-8 sequences, but '"' and '\'. */
 static size_t plain_run(const char *p, size_t n)
 {
-    size_t i = 0;
+    size_t i = ascii_run(p, n);
     while (i < n) {
         unsigned char c = (unsigned char)p[i];
         if (c < 0x20 || c == '"' || c == '\\')

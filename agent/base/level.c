@@ -322,6 +322,11 @@ bool levels_has_bare(const struct levels *l)
     return l != NULL && l->has_bare;
 }
 
+bool levels_asks_module(const struct levels *l)
+{
+    return l != NULL && l->n > (l->has_bare ? 1 : 0);
+}
+
 struct slice levels_directive(const struct levels *l, struct slice module)
 {
     const struct directive *d = l == NULL ? NULL : directive_for(l, module);

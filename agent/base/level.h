@@ -57,6 +57,7 @@ bool levels_keep(const struct levels *l, enum level level, struct slice module);
 /* True when a record of this level is dropped whatever its module is: lets the parser stop at the level key. */
 bool levels_drops_all(const struct levels *l, enum level level);
 
+bool levels_asks_module(const struct levels *l); /* is there a directive with a target? */
 bool levels_has_bare(const struct levels *l); /* is there a directive without a target? `check` warns when not */
 /* The text of the directive that decides for this module, for `explain`; empty when none does. */
 struct slice levels_directive(const struct levels *l, struct slice module);

@@ -212,6 +212,8 @@ size_t slice_utf8_valid(struct slice s)
     while (i < s.len) {
         while (i + 8 <= s.len && (load_up_to_8(s.ptr + i, 8) & UINT64_C(0x8080808080808080)) == 0)
             i += 8;
+        while (i < s.len && (unsigned char)s.ptr[i] < 0x80)
+            i++;
         if (i >= s.len)
             break;
         size_t len = utf8_sequence((const unsigned char *)s.ptr + i, s.len - i);

@@ -303,6 +303,14 @@ static struct slice part_value(const struct part *part, const struct record *rec
     return part->kind == PART_LITERAL ? part->literal : var_get(&part->var, rec);
 }
 
+bool template_peek(const struct template *t, const struct record *rec, struct slice *ret_value)
+{
+    if (t->n != 1 || t->parts[0].kind == PART_TIME)
+        return false;
+    *ret_value = part_value(&t->parts[0], rec);
+    return ret_value->len <= TEMPLATE_OUT_MAX;
+}
+
 int template_eval(const struct template *t, const struct record *rec, struct buf *out)
 {
     size_t room = TEMPLATE_OUT_MAX;

@@ -60,6 +60,9 @@ bool template_uses(const struct template *t, enum var_kind kind);
 /* The i-th variable that it reads, or NULL. */
 const struct var *template_var(const struct template *t, size_t i);
 
+/* The value itself, when it is one variable's or one constant and short enough: no copy is made. Else false. */
+bool template_peek(const struct template *t, const struct record *rec, struct slice *ret_value);
+
 /* Appends the value; at most TEMPLATE_OUT_MAX bytes (then cut). 0, -ENOBUFS or -ENOMEM of the buffer. */
 NODISCARD int template_eval(const struct template *t, const struct record *rec, struct buf *out);
 
