@@ -71,9 +71,11 @@ static struct body *body_new(struct slice route, size_t body_max, uint8_t accoun
 
 struct body *bodies_get(struct bodies *bs, struct slice route)
 {
+    if (bs->last != NULL && slice_eq(buf_slice(&bs->last->route), route))
+        return bs->last;
     size_t i = find_slot(bs, route);
     if (bs->table[i] != NULL)
-        return bs->table[i];
+        return bs->last = bs->table[i];
     if ((bs->n_open + 1) * 2 > bs->n_table) {
         if (grow_table(bs) < 0)
             return NULL;
@@ -89,7 +91,7 @@ struct body *bodies_get(struct bodies *bs, struct slice route)
     while (*end != NULL)
         end = &(*end)->next;
     *end = b;
-    return b;
+    return bs->last = b;
 }
 
 /* Closes the gap that a removed entry leaves in its run of the table. */
@@ -108,6 +110,7 @@ void bodies_take(struct bodies *bs, struct body *b)
     size_t i = find_slot(bs, buf_slice(&b->route));
     assert(bs->table[i] == b);
     assert(bs->raw_bytes >= b->raw_bytes);
+    bs->last = NULL;
     table_remove(bs, i);
     struct body **link = &bs->first;
     while (*link != b)

@@ -200,17 +200,14 @@ int es_clean_part(struct slice name, struct slice fallback, struct buf *out)
 void es_make_id(uint64_t incarnation, uint64_t salt, uint64_t offset, char id[ES_ID_LEN])
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    uint8_t raw[15] = { 0 }; /* big-endian, so that ids of a file sort by place; one byte more for the last digit */
+    /* 64 bits of the file and 48 of the offset, highest first, so that ids of a file sort by place: 18 digits of six bits,
+     * and the last four with two zeros behind them. */
     uint64_t file = BUG(32) ? salt : incarnation ^ salt;
-    for (size_t i = 0; i < 8; i++)
-        raw[i] = (uint8_t)(file >> (56 - 8 * i));
-    for (size_t i = 0; i < 6; i++)
-        raw[8 + i] = (uint8_t)(offset >> (40 - 8 * i));
-    for (size_t i = 0; i < ES_ID_LEN; i++) {
-        size_t bit = i * 6;
-        unsigned two = (unsigned)raw[bit / 8] << 8 | raw[bit / 8 + 1];
-        id[i] = digits[two >> (10 - bit % 8) & 0x3f];
-    }
+    uint64_t high = file >> 4, low = ((file & 0xf) << 48 | (offset & ((UINT64_C(1) << 48) - 1))) << 2;
+    for (size_t i = 10; i-- > 0; high >>= 6)
+        id[i] = digits[high & 0x3f];
+    for (size_t i = ES_ID_LEN; i-- > 10; low >>= 6)
+        id[i] = digits[low & 0x3f];
 }
 
 /* FNV-1a with a final mix: equal in every process, unlike slice_hash. */

@@ -61,6 +61,7 @@ struct enricher {
     struct renamed renamed[SUSPECT_KEYS_MAX]; /* of the line at hand */
     struct slice kept[SUSPECT_KEYS_MAX];      /* our names that the payload has with our value */
     size_t n_kept;
+    struct buf severity[LEVEL_OFF]; /* the member for each level */
 };
 
 /* A line at hand and what is added to it. */
@@ -70,6 +71,24 @@ struct splice {
     const struct enrich_extra *extras;
     size_t n_extras;
 };
+
+/* ,"name":"value" — nothing for an empty value. */
+static int append_member(struct buf *out, struct slice name, struct slice value)
+{
+    if (value.len == 0)
+        return 0;
+    size_t len_before = out->len;
+    int r = buf_append_byte(out, ',');
+    if (r == 0)
+        r = buf_append_json_string(out, name);
+    if (r == 0)
+        r = buf_append_byte(out, ':');
+    if (r == 0)
+        r = buf_append_json_string(out, value);
+    if (r < 0)
+        out->len = len_before;
+    return r;
+}
 
 int enricher_new(enum enrich_style style, const struct slice *extra_names, size_t n_extra_names,
                  struct enricher **ret_enricher)
@@ -88,6 +107,16 @@ int enricher_new(enum enrich_style style, const struct slice *extra_names, size_
     memcpy(e->names, e->fields, FIELD_COUNT * sizeof(*e->names));
     if (n_extra_names > 0)
         memcpy(e->names + FIELD_COUNT, extra_names, n_extra_names * sizeof(*e->names));
+    int r = 0;
+    for (int level = 0; level < LEVEL_OFF; level++) {
+        buf_init(&e->severity[level], 64);
+        if (r == 0)
+            r = append_member(&e->severity[level], e->fields[FIELD_SEVERITY], level_name((enum level)level));
+    }
+    if (r < 0) {
+        enricher_free(e);
+        return r;
+    }
     *ret_enricher = e;
     return 0;
 }
@@ -107,6 +136,8 @@ void enricher_free(struct enricher *e)
         return;
     if (e->cache != NULL)
         cache_clear(e);
+    for (int level = 0; level < LEVEL_OFF; level++)
+        buf_deinit(&e->severity[level]);
     free(e->cache);
     free(e->names);
     free(e);
@@ -183,24 +214,6 @@ static bool is_kept(const struct enricher *e, struct slice name)
     return false;
 }
 
-/* ,"name":"value" — nothing for an empty value. */
-static int append_member(struct buf *out, struct slice name, struct slice value)
-{
-    if (value.len == 0)
-        return 0;
-    size_t len_before = out->len;
-    int r = buf_append_byte(out, ',');
-    if (r == 0)
-        r = buf_append_json_string(out, name);
-    if (r == 0)
-        r = buf_append_byte(out, ':');
-    if (r == 0)
-        r = buf_append_json_string(out, value);
-    if (r < 0)
-        out->len = len_before;
-    return r;
-}
-
 /* All members that are the same for each line of this origin and tenant, but those in e->kept. */
 static int build_members(const struct enricher *e, const struct record *rec, struct buf *out)
 {
@@ -263,7 +276,7 @@ static int append_ours(struct enricher *e, const struct record *rec, struct buf 
 {
     int r = e->n_kept == 0 ? append_cached(e, rec, out) : build_members(e, rec, out);
     if (r == 0 && !is_kept(e, e->fields[FIELD_SEVERITY]))
-        r = append_member(out, e->fields[FIELD_SEVERITY], field_value(rec, FIELD_SEVERITY));
+        r = buf_append_slice(out, buf_slice(&e->severity[rec->level]));
     return r;
 }
 

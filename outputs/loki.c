@@ -16,6 +16,7 @@
 /* What an entry costs a body beside its own bytes: the head of its stream. */
 #define STREAM_HEAD_MAX ((size_t)8)
 #define LOOKUP_SLOTS 4096
+#define PAIRS_SLOTS 256
 #define SAID_SLOTS 256
 /* Times that leave room for steps: years 1823 to 2116. */
 #define TIME_MAX (INT64_C(1) << 62)
@@ -99,11 +100,26 @@ struct label {
     const struct template *t;
 };
 
+/* Lines of one origin, tenant, level and stdout or stderr: what the templates make of these alone is the same for all. */
+struct alike {
+    uint64_t origin_id;
+    uint32_t tenant_id, variant;
+};
+
 /* Where the stream of lines alike was found last. */
 struct lookup {
-    uint64_t origin_id, stream_id; /* stream_id 0 = none */
-    uint32_t tenant_id, variant;
+    struct alike of;
+    uint64_t stream_id; /* 0 = none */
     struct loki_stream *stream;
+};
+
+/* The pairs of metadata that lines alike share, as they stand in an entry. */
+#define ALIKE_PAIRS_MAX 208
+struct alike_pairs {
+    struct alike of;
+    bool is_used;
+    uint16_t len, sum; /* sum: of the names and values */
+    char pairs[ALIKE_PAIRS_MAX];
 };
 
 struct loki {
@@ -117,6 +133,9 @@ struct loki {
     struct enricher *enricher; /* line: enriched */
     struct loki_streams *streams;
     struct lookup *lookups;
+    struct label metadata_of[LOKI_METADATA_PAIRS_MAX]; /* first those that are keyed, n_alike of them */
+    size_t n_metadata, n_alike;
+    struct alike_pairs *alike;
     uint64_t said[SAID_SLOTS]; /* incarnations whose old lines were spoken of */
     uint64_t next_serial;
     struct buf route, labels_text, value, metadata, line;
@@ -304,6 +323,18 @@ static bool is_keyed(const struct template *t)
     return slice_find_byte(template_text(t), '%') < 0; /* no date */
 }
 
+static void sort_metadata(struct loki *l)
+{
+    const struct template_map *map = &l->set->metadata;
+    assert(map->n <= ARRAY_LEN(l->metadata_of));
+    for (int keyed = 1; keyed >= 0; keyed--) {
+        for (size_t i = 0; i < map->n; i++)
+            if (is_keyed(map->items[i].template) == (keyed == 1))
+                l->metadata_of[l->n_metadata++] = (struct label){ map->items[i].name, map->items[i].template };
+        l->n_alike = keyed == 1 ? l->n_metadata : l->n_alike;
+    }
+}
+
 static void init_bufs(struct loki *l)
 {
     buf_init(&l->route, 2 * TEMPLATE_OUT_MAX);
@@ -328,6 +359,7 @@ static void loki_close(struct output *out)
     enricher_free(l->enricher);
     loki_streams_free(l->streams);
     budget_free(ACCOUNT_OF(MEMORY_STREAMS), l->lookups);
+    budget_free(ACCOUNT_OF(MEMORY_STREAMS), l->alike);
     buf_deinit(&l->route);
     buf_deinit(&l->labels_text);
     buf_deinit(&l->value);
@@ -349,7 +381,9 @@ static int open_parts(struct loki *l, struct err *err)
         r = enricher_new(ENRICH_PLAIN, NULL, 0, &l->enricher);
     l->lookups = calloc(LOOKUP_SLOTS, sizeof(struct lookup));
     budget_took(ACCOUNT_OF(MEMORY_STREAMS), l->lookups);
-    return r == 0 && l->lookups == NULL ? -ENOMEM : r;
+    l->alike = calloc(PAIRS_SLOTS, sizeof(struct alike_pairs));
+    budget_took(ACCOUNT_OF(MEMORY_STREAMS), l->alike);
+    return r == 0 && (l->lookups == NULL || l->alike == NULL) ? -ENOMEM : r;
 }
 
 static int loki_open(const struct output_conf *conf, struct output **ret_out, struct err *err)
@@ -366,6 +400,7 @@ static int loki_open(const struct output_conf *conf, struct output **ret_out, st
         loki_close(&l->base);
         return err_set(err, r, "cannot open output %.*s", SLICE_ARGS(conf->name));
     }
+    sort_metadata(l);
     l->is_keyed = is_keyed(l->set->tenant);
     for (size_t i = 0; i < l->n_labels; i++)
         l->is_keyed = l->is_keyed && is_keyed(l->labels[i].t);
@@ -441,22 +476,36 @@ static struct loki_stream *render_stream(struct loki *l, const struct record *re
     return loki_streams_get(l->streams, buf_slice(&l->route), buf_slice(&l->labels_text));
 }
 
+static struct alike alike_of(const struct record *rec)
+{
+    return (struct alike){ rec->origin->id, rec->tenant_id, (uint32_t)rec->level << 2 | (uint32_t)rec->stream };
+}
+
+static bool is_alike(const struct alike *a, const struct alike *b)
+{
+    return a->origin_id == b->origin_id && a->tenant_id == b->tenant_id && a->variant == b->variant;
+}
+
+static size_t alike_hash(const struct alike *a)
+{
+    uint64_t h = a->origin_id * UINT64_C(0x9e3779b97f4a7c15) ^ a->tenant_id * UINT64_C(0xc2b2ae3d27d4eb4f) ^
+                 a->variant * UINT64_C(0x165667b19e3779f9);
+    return (size_t)(h ^ h >> 32);
+}
+
 static struct loki_stream *find_stream(struct loki *l, const struct record *rec)
 {
     if (!l->is_keyed)
         return render_stream(l, rec, 0);
-    uint32_t variant = (uint32_t)rec->level << 2 | (uint32_t)rec->stream;
-    uint64_t h = rec->origin->id * UINT64_C(0x9e3779b97f4a7c15) ^
-                 rec->tenant_id * UINT64_C(0xc2b2ae3d27d4eb4f) ^ variant * UINT64_C(0x165667b19e3779f9);
-    struct lookup *lk = &l->lookups[(h ^ h >> 32) % LOOKUP_SLOTS];
-    if (lk->stream_id != 0 && lk->origin_id == rec->origin->id && lk->tenant_id == rec->tenant_id &&
-        lk->variant == variant && lk->stream->id == lk->stream_id) {
+    const struct alike of = alike_of(rec);
+    struct lookup *lk = &l->lookups[alike_hash(&of) % LOOKUP_SLOTS];
+    if (lk->stream_id != 0 && is_alike(&lk->of, &of) && lk->stream->id == lk->stream_id) {
         loki_streams_touch(l->streams, lk->stream);
         return lk->stream;
     }
     struct loki_stream *s = render_stream(l, rec, 0);
     if (s != NULL)
-        *lk = (struct lookup){ rec->origin->id, s->id, rec->tenant_id, variant, s };
+        *lk = (struct lookup){ of, s->id, s };
     return s;
 }
 
@@ -592,13 +641,51 @@ static int add_metadata(struct loki *l, struct slice name, struct slice value, s
     return loki_append_metadata(&l->metadata, name, value);
 }
 
+static int add_template(struct loki *l, const struct label *of, const struct record *rec, size_t *sum)
+{
+    struct slice value;
+    if (!template_peek(of->t, rec, &value)) {
+        buf_reset(&l->value);
+        int r = template_eval(of->t, rec, &l->value);
+        if (r < 0)
+            return r;
+        value = buf_slice(&l->value);
+    }
+    return add_metadata(l, of->name, value, sum);
+}
+
+/* The pairs that all lines alike have: made once, if nothing had to be left out. */
+static int add_alike(struct loki *l, const struct record *rec, size_t *sum)
+{
+    const struct alike of = alike_of(rec);
+    struct alike_pairs *a = &l->alike[alike_hash(&of) % PAIRS_SLOTS];
+    if (a->is_used && is_alike(&a->of, &of) && a->sum <= LOKI_METADATA_BYTES_MAX - *sum) {
+        *sum += a->sum;
+        return buf_append(&l->metadata, a->pairs, a->len);
+    }
+    const size_t before = l->metadata.len, sum_before = *sum;
+    for (size_t i = 0; i < l->n_alike; i++) {
+        int r = add_template(l, &l->metadata_of[i], rec, sum);
+        if (r < 0)
+            return r;
+    }
+    const size_t len = l->metadata.len - before;
+    a->is_used = sum_before == 0 && len <= ALIKE_PAIRS_MAX;
+    if (a->is_used) {
+        a->of = of;
+        a->len = (uint16_t)len;
+        a->sum = (uint16_t)*sum;
+        memcpy(a->pairs, l->metadata.ptr + before, len);
+    }
+    return 0;
+}
+
 static int render_metadata(struct loki *l, const struct record *rec, const struct entry *e)
 {
-    const struct template_map *map = &l->set->metadata;
     size_t sum = 0;
     int r = 0;
     buf_reset(&l->metadata);
-    if (map->is_off)
+    if (l->set->metadata.is_off)
         return 0;
     if (e->is_cut)
         r = add_metadata(l, SLICE(META_CUT), SLICE("true"), &sum);
@@ -608,12 +695,10 @@ static int render_metadata(struct loki *l, const struct record *rec, const struc
         if (r == 0)
             r = add_metadata(l, SLICE(META_ORIGINAL_TIME), buf_slice(&l->value), &sum);
     }
-    for (size_t i = 0; r == 0 && i < map->n; i++) {
-        buf_reset(&l->value);
-        r = template_eval(map->items[i].template, rec, &l->value);
-        if (r == 0)
-            r = add_metadata(l, map->items[i].name, buf_slice(&l->value), &sum);
-    }
+    if (r == 0 && l->n_alike > 0)
+        r = add_alike(l, rec, &sum);
+    for (size_t i = l->n_alike; r == 0 && i < l->n_metadata; i++)
+        r = add_template(l, &l->metadata_of[i], rec, &sum);
     return r;
 }
 
@@ -692,7 +777,7 @@ static int put_entry(struct loki *l, struct body *b, struct loki_part *p, const 
     struct slice metadata = buf_slice(&l->metadata);
     int r = body_row(b, rec, &row);
     if (r == 0)
-        r = buf_reserve(&p->msg, loki_entry_size(e->time_ns, e->line, metadata));
+        r = buf_reserve(&p->msg, loki_entry_most(e->line, metadata));
     if (r == 0)
         r = count_run(p, row);
     if (r < 0)
@@ -717,8 +802,7 @@ static int add_entry(struct loki *l, const struct record *rec, const struct entr
     struct body *b = bodies_get(&l->base.open, loki_stream_route(e->stream));
     if (b == NULL)
         return -ENOMEM;
-    size_t most = loki_entry_size(e->time_ns, e->line, buf_slice(&l->metadata)) +
-                  loki_stream_labels(e->stream).len + 2 * STREAM_HEAD_MAX;
+    size_t most = loki_entry_most(e->line, buf_slice(&l->metadata)) + loki_stream_labels(e->stream).len + 2 * STREAM_HEAD_MAX;
     struct loki_parts *parts = parts_of(l, b);
     if (b->lines > 0 && b->raw_bytes + most > l->base.open.body_max) {
         ret->body = b;

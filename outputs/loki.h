@@ -103,7 +103,7 @@ NODISCARD int loki_append_metadata(struct buf *out, struct slice name, struct sl
 NODISCARD int loki_begin_stream(struct buf *out, struct slice labels);
 /* An Entry as a field of a Stream. metadata: fields made by loki_append_metadata. */
 NODISCARD int loki_append_entry(struct buf *out, int64_t time_ns, struct slice line, struct slice metadata);
-size_t loki_entry_size(int64_t time_ns, struct slice line, struct slice metadata);
+size_t loki_entry_most(struct slice line, struct slice metadata); /* no entry of these is longer */
 
 /* The next label of {a="b", c="d"}; *at counts bytes of labels and starts at 0. value is escaped still. false
  * = no more, and *at is behind the brace, or 0 when this is no label set. */

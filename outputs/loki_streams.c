@@ -167,6 +167,8 @@ static int find_used(const struct loki_stream *s, int64_t ts)
 int64_t loki_stream_free_time(const struct loki_stream *s, int64_t ts)
 {
     int i;
+    if (s->has_newest && ts > s->newest_ns)
+        return ts;
     while ((i = find_used(s, ts)) >= 0) /* each range is passed once */
         ts = s->used[i].last + 1;
     return ts;
@@ -174,8 +176,9 @@ int64_t loki_stream_free_time(const struct loki_stream *s, int64_t ts)
 
 void loki_stream_use_time(struct loki_stream *s, int64_t ts)
 {
-    assert(find_used(s, ts) < 0);
-    int before = find_used(s, ts - 1);
+    const bool is_beyond = s->has_newest && ts > s->newest_ns + 1;
+    assert(is_beyond || find_used(s, ts) < 0);
+    int before = is_beyond ? -1 : find_used(s, ts - 1);
     if (before >= 0) {
         s->used[before].last = ts;
     } else {

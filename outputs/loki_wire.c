@@ -150,10 +150,9 @@ static size_t entry_content_size(size_t time_len, struct slice line, struct slic
     return pb_bytes_size(time_len) + pb_bytes_size(line.len) + metadata.len;
 }
 
-size_t loki_entry_size(int64_t time_ns, struct slice line, struct slice metadata)
+size_t loki_entry_most(struct slice line, struct slice metadata)
 {
-    char time[TIME_BYTES_MAX];
-    return pb_bytes_size(entry_content_size(put_time(time, time_ns), line, metadata));
+    return pb_bytes_size(entry_content_size(TIME_BYTES_MAX, line, metadata));
 }
 
 static int append_field(struct buf *out, unsigned number, struct slice s)

@@ -51,6 +51,7 @@ struct bodies {
     struct body **table;        /* hash table */
     size_t n_table, n_open;
     struct body *first;         /* all open ones, oldest first */
+    struct body *last;          /* asked for last, or NULL: most often it is asked for again */
     size_t raw_bytes;           /* of all */
     size_t body_max;            /* hard cap of one body's raw */
     uint8_t account;            /* of the memory of bodies made from now on, see budget.h */

@@ -269,7 +269,7 @@ static void entries(void **state)
         assert_int_equal(loki_append_metadata(&meta, SLICE("k"), SLICE("v\xff\xc3\xa9\xc3")), 0);
         assert_int_equal(loki_append_metadata(&meta, SLICE("k2"), SLICE("")), 0);
         assert_int_equal(loki_append_entry(&out, times[i], SLICE("l\0\xff"), buf_slice(&meta)), 0);
-        assert_int_equal(out.len, loki_entry_size(times[i], SLICE("l\0\xff"), buf_slice(&meta)));
+        assert_true(out.len <= loki_entry_most(SLICE("l\0\xff"), buf_slice(&meta)));
         assert_int_equal(loki_read_entry_field(buf_slice(&out), &e, NULL, NULL), 0);
         assert_true(e.time_ns == times[i]);
         assert_true(slice_eq(e.line, SLICE("l\0\xff"))); /* the line is nobody's to mend */
@@ -399,7 +399,7 @@ static void defaults(void **state)
         "\"app\","
         "\"namespace\":\"shop\",\"node\":\"n1\",\"service_name\":\"web\"},\"line\":\"{\\\"a\\\":1}\","
         "\"metadata\":"
-        "{\"level\":\"info\",\"pod\":\"web-1\",\"module\":\"app.db\",\"tenant\":\"acme\"}}\n"
+        "{\"level\":\"info\",\"pod\":\"web-1\",\"tenant\":\"acme\",\"module\":\"app.db\"}}\n"
         "{\"timestamp\":\"2023-11-14T22:13:20.000000005Z\",\"tenant\":\"acme\",\"labels\":{\"node\":\"n1\","
         "\"service_name\":\"cron\"},\"line\":\"text\",\"metadata\":{\"level\":\"unknown\",\"tenant\":"
         "\"acme\"}}\n");
