@@ -1,5 +1,6 @@
 #include "agent/feeder.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -91,6 +92,7 @@ static void push_more(struct feeder *f, struct body *b, int64_t mono_ns)
     b->next = NULL;
     g->bodies = b;
     g->raw_bytes = b->raw_bytes;
+    g->is_gap = f->is_rereading;
     f->is_in_group = true;
     f->pushed_bytes += b->raw_bytes;
     push(f, g);
@@ -125,6 +127,8 @@ int64_t feeder_due_at(const struct feeder *f)
         return INT64_MAX; /* the writer speaks first */
     if (f->is_blocked)
         return f->retry_at_ns;
+    if (f->is_rereading)
+        return INT64_MAX;
     /* The queue makes room for a group of this size; what is with the writer already is part of it. */
     if (f->pushed_bytes + f->output->open.raw_bytes >= f->output->conf->queue.group_bytes)
         return 0;
@@ -245,7 +249,7 @@ static void close_group(struct feeder *f, struct tail *t, int64_t mono_ns)
 
 void feeder_close_if_due(struct feeder *f, struct tail *t, int64_t mono_ns, bool is_forced)
 {
-    if (f->pending != NULL || f->is_blocked)
+    if (f->pending != NULL || f->is_blocked || f->is_rereading)
         return;
     if (is_forced || mono_ns >= feeder_due_at(f))
         close_group(f, t, mono_ns);
@@ -279,9 +283,54 @@ bool feeder_on_space(struct feeder *f, int64_t mono_ns)
     return true;
 }
 
+/* ---- ranges that are read again ---- */
+
+void feeder_begin_reread(struct feeder *f, bool (*is_held)(void *ctx, struct slice route, const struct record *rec), void *ctx)
+{
+    assert(f->output->open.first == NULL && !f->is_in_group && f->pending == NULL);
+    f->is_rereading = true;
+    f->reread_lines = 0;
+    f->output->open.is_held = is_held;
+    f->output->open.held_ctx = ctx;
+}
+
+static void leave_reread(struct feeder *f)
+{
+    f->is_rereading = false;
+    f->output->open.is_held = NULL;
+}
+
+int feeder_end_reread(struct feeder *f, struct letter_id id, int64_t mono_ns)
+{
+    struct group_end end = { .reread = id };
+    struct group *g = calloc(1, sizeof(*g));
+    assert(f->is_rereading && f->pending == NULL);
+    if (g == NULL || group_set_end(g, &end) < 0) {
+        free(g);
+        return -ENOMEM;
+    }
+    g->is_gap = true;
+    g->number = f->collected;
+    take_all_bodies(f->output, g);
+    f->opened_ns = 0;
+    f->is_in_group = false;
+    f->pushed_bytes = 0;
+    f->last_end_ns = mono_ns;
+    leave_reread(f);
+    push(f, g);
+    return 0;
+}
+
+void feeder_relieve(struct feeder *f, int64_t mono_ns)
+{
+    while (!f->is_blocked && f->pending == NULL && f->output->open.first != NULL && is_share_used(f))
+        push_more(f, f->output->open.first, mono_ns);
+}
+
 void feeder_on_fence(struct feeder *f, uint32_t epoch)
 {
     drop_open(f);
+    leave_reread(f);
     f->epoch = epoch;
     f->is_blocked = false;
     f->retry_at_ns = 0;

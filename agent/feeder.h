@@ -32,6 +32,8 @@ struct feeder {
     int64_t last_end_ns;      /* monotonic: the last group that was closed */
     uint64_t collected;       /* groups, for tail_durable */
     uint32_t epoch;           /* fences seen */
+    uint64_t reread_lines;    /* in that group so far */
+    bool is_rereading;        /* its open group is of ranges that are read again: other lines wait */
 };
 
 void feeder_init(struct feeder *f, struct output *output, struct writer *writer, struct tallies *tallies,
@@ -54,6 +56,12 @@ void feeder_lost(struct feeder *f, const struct lost_range *lost);
 
 /* The writer has room: true when lines are taken again (the caller then tells the tail). */
 bool feeder_on_space(struct feeder *f, int64_t mono_ns);
+/* Between these two only lines that are read again are appended; is_held is asked for each. The group before is closed. */
+void feeder_begin_reread(struct feeder *f, bool (*is_held)(void *ctx, struct slice route, const struct record *rec), void *ctx);
+/* The group is handed over, under this name. -ENOMEM: call again. */
+NODISCARD int feeder_end_reread(struct feeder *f, struct letter_id id, int64_t mono_ns);
+/* Open bodies go to the writer when they take the output's share; the group stays open. */
+void feeder_relieve(struct feeder *f, int64_t mono_ns);
 /* A sync failed: what is open or pending is void. */
 void feeder_on_fence(struct feeder *f, uint32_t epoch);
 

@@ -251,7 +251,7 @@ static void raw_line(struct work *w, struct slice line, uint64_t off, uint64_t e
     struct join *j = w->pass->state;
     bool is_partial = fr.is_framed && fr.is_partial;
     bool has_part = j != NULL && j->streams[fr.stream].part.is_active;
-    if (!has_part && fr.is_framed)
+    if (!has_part && fr.is_framed && !w->pass->is_again)
         has_part = borrow_part(w, fr.stream, off);
     struct whole l = { .text = fr.content,     .stream = fr.stream,    .start = off,
                        .end = end,             .raw_bytes = end - off, .has_time = fr.has_time,

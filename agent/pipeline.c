@@ -10,6 +10,7 @@
 #include "agent/base/tenants.h"
 #include "agent/join.h"
 #include "agent/pipeline_internal.h"
+#include "agent/reread.h"
 
 /* ---- levels ---- */
 
@@ -201,7 +202,10 @@ static void block_at(struct work *w, uint32_t output, uint64_t end, int except_s
         w->pass->skip_to_newline = false; /* it stands before the line that is cut, not inside it */
     }
     join_release(w->pass->state, output, unplaced != NULL);
-    tail_block(w->source->file, w->pass, output, end, parts, n);
+    if (w->pass->is_again)
+        reread_stop(w->pass, end, parts, n);
+    else
+        tail_block(w->source->file, w->pass, output, end, parts, n);
     w->pass->skip_to_newline = skips;
 }
 
@@ -212,7 +216,8 @@ static enum appended append_to(struct work *w, uint32_t output, const struct rec
 {
     struct feeder *f = &w->p->conf.feeders[output];
     struct append_result res;
-    if (f->is_blocked || feeder_append(f, rec, w->p->mono_ns, &res) < 0) {
+    bool waits = f->is_blocked || f->is_rereading != w->pass->is_again;
+    if (waits || feeder_append(f, rec, w->p->mono_ns, &res) < 0) {
         if (BUG(13) && f->is_blocked)
             block_at(w, output, place.after, -1, NULL);
         else
@@ -222,7 +227,9 @@ static enum appended append_to(struct work *w, uint32_t output, const struct rec
     *altered |= res.altered;
     if (f->is_blocked)
         block_at(w, output, place.after, -1, NULL);
-    if (!res.is_filtered)
+    if (w->pass->is_again && !res.is_filtered)
+        f->reread_lines++;
+    if (!res.is_filtered || w->pass->is_again)
         return APPENDED;
     struct output_row *row = stats_output_row(output, rec->tenant_id);
     counter_add(&row->filtered_too_old, 1);
@@ -274,6 +281,8 @@ static void count(struct work *w, const struct record *rec, uint32_t outputs, ui
                   int outcome, uint32_t altered)
 {
     struct source *s = w->source;
+    if (w->pass->is_again)
+        return; /* it was counted when it was read the first time */
     struct tally *t = tally_of(w->p, s, rec->tenant_id);
     bool is_first = is_first_time(w->p, s, rec, outputs, end);
     if (is_first && (altered != 0 || (rec->flags & (RECORD_CUT | RECORD_BAD_JSON | RECORD_BAD_TIME | RECORD_SPLIT)) != 0))
@@ -313,6 +322,8 @@ void pipeline_skip(struct work *w, uint64_t start, uint64_t end)
 {
     struct source *s = w->source;
     struct tally *t = s->last_tally; /* the line's own, most often */
+    if (w->pass->is_again)
+        return;
     if (t == NULL) {
         struct record rec = { .origin = s->origin };
         set_tenant(w->p, s, &rec);

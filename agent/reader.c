@@ -13,6 +13,7 @@
 #include "agent/base/stats.h"
 #include "agent/feeder.h"
 #include "agent/pipeline.h"
+#include "agent/reread.h"
 #include "agent/tally.h"
 
 /* After news the reader looks again no sooner: a writer of single lines costs a few wake-ups, not one a line. Far below
@@ -25,7 +26,7 @@
 #define BLOCKED_PATIENCE_NS NS_PER_SEC
 #define STATUS_BYTES_MAX (32 * MIB)
 
-enum message_kind { MESSAGE_SPACE, MESSAGE_DURABLE, MESSAGE_FENCE, MESSAGE_ASK };
+enum message_kind { MESSAGE_SPACE, MESSAGE_DURABLE, MESSAGE_FENCE, MESSAGE_REREAD, MESSAGE_ASK };
 
 struct message {
     struct inbox_link link; /* first */
@@ -36,6 +37,7 @@ struct message {
     size_t n_files;
     struct ledger_row *ledger;    /* alike */
     size_t n_ledger;
+    struct reread *reread;
     struct ask *ask;
 };
 
@@ -45,6 +47,7 @@ struct reader {
     struct pipeline *pipeline;
     struct tallies *tallies;
     struct feeder *feeders;
+    struct rereader *rereaders[OUTPUTS_MAX];
     struct inbox inbox;
     pthread_t thread;
     bool is_started, is_ready;
@@ -121,8 +124,18 @@ static void on_fence(void *ctx, uint32_t output, const struct writer_fence *fenc
                                 .ledger = copy_ledger(fence->ledger, fence->n_ledger), .n_ledger = fence->n_ledger });
 }
 
+static void on_reread(void *ctx, uint32_t output, const struct reread *rr)
+{
+    struct must must = { 0 };
+    struct reread *copy;
+    while (reread_copy(rr, &copy) < 0)
+        must_wait(&must);
+    post(ctx, (struct message){ .kind = MESSAGE_REREAD, .output = output, .reread = copy });
+}
+
 static void message_free(struct message *m)
 {
+    free(m->reread);
     free(m->files);
     free(m->ledger);
     free(m);
@@ -130,7 +143,8 @@ static void message_free(struct message *m)
 
 struct writer_events reader_events(struct reader *r)
 {
-    return (struct writer_events){ .ctx = r, .on_space = on_space, .on_durable = on_durable, .on_fence = on_fence };
+    return (struct writer_events){ .ctx = r, .on_space = on_space, .on_durable = on_durable, .on_fence = on_fence,
+                                    .on_reread = on_reread };
 }
 
 static void handle(struct reader *r, struct message *m, int64_t now)
@@ -139,18 +153,23 @@ static void handle(struct reader *r, struct message *m, int64_t now)
     struct must must = { 0 };
     switch (m->kind) {
     case MESSAGE_SPACE:
-        if (feeder_on_space(f, now))
+        if (feeder_on_space(f, now) && !f->is_rereading)
             tail_unblock(r->tail, m->output);
         break;
     case MESSAGE_DURABLE:
         tail_durable(r->tail, m->output, m->number);
         break;
     case MESSAGE_FENCE:
+        rereader_drop(r->rereaders[m->output]);
         feeder_on_fence(f, m->epoch);
         while (tallies_fence(r->tallies, m->output, m->ledger, m->n_ledger) < 0)
             must_wait(&must);
         tail_fence(r->tail, m->output, m->files, m->n_files);
         tail_unblock(r->tail, m->output);
+        break;
+    case MESSAGE_REREAD:
+        rereader_add(r->rereaders[m->output], m->reread);
+        m->reread = NULL;
         break;
     case MESSAGE_ASK:
         if (tail_status(r->tail, ask_answer(m->ask)) == 0)
@@ -179,7 +198,8 @@ static void retry_feeders(struct reader *r, int64_t now)
     for (size_t i = 0; i < r->conf.conf->n_outputs; i++) {
         struct feeder *f = &r->feeders[i];
         if (f->is_blocked && f->pending == NULL && now >= f->retry_at_ns && feeder_on_space(f, now)) {
-            tail_unblock(r->tail, f->index);
+            if (!f->is_rereading)
+                tail_unblock(r->tail, f->index);
             r->has_more = true;
         }
     }
@@ -194,8 +214,10 @@ static void close_groups(struct reader *r, int64_t now, bool is_forced)
 static int64_t groups_due_at(const struct reader *r)
 {
     int64_t at = INT64_MAX;
-    for (size_t i = 0; i < r->conf.conf->n_outputs; i++)
+    for (size_t i = 0; i < r->conf.conf->n_outputs; i++) {
         at = MIN(at, feeder_due_at(&r->feeders[i]));
+        at = MIN(at, rereader_due_at(r->rereaders[i]));
+    }
     return at;
 }
 
@@ -258,6 +280,8 @@ static int64_t turn(struct reader *r)
             feeder_hurry(&r->feeders[i], now);
     close_groups(r, now, false);
     retry_feeders(r, now);
+    for (size_t i = 0; i < r->conf.conf->n_outputs; i++)
+        r->has_more |= rereader_turn(r->rereaders[i], now);
     if (!r->is_ready && tail_first_scan_done(r->tail)) {
         r->is_ready = true;
         r->conf.on_ready(r->conf.ctx);
@@ -372,7 +396,11 @@ static int open_parts(struct reader *r, struct err *err)
     struct tail_conf tc = { .conf = c, .outputs = (uint32_t)((UINT64_C(1) << c->n_outputs) - 1),
                             .machine_salt = r->conf.machine_salt };
     struct tail_sink sink = pipeline_sink(r->pipeline);
-    return tail_open(&tc, &sink, r->conf.recovered, c->n_outputs, &r->tail, err);
+    e = tail_open(&tc, &sink, r->conf.recovered, c->n_outputs, &r->tail, err);
+    for (size_t i = 0; e == 0 && i < c->n_outputs; i++)
+        if ((r->rereaders[i] = rereader_new(&r->feeders[i], r->tail, &sink)) == NULL)
+            e = err_set(err, -ENOMEM, "cannot make the reader");
+    return e;
 }
 
 int reader_new(const struct reader_conf *conf, struct reader **ret_reader, struct err *err)
@@ -424,6 +452,10 @@ void reader_stop(struct reader *r, int64_t grace_ns)
 struct tail *reader_take_tail(struct reader *r)
 {
     struct tail *t = r->tail;
+    for (size_t i = 0; i < OUTPUTS_MAX; i++) {
+        rereader_free(r->rereaders[i]);
+        r->rereaders[i] = NULL;
+    }
     r->tail = NULL;
     return t;
 }
@@ -443,6 +475,8 @@ void reader_free(struct reader *r)
 {
     if (r == NULL)
         return;
+    for (size_t i = 0; i < OUTPUTS_MAX; i++)
+        rereader_free(r->rereaders[i]);
     tail_close(r->tail);
     for (size_t i = 0; r->feeders != NULL && i < r->conf.conf->n_outputs; i++)
         feeder_deinit(&r->feeders[i]);

@@ -193,6 +193,14 @@ static void write_failed(struct channel *c, int code, int64_t now)
     c->retry_at_ns = now + c->retry_delay_ns;
 }
 
+/* Damage was found: what it took is read again by the reader. */
+static void hand_out_rereads(struct writer *w, struct channel *c)
+{
+    const struct reread *rr;
+    while ((rr = queue_reread_next(c->queue)) != NULL)
+        w->conf.events.on_reread(w->conf.events.ctx, c->output->conf->index, rr);
+}
+
 /* ---- one group ---- */
 
 static void body_drop_first(struct channel *c, struct group *g)
@@ -241,6 +249,8 @@ static int write_body(struct writer *w, struct channel *c, struct group *g)
                               .rows = w->rows,
                               .n_rows = frame_rows(w, b),
                               .runs = buf_slice(&b->runs),
+                              .sources = body_end_sources(b),
+                              .is_gap = g->is_gap,
                               .built_ns = b->oldest_read_ns };
     bool is_last = b->next == NULL && g->is_end;
     uint64_t seq;
@@ -395,6 +405,7 @@ static bool channel_turn(struct writer *w, struct channel *c, int64_t now)
             break; /* the others' turn comes after the sync */
     }
     hear_wish(w, c);
+    hand_out_rereads(w, c);
     if (sync_is_due(c, clock_mono_ns()))
         sync_channel(w, c);
     publish_gauges(c);

@@ -34,6 +34,7 @@ struct writer_job {
 struct group {
     struct body *bodies;      /* list by next; NULL: positions alone */
     size_t raw_bytes;
+    bool is_gap;              /* of ranges that are read again */
     bool is_end;
     struct group_end end;     /* valid with is_end; points into storage */
     void *storage;            /* one malloc'd block */
@@ -62,6 +63,8 @@ struct writer_events {
     void (*on_space)(void *ctx, uint32_t output);                   /* writer_push will succeed again */
     void (*on_durable)(void *ctx, uint32_t output, uint64_t number);/* groups up to this number are synced */
     void (*on_fence)(void *ctx, uint32_t output, const struct writer_fence *fence);
+    /* Valid during the call. After a fence all that are not done come again. */
+    void (*on_reread)(void *ctx, uint32_t output, const struct reread *rr);
 };
 
 struct writer_conf {

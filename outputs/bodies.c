@@ -11,6 +11,9 @@
 
 /* An upper bound of one body's runs: two bytes each, a new run at worst every line. */
 #define RUNS_BYTES_MAX (1 * MIB)
+/* A body of lines from more files than this does not say where they are from. About 14 bytes each. */
+#define SOURCES_MAX 1024
+#define SOURCES_BYTES_MAX (64 * KIB)
 
 int bodies_init(struct bodies *bs, size_t body_max)
 {
@@ -61,6 +64,7 @@ static struct body *body_new(struct slice route, size_t body_max, uint8_t accoun
     buf_init_in(&b->route, MAX(route.len, (size_t)1), account);
     buf_init_in(&b->raw, body_max, account);
     buf_init_in(&b->runs, RUNS_BYTES_MAX, account);
+    buf_init_in(&b->sources, SOURCES_BYTES_MAX, account);
     if (buf_append_slice(&b->route, route) < 0) {
         body_free(b);
         return NULL;
@@ -130,6 +134,7 @@ void body_free(struct body *b)
     buf_deinit(&b->route);
     buf_deinit(&b->raw);
     buf_deinit(&b->runs);
+    buf_deinit(&b->sources);
     budget_free(account, b->rows);
     budget_free(account, b);
 }
@@ -173,9 +178,39 @@ int body_row(struct body *b, const struct record *rec, uint32_t *ret_row)
     return 0;
 }
 
+static void end_spans(struct body *b)
+{
+    for (size_t i = 0; i < STREAMS_MAX; i++) {
+        struct source_span *s = &b->spans[i];
+        if (s->incarnation != 0 && !b->has_no_sources)
+            b->has_no_sources = b->n_sources++ == SOURCES_MAX || sources_put(&b->sources, s) < 0;
+        s->incarnation = 0;
+    }
+}
+
+/* Records of a stream come in the order of the file, but for one that is read anew behind a part of itself. */
+static void note_source(struct body *b, const struct record *rec)
+{
+    struct source_span *s = &b->spans[rec->stream];
+    if (b->source_file != rec->incarnation || (s->incarnation != 0 && rec->offset < s->last)) {
+        end_spans(b);
+        b->source_file = rec->incarnation;
+    }
+    if (s->incarnation == 0)
+        *s = (struct source_span){ rec->incarnation, rec->offset, rec->offset, (uint8_t)rec->stream };
+    s->last = rec->offset;
+}
+
+struct slice body_end_sources(struct body *b)
+{
+    end_spans(b);
+    return b->has_no_sources ? SLICE("") : buf_slice(&b->sources);
+}
+
 void body_count_row(struct body *b, const struct record *rec, uint32_t row)
 {
-    assert(row < b->n_rows);
+    assert(row < b->n_rows && rec->stream < STREAMS_MAX);
+    note_source(b, rec);
     b->rows[row].lines++;
     b->lines++;
     b->run_row = row;

@@ -558,6 +558,10 @@ static int append(struct output *out, const struct record *rec, struct append_re
     int r = find_index(es, rec);
     if (r < 0)
         return r;
+    if (bodies_hold(&out->open, SLICE(""), rec)) {
+        *ret = (struct append_result){ .is_filtered = true };
+        return 0;
+    }
     struct body *b = bodies_get(&out->open, SLICE(""));
     if (b == NULL)
         return -ENOMEM;

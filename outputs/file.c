@@ -256,6 +256,10 @@ static int append(struct output *out, const struct record *rec, struct append_re
     int r = find_path(f, rec);
     if (r < 0)
         return r;
+    if (bodies_hold(&out->open, buf_slice(&f->path), rec)) {
+        *ret = (struct append_result){ .is_filtered = true };
+        return 0;
+    }
     struct body *b = bodies_get(&out->open, buf_slice(&f->path));
     if (b == NULL)
         return -ENOMEM;

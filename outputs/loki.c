@@ -799,6 +799,10 @@ static int put_entry(struct loki *l, struct body *b, struct loki_part *p, const 
 static int add_entry(struct loki *l, const struct record *rec, const struct entry *e,
                      struct append_result *ret)
 {
+    if (bodies_hold(&l->base.open, loki_stream_route(e->stream), rec)) {
+        ret->is_filtered = true;
+        return 0;
+    }
     struct body *b = bodies_get(&l->base.open, loki_stream_route(e->stream));
     if (b == NULL)
         return -ENOMEM;

@@ -17,6 +17,7 @@
 #include "agent/base/err.h"
 #include "agent/base/output_conf.h"
 #include "agent/base/record.h"
+#include "agent/base/sources.h"
 #include "agent/base/stats.h"
 
 /* Numbers for the segment header; never reused. */
@@ -42,6 +43,11 @@ struct body {
     uint32_t n_rows, cap_rows;
     struct buf runs;            /* {u8 row, LEB128 count}…: row of each line, in the order of items(); empty: one row */
     uint32_t run_row, run_lines;/* the run in the making: body_end_runs() puts it into runs */
+    struct buf sources;         /* agent/base/sources.h; body_end_sources() puts the last ones into it */
+    uint64_t source_file;       /* incarnation of the file that the last line came from */
+    struct source_span spans[STREAMS_MAX]; /* of that file; incarnation 0: none of this stream */
+    uint32_t n_sources;
+    bool has_no_sources;        /* they would be too many, or there was no memory */
     int64_t opened_mono_ns;
     int64_t oldest_read_ns;     /* wall clock, for delivery delay */
 };
@@ -55,6 +61,9 @@ struct bodies {
     size_t raw_bytes;           /* of all */
     size_t body_max;            /* hard cap of one body's raw */
     uint8_t account;            /* of the memory of bodies made from now on, see budget.h */
+    /* While ranges are read again: is this record in another frame? append() then does not take it. NULL: nothing is. */
+    bool (*is_held)(void *ctx, struct slice route, const struct record *rec);
+    void *held_ctx;
 };
 
 NODISCARD int bodies_init(struct bodies *bs, size_t body_max);
@@ -73,6 +82,12 @@ void body_count_row(struct body *b, const struct record *rec, uint32_t row);
 NODISCARD int body_add_run(struct buf *runs, uint32_t row, uint32_t lines);
 /* Writes the run in the making; with one row the runs stay empty. */
 NODISCARD int body_end_runs(struct body *b);
+/* Where all its records begin; empty when that is not known. */
+struct slice body_end_sources(struct body *b);
+static inline bool bodies_hold(const struct bodies *bs, struct slice route, const struct record *rec)
+{
+    return bs->is_held != NULL && bs->is_held(bs->held_ctx, route, rec);
+}
 #define BODY_ROWS_MAX 256 /* a run's row is one byte */
 void body_free(struct body *b); /* parts must be gone */
 
@@ -142,7 +157,7 @@ struct frame_ref {     /* what an output on this machine needs to know of a fram
 
 struct append_result {
     struct body *body;           /* that got the line; NULL when it was not taken */
-    bool is_filtered;            /* not taken, on purpose: too_old */
+    bool is_filtered;            /* not taken, on purpose: too_old, or bodies_hold() */
     uint32_t altered;            /* mask of 1 << enum alter_reason, this output's own */
 };
 

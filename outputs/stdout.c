@@ -208,6 +208,10 @@ static int append_line(const struct stdout_out *s, const struct record *rec, boo
 static int append(struct output *out, const struct record *rec, struct append_result *ret)
 {
     struct stdout_out *s = (struct stdout_out *)out;
+    if (bodies_hold(&out->open, SLICE(""), rec)) {
+        *ret = (struct append_result){ .is_filtered = true };
+        return 0;
+    }
     struct body *b = bodies_get(&out->open, SLICE(""));
     if (b == NULL)
         return -ENOMEM;

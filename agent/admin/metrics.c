@@ -200,9 +200,16 @@ static int64_t out_delivered(const void *row, int k)
     (void)k;
     return (int64_t)counter_get(&((const struct output_row *)row)->delivered_lines);
 }
+static int64_t out_reread(const void *row, int k)
+{
+    (void)k;
+    return (int64_t)counter_get(&((const struct output_row *)row)->lost_lines[LOST_REREAD]);
+}
+/* What is read again moves from damage, and a counter must not fall. */
 static int64_t out_lost_lines(const void *row, int k)
 {
-    return (int64_t)counter_get(&((const struct output_row *)row)->lost_lines[k]);
+    return (int64_t)counter_get(&((const struct output_row *)row)->lost_lines[k]) +
+           (k == LOST_DAMAGE ? out_reread(row, k) : 0);
 }
 static int64_t out_lost_bytes(const void *row, int k)
 {
@@ -272,10 +279,12 @@ static void rows(struct writer_ctx *w)
           out_accepted },
         { "tailrace_delivered_lines_total", "counter", "Lines that the server has.", "output", NULL, 1, NULL,
           out_delivered },
-        { "tailrace_lost_lines_total", "counter", "Lines that will not arrive, by reason.", "output", "reason",
-          LOST_REASONS, lost_kind, out_lost_lines },
+        { "tailrace_lost_lines_total", "counter", "Lines that were lost, by reason; of damage some may be read again.",
+          "output", "reason", LOST_REREAD, lost_kind, out_lost_lines },
         { "tailrace_lost_bytes_total", "counter", "Bytes that were given up before they were lines, by reason.",
-          "output", "reason", LOST_REASONS, lost_kind, out_lost_bytes },
+          "output", "reason", LOST_REREAD, lost_kind, out_lost_bytes },
+        { "tailrace_reread_lines_total", "counter", "Lines lost to damage that were read again from their files.",
+          "output", NULL, 1, NULL, out_reread },
     };
     struct row_list in = { 0 }, out = { 0 };
     stats_each_input_row(add_input_row, &in);
@@ -394,6 +403,8 @@ static void outputs_plain(struct writer_ctx *w)
         { "tailrace_queue_limit_bytes", "Its configured limit.", offsetof(struct output_stats, queue_limit_bytes) },
         { "tailrace_output_up", "1 when the last request was answered well.", offsetof(struct output_stats, up) },
         { "tailrace_dead_letter_bytes", "Bytes of dead letters on disk.", offsetof(struct output_stats, dead_bytes) },
+        { "tailrace_reread_pending_bytes", "Bytes of files that are to be read again, for damage took their lines.",
+          offsetof(struct output_stats, reread_pending_bytes) },
         { "tailrace_output_stalled", "1 while frames wait, nothing is tried, and nothing explains it.",
           offsetof(struct output_stats, stalled) },
         { "tailrace_requests_in_flight", "Requests being sent or waited for.", offsetof(struct output_stats, inflight) },
@@ -409,6 +420,10 @@ static void outputs_plain(struct writer_ctx *w)
 static void outputs_times(struct writer_ctx *w)
 {
     int64_t now = clock_wall_ns();
+    family(w, "tailrace_reread_lost_bytes_total", "counter", "Bytes of such ranges that are not in the files any more.");
+    for (uint32_t i = 0; i < w->conf->n_outputs; i++)
+        sample(w, "tailrace_reread_lost_bytes_total", (struct label[]){ { "output", output_name(w, i) } }, 1,
+               (int64_t)counter_get(&stats.outputs[i].reread_lost_bytes));
     family(w, "tailrace_queue_oldest_age_seconds", "gauge", "Age of the oldest unsent frame; 0 when empty.");
     for (uint32_t i = 0; i < w->conf->n_outputs; i++) {
         int64_t oldest = gauge_get(&stats.outputs[i].oldest_unsent_wall_ns);

@@ -71,13 +71,15 @@ static void output_row(void *ctx, const struct output_row *row)
     add_number(w, "queued_lines", gauge_get(&row->queued_lines));
     add_number(w, "parked_lines", gauge_get(&row->parked_lines));
     add_number(w, "dead_lines", (int64_t)counter_get(&row->dead_lines));
-    for (int i = 0; i < LOST_REASONS; i++) {
+    for (int i = 0; i < LOST_REREAD; i++) {
         int64_t n = (int64_t)counter_get(&row->lost_lines[i]), bytes = (int64_t)counter_get(&row->lost_bytes[i]);
         if (w->r == 0 && (n != 0 || bytes != 0))
             w->r = buf_printf(w->out, ",\"lost_%s_lines\":%lld,\"lost_%s_bytes\":%lld",
                               lost_reason_name((enum lost_reason)i), (long long)n,
                               lost_reason_name((enum lost_reason)i), (long long)bytes);
     }
+    if (counter_get(&row->lost_lines[LOST_REREAD]) > 0)
+        add_number(w, "reread_lines", (int64_t)counter_get(&row->lost_lines[LOST_REREAD]));
     add_number(w, "filtered_too_old", (int64_t)counter_get(&row->filtered_too_old));
     add_number(w, "imbalance", ledger_output_off(row));
     if (w->r == 0)
@@ -106,10 +108,10 @@ static int write_queue(const struct admin_view *v, size_t i, struct buf *out)
     if (r == 0)
         r = buf_printf(out,
                        ":{\"type\":\"%s\",\"bytes\":%llu,\"limit_bytes\":%llu,\"durable_seq\":%llu,"
-                       "\"acked_seq\":%llu,\"blocked\":%s%s%s}",
+                       "\"acked_seq\":%llu,\"reread_pending_bytes\":%lld,\"blocked\":%s%s%s}",
                        oc->type->name, (unsigned long long)queue_bytes(q), (unsigned long long)oc->queue.max_bytes,
                        (unsigned long long)queue_durable_seq(q), (unsigned long long)queue_acked_seq(q),
-                       is_blocked ? "\"" : "", is_blocked ? blocked_reason_name(reason) : "null",
+                       (long long)gauge_get(&stats.outputs[i].reread_pending_bytes), is_blocked ? "\"" : "", is_blocked ? blocked_reason_name(reason) : "null",
                        is_blocked ? "\"" : "");
     return r;
 }

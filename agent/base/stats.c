@@ -17,7 +17,7 @@ static const char *const filter_names[FILTER_REASONS] = { "level", "rule", "too_
 static const char *const alter_names[ALTER_REASONS] = { "cut",  "bad_json",     "bad_time",        "future",
                                                         "late", "key_conflict", "refused_mapping", "split" };
 static const char *const lost_names[LOST_REASONS] = { "held_limit", "key_quota", "dead_full",
-                                                      "damage",     "dropped",   "truncated" };
+                                                      "damage",     "dropped",   "truncated", "reread" };
 static const char *const file_state_names[FILES_STATES] = { "open", "held", "unreadable", "skipped", "stalled" };
 static const char *const blocked_names[BLOCKED_REASONS] = { "full", "disk_full", "write_error" };
 

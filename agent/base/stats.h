@@ -48,6 +48,7 @@ enum filter_reason { FILTER_LEVEL, FILTER_RULE, FILTER_TOO_OLD, FILTER_UNROUTED,
 enum alter_reason { ALTER_CUT, ALTER_BAD_JSON, ALTER_BAD_TIME, ALTER_FUTURE, ALTER_LATE, ALTER_KEY_CONFLICT,
                     ALTER_REFUSED_MAPPING, ALTER_SPLIT, ALTER_REASONS };
 enum lost_reason { LOST_HELD_LIMIT, LOST_KEY_QUOTA, LOST_DEAD_FULL, LOST_DAMAGE, LOST_DROPPED, LOST_TRUNCATED,
+                   LOST_REREAD, /* not lost: damage took their frames, and they are in others now */
                    LOST_REASONS };
 enum file_state { FILES_OPEN, FILES_HELD, FILES_UNREADABLE, FILES_SKIPPED, FILES_STALLED, FILES_STATES };
 enum blocked_reason { BLOCKED_FULL, BLOCKED_DISK_FULL, BLOCKED_WRITE_ERROR, BLOCKED_REASONS };
@@ -118,6 +119,8 @@ struct output_stats {
     gauge waits;                          /* enum output_waits */
     gauge stalled;                        /* 1 while frames wait, nothing is tried, and nothing explains it */
     counter stalls;
+    counter reread_lost_bytes;            /* reader: of ranges that damage took, gone from the files too */
+    gauge reread_pending_bytes;
 };
 
 struct agent_stats {

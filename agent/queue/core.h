@@ -18,6 +18,7 @@
 #include "agent/queue/marks.h"
 #include "agent/queue/positions.h"
 #include "agent/queue/queue.h"
+#include "agent/queue/rereads.h"
 #include "agent/queue/totals.h"
 
 /* Frames after the cursor that may be handed out and acknowledged out of order. The bits fit a cursor slot. */
@@ -27,8 +28,6 @@
 #define GROUP_BYTES_MAX (8 * MIB)
 /* Memory of a meta that many positions made large is given back above this. */
 #define META_BYTES_KEEP (32 * KIB)
-/* Ranges of source files that lost lines came from, until they are in the log; more are only said. */
-#define GAPS_MAX 256
 /* Ranges of seqs whose loss is counted, remembered until the cursor has passed them. More: the oldest is forgotten. */
 #define SPANS_MAX 256
 /* Copies of damaged bytes made by one process; beyond this damage is counted and not kept. */
@@ -133,8 +132,7 @@ struct queue {
     size_t n_spans;
     struct tally losses;              /* not in the log yet */
     bool has_losses;
-    struct lost_range gaps[GAPS_MAX]; /* where lost lines came from; not in the log yet */
-    size_t n_gaps;
+    struct gaps gaps;                 /* where lost lines came from; not in the log yet */
     struct span damaged[SPANS_MAX];   /* to be acknowledged when their loss is in the log */
     size_t n_damaged;
     struct known known[KNOWN_HEADERS]; /* by seq; seq 0: none */
@@ -170,6 +168,7 @@ struct queue {
     struct ledger_row *fenced;           /* queue_fenced_ledger() */
     struct buf meta, snap;
     struct dead_log dead;
+    struct rereads rereads;
 
     /* ---- sender ---- */
     uint64_t read_seq;               /* the next to be looked at */
@@ -261,11 +260,11 @@ void loss_count_parked(struct queue *q, enum lost_reason reason, const struct to
 /* Bytes that were given up before they were lines; whoever did it has counted and said so. */
 void loss_note_bytes(struct queue *q, const struct lost_range *lost);
 void loss_say(struct queue *q, enum lost_reason reason, uint64_t lines, uint64_t bytes);
-void gaps_add(struct queue *q, const struct lost_range *range);
 NODISCARD int loss_flush(struct queue *q); /* writer */
-/* Lines of the DATA frames with first <= seq <= last that are not acknowledged, by header and meta. */
+/* Lines of the DATA frames with first <= seq <= last that are not acknowledged, by header and meta. *ret_has_holes: there
+ * are frames in the segment that cannot be read; NULL is fine. */
 NODISCARD int loss_rows(struct queue *q, int fd, const struct segment *seg, uint64_t first, uint64_t last,
-                        struct totals *rows, uint64_t *ret_frames);
+                        struct totals *rows, uint64_t *ret_frames, bool *ret_has_holes);
 /* COUNT adds: the rows of a frame's meta. */
 NODISCARD int totals_add_meta(struct totals *rows, struct slice meta);
 /* COUNT sets: what a SNAP or SEAL says. */
@@ -276,7 +275,8 @@ NODISCARD int segment_totals_begin(struct queue *q, const struct segment *seg, s
 NODISCARD int segment_totals_end(struct queue *q, const struct segment *seg, struct totals *ret);
 /* The highest seq of a good frame; 0: none. */
 NODISCARD int segment_last_seq(struct queue *q, const struct segment *seg, uint64_t *ret_seq);
-/* All that a segment should hold and does not, by header and meta: rows, and the ranges into the spans. */
+/* All that a segment should hold and does not, by header and meta: rows, and the ranges into the spans. At open nothing goes
+ * into the spans, and -EBADMSG when some of it is acknowledged: then nobody knows how much waits. */
 NODISCARD int segment_missing(struct queue *q, const struct segment *seg, struct totals *rows);
 NODISCARD int segment_open(struct queue *q, uint64_t id, int *ret_fd, uint64_t *ret_size);
 void quarantine_copy(struct queue *q, int fd, uint64_t segment_id, uint64_t off, uint64_t len);
@@ -289,18 +289,16 @@ void dead_close(struct queue *q);
 struct losses {
     const struct tally *tally;
     const struct span *spans;
-    const struct lost_range *gaps;
-    size_t n_spans, n_gaps;
+    size_t n_spans;
+    const struct gaps *gaps; /* they are q->rereads from here on */
 };
 NODISCARD int dead_put_losses(struct queue *q, const struct losses *l);
-NODISCARD int dead_put_marks(struct queue *q, const struct marks *m);
+/* found: lines by tenant that are lost no more; NULL: none. */
+NODISCARD int dead_put_marks(struct queue *q, const struct marks *m, const struct totals *found);
+/* What was read again and is durable is marked so; what fails is tried again at the next sync. */
+void dead_settle_rereads(struct queue *q);
 /* Files that hold no open letter any more, from the oldest on. */
 void dead_drop_settled(struct queue *q);
-
-/* gaps.c */
-/* Frames first..last of seg are lost: the ranges of files whose lines were among theirs go into the log of losses, and
- * into ours. Groups that are partly lost count whole. */
-void gaps_find(struct queue *q, const struct segment *seg, uint64_t first, uint64_t last);
 
 /* letters.c */
 NODISCARD int letters_finish(struct queue *q);

@@ -77,6 +77,8 @@ static int put_state(struct queue *q, struct buf *raw)
     if (r == 0)
         r = put_spans(raw, spans, n);
     if (r == 0)
+        r = rereads_put(&q->rereads, raw);
+    if (r == 0)
         r = meta_put_u64s(raw, META_DROPPED, false, &q->dead.dropped_id, 1);
     return r;
 }
@@ -204,6 +206,8 @@ static int add_loss(struct dead_log *d, struct slice tenant, uint32_t reason, ui
     t->lost_bytes[reason] += bytes;
     if (reason == LOST_DEAD_FULL)
         t->dead -= MIN(t->dead, lines);
+    if (reason == LOST_REREAD)
+        t->lost[LOST_DAMAGE] -= MIN(t->lost[LOST_DAMAGE], lines);
     return 0;
 }
 
@@ -216,12 +220,14 @@ static int append_losses(struct queue *q, const struct losses *l, uint64_t dropp
     int r = put_losses(&meta, losses);
     if (r == 0)
         r = put_spans(&meta, l->spans, l->n_spans);
-    for (size_t i = 0; r == 0 && i < l->n_gaps; i++)
-        r = meta_put_lost(&meta, &l->gaps[i]);
+    if (r == 0 && l->gaps != NULL)
+        r = gaps_write(l->gaps, &meta);
     if (r == 0 && dropped_id != 0)
         r = meta_put_u64s(&meta, META_DROPPED, false, &dropped_id, 1);
     if (r == 0)
         r = append(q, &h, buf_slice(&meta), SLICE(""));
+    if (r == 0 && l->gaps != NULL) /* without memory they are read again after the next start */
+        (void)!rereads_take(&q->rereads, (struct letter_id){ q->dead.id, h.seq }, buf_slice(&meta));
     buf_deinit(&meta);
     for (size_t i = 0; r == 0 && i < losses->n; i++)
         for (uint32_t k = 0; r == 0 && k < LOST_REASONS; k++)
@@ -236,18 +242,61 @@ int dead_put_losses(struct queue *q, const struct losses *l)
     return append_losses(q, l, 0);
 }
 
-int dead_put_marks(struct queue *q, const struct marks *m)
+/* As LOSS items: they move from damage. */
+static int tally_found(const struct totals *found, struct tally *ret)
+{
+    for (size_t i = 0; found != NULL && i < found->n; i++) {
+        struct tally_row *t = found->rows[i].lines == 0 ? NULL : tally_get(ret, found->rows[i].tenant);
+        if (t == NULL && found->rows[i].lines > 0)
+            return -ENOMEM;
+        if (t != NULL)
+            t->lost[LOST_REREAD] += found->rows[i].lines;
+    }
+    return 0;
+}
+
+static void count_found(struct queue *q, const struct tally *found)
+{
+    for (size_t i = 0; i < found->n; i++) {
+        const struct tally_row *f = &found->rows[i], *was = tally_get(&q->dead.tally, f->tenant);
+        uint64_t moved = was == NULL ? 0 : MIN(was->lost[LOST_DAMAGE], f->lost[LOST_REREAD]);
+        struct output_row *row = q->is_opening ? NULL : stats_output_row(q->output_index, tenant_intern(f->tenant));
+        if (row != NULL) {
+            counter_add(&row->lost_lines[LOST_REREAD], f->lost[LOST_REREAD]);
+            counter_add(&row->lost_lines[LOST_DAMAGE], -moved);
+        }
+        (void)!add_loss(&q->dead, f->tenant, LOST_REREAD, f->lost[LOST_REREAD], 0);
+    }
+}
+
+int dead_put_marks(struct queue *q, const struct marks *m, const struct totals *found)
 {
     struct buf meta;
+    struct tally tally = { 0 };
     struct frame_hdr h = { .type = FRAME_LOST, .built_ns = clock_wall_ns() };
     buf_init(&meta, FRAME_META_MAX);
-    int r = 0;
+    int r = tally_found(found, &tally);
+    if (r == 0)
+        r = put_losses(&meta, &tally);
     for (size_t i = 0; r == 0 && i < m->n; i++)
         r = marks_put(&meta, m->list[i].id, m->list[i].fate);
     if (r == 0)
         r = append(q, &h, buf_slice(&meta), SLICE(""));
     buf_deinit(&meta);
+    for (size_t i = 0; r == 0 && i < m->n; i++)
+        rereads_remove(&q->rereads, m->list[i].id);
+    if (r == 0)
+        count_found(q, &tally);
+    tally_deinit(&tally);
     return r;
+}
+
+void dead_settle_rereads(struct queue *q)
+{
+    if (q->rereads.done.n == 0 || dead_put_marks(q, &q->rereads.done, &q->rereads.found) < 0)
+        return;
+    q->rereads.done.n = 0;
+    totals_deinit(&q->rereads.found);
 }
 
 /* ---- reading ---- */
@@ -331,9 +380,9 @@ static void add_rows(struct totals *rows, struct slice meta)
 static void count_open(struct queue *q, void *ctx, const struct frame_hdr *h, struct slice meta)
 {
     struct open_letters *o = ctx;
-    (void)q;
     o->has_holes |= h->seq != o->seq;
     o->seq = h->seq + 1;
+    o->n += h->type == FRAME_LOST && rereads_have(&q->rereads, (struct letter_id){ o->file, h->seq });
     if (h->type != FRAME_DATA || marks_find(&o->marks, (struct letter_id){ o->file, h->seq }) != LETTER_OPEN)
         return;
     o->n++;
@@ -462,16 +511,37 @@ int queue_dead_append(struct queue *q, const struct frame_in *frame, const struc
 
 /* ---- open ---- */
 
+struct replayed {
+    uint64_t file;
+    bool has_snap;
+};
+
+/* What was to be read again, and what was. */
+static void replay_rereads(struct queue *q, struct letter_id id, bool is_snap, struct slice meta)
+{
+    struct meta_item item;
+    struct mark m;
+    if (is_snap)
+        rereads_clear(&q->rereads);
+    q->dead.is_out_of_memory |= rereads_take(&q->rereads, id, meta) == -ENOMEM;
+    while (meta_next(&meta, &item) > 0)
+        if (item.tag == META_LETTER && marks_get(item.bytes, &m) == 0)
+            rereads_remove(&q->rereads, m.id);
+}
+
 static void replay(struct queue *q, void *ctx, const struct frame_hdr *h, struct slice meta)
 {
     struct dead_log *d = &q->dead;
+    struct replayed *rp = ctx;
     struct meta_item item;
     bool is_snap = h->type == FRAME_SNAP;
     struct slice rest = meta;
     if (is_snap) {
-        *(bool *)ctx = true;
+        rp->has_snap = true;
         tally_deinit(&d->tally);
     }
+    if (is_snap || h->type == FRAME_LOST)
+        replay_rereads(q, (struct letter_id){ is_snap ? 0 : rp->file, h->seq }, is_snap, meta);
     while (meta_next(&rest, &item) > 0) {
         struct slice s = item.bytes, input, tenant;
         uint64_t lines;
@@ -571,12 +641,14 @@ static int replay_newest(struct queue *q)
     struct dead_log *d = &q->dead;
     int r = 0;
     for (size_t i = d->n_files; r == 0 && i-- > 0;) {
-        bool has_snap = false;
-        r = walk_or_pass(q, d->files[i].id, replay, &has_snap);
-        if (!has_snap)
+        struct replayed rp = { .file = d->files[i].id };
+        r = walk_or_pass(q, rp.file, replay, &rp);
+        if (!rp.has_snap)
             continue;
-        for (size_t k = i + 1; r == 0 && k < d->n_files; k++)
-            r = walk_or_pass(q, d->files[k].id, replay, &has_snap);
+        for (size_t k = i + 1; r == 0 && k < d->n_files; k++) {
+            rp.file = d->files[k].id;
+            r = walk_or_pass(q, rp.file, replay, &rp);
+        }
         return r;
     }
     return r;

@@ -329,6 +329,14 @@ int meta_get_part(struct slice s, uint64_t *ret_incarnation, struct position_par
     return 0;
 }
 
+void meta_add_part(struct slice s, struct file_position *pos)
+{
+    uint64_t incarnation;
+    struct position_part part;
+    if (meta_get_part(s, &incarnation, &part) == 0 && incarnation == pos->incarnation && pos->n_parts < STREAMS_MAX)
+        pos->parts[pos->n_parts++] = part;
+}
+
 /* COUNT: lines (8), input length (2), zero (2), input, tenant. */
 #define COUNT_BYTES 12
 

@@ -81,6 +81,8 @@ enum meta_tag {
     META_SPAN,    /* in dead/: seqs whose loss is counted */
     META_DROPPED, /* in dead/: files up to this id are counted as lost */
     META_LETTER,  /* in dead/: what became of a dead letter; in the queue: which letter this frame was */
+    META_SOURCES, /* which records of which files are in the frame: agent/base/sources.h */
+    META_HELD,    /* in dead/: what other frames hold of ranges that are to be read again */
     META_TAGS
 };
 
@@ -108,6 +110,8 @@ NODISCARD int meta_put_u64s(struct buf *b, enum meta_tag tag, bool is_critical, 
 NODISCARD int meta_get_file(struct slice s, struct file_ident *ret);
 NODISCARD int meta_get_position(struct slice s, struct file_position *ret); /* without parts */
 NODISCARD int meta_get_part(struct slice s, uint64_t *ret_incarnation, struct position_part *ret);
+/* A PART that follows a POS: added to it when it is of its file and there is room. */
+void meta_add_part(struct slice s, struct file_position *pos);
 NODISCARD int meta_get_count(struct slice s, struct slice *ret_input, struct slice *ret_tenant, uint64_t *ret_lines);
 NODISCARD int meta_get_ledger(struct slice s, struct ledger_row *ret);
 NODISCARD int meta_get_orig(struct slice s, struct frame_orig *ret);

@@ -1,46 +1,53 @@
 /*
- * Where lost lines came from: the ranges of source files that a damaged place of a segment covered, from the positions
- * on both sides of it.
+ * Where lost lines came from: the ranges of source files that the damaged groups of a segment covered, from the positions
+ * on both sides; and what the good frames of the same groups hold of these ranges.
  */
 #include <errno.h>
 #include <stdlib.h>
 
 #include "agent/base/log.h"
-#include "agent/queue/core.h"
+#include "agent/queue/damage.h"
+#include "agent/queue/rereads.h"
 #include "agent/queue/scan.h"
 
 /* Events for people: a damaged group of a thousand files is not a thousand lines of log. */
 #define GAPS_SAID 16
 
 struct place {
-    uint64_t incarnation, end;
-    bool is_holed; /* lost frames lie behind it: where the file goes on tells what they held of it */
+    struct file_position pos; /* as of the last good group that names the file */
+    bool is_holed;            /* lost frames lie behind it: where the file goes on tells what they held of it */
 };
 
 struct search {
     struct queue *q;
     const struct segment *seg;
-    struct span lost;
-    struct place *places; /* where each file stood in the last good group that names it */
+    struct span lost;     /* whatever the disk says of them now */
+    bool is_between;      /* they lie behind this segment; in it nothing is looked for */
+    struct damage *ret;
+    struct place *places;
     size_t n, cap;
-    struct buf idents;    /* metas of FILE items seen so far, for their paths */
-    uint64_t group_first; /* the first seq of the group at hand */
+    struct buf idents;    /* FILE items seen so far, for their paths */
+    struct buf held;      /* HELD items of the group at hand, and of what may be of it */
+    bool is_hit;          /* a frame of the group at hand is lost */
     bool is_holed;        /* lost frames lie directly before the group at hand */
-    unsigned n_found;
+    bool is_spoiled;      /* of a frame of the group nobody knows what became of its lines */
+    unsigned n_said;
     int r;
 };
+
+/* ---- places ---- */
 
 static struct place *place_of(const struct search *s, uint64_t incarnation)
 {
     for (size_t i = 0; i < s->n; i++)
-        if (s->places[i].incarnation == incarnation)
+        if (s->places[i].pos.incarnation == incarnation)
             return &s->places[i];
     return NULL;
 }
 
-static void place_set(struct search *s, uint64_t incarnation, uint64_t end)
+static void place_set(struct search *s, const struct file_position *pos)
 {
-    struct place *p = place_of(s, incarnation);
+    struct place *p = place_of(s, pos->incarnation);
     if (p == NULL && s->n == s->cap) {
         size_t cap = s->cap == 0 ? 64 : s->cap * 2;
         struct place *places = realloc(s->places, cap * sizeof(*places));
@@ -51,12 +58,10 @@ static void place_set(struct search *s, uint64_t incarnation, uint64_t end)
         s->places = places;
         s->cap = cap;
     }
-    if (p == NULL) {
+    if (p == NULL)
         p = &s->places[s->n++];
-        p->incarnation = incarnation;
-    }
-    p->end = end;
-    p->is_holed = false;
+    *p = (struct place){ .pos = *pos };
+    p->pos.start = pos->end;
 }
 
 static void hole(struct search *s)
@@ -85,26 +90,32 @@ static struct slice path_of(const struct search *s, uint64_t incarnation)
     return path;
 }
 
-static void found(struct search *s, uint64_t incarnation, uint64_t start, uint64_t end)
+/* to.start: where the group that holds to says that it began. */
+static void found(struct search *s, const struct file_position *from, const struct file_position *to, bool knows_to)
 {
-    if (start >= end)
+    struct reread_range g = { .from = *from, .to = *to, .knows_to = knows_to };
+    g.from.start = g.from.end;
+    g.to.start = g.from.end;
+    if (g.from.end >= g.to.end)
         return;
-    gaps_add(s->q, &(struct lost_range){ .incarnation = incarnation, .start = start, .end = end, .reason = LOST_DAMAGE });
-    if (s->n_found++ < GAPS_SAID)
+    if (s->n_said++ < GAPS_SAID)
         log_error("queue", "lines.lost", "the lost lines are from this range of a file", LOG_CSTR("output", s->q->name),
-                  LOG_SLICE("file", path_of(s, incarnation)), LOG_NUM("from", start), LOG_NUM("to", end));
+                  LOG_SLICE("file", path_of(s, to->incarnation)), LOG_NUM("from", g.from.end), LOG_NUM("to", g.to.end));
+    if (!s->is_spoiled)
+        s->r = gaps_put(&s->ret->gaps, &g);
 }
 
-/* One POS: of a SNAP, or of a group's end. */
+/* One position: of a SNAP, or of a group's end. */
 static void take_position(struct search *s, const struct file_position *pos, bool is_snap, bool is_hit)
 {
     const struct place *last = place_of(s, pos->incarnation);
-    uint64_t begins = is_snap ? pos->end : pos->start;
-    if (last != NULL && last->is_holed)
-        found(s, pos->incarnation, last->end, begins);
+    struct file_position begins = { .incarnation = pos->incarnation, .end = is_snap ? pos->end : pos->start };
+    bool is_holed = last != NULL && last->is_holed;
+    if (is_holed && (is_snap || !is_hit || last->pos.end >= begins.end))
+        found(s, &last->pos, is_snap ? pos : &begins, is_snap);
     if (is_hit && !is_snap)
-        found(s, pos->incarnation, pos->start, pos->end);
-    place_set(s, pos->incarnation, pos->end);
+        found(s, last != NULL && (is_holed || last->pos.end == begins.end) ? &last->pos : &begins, pos, true);
+    place_set(s, pos);
 }
 
 /* Behind a hole, this group begins where the last good one ended: then what is lost was of this one. */
@@ -116,24 +127,103 @@ static bool is_unbroken(const struct search *s, struct slice meta)
         if (item.tag != META_POS || meta_get_position(item.bytes, &pos) < 0)
             continue;
         const struct place *last = place_of(s, pos.incarnation);
-        if (last != NULL && last->end < pos.start)
+        if (last != NULL && last->pos.end < pos.start)
             return false;
     }
     return true;
 }
 
-static void take_meta(struct search *s, const struct frame_hdr *h, struct slice meta)
+static void take_positions(struct search *s, struct slice meta, bool is_snap, bool is_hit)
 {
-    bool is_hit = (s->group_first <= s->lost.last && s->lost.first <= h->seq) || (s->is_holed && is_unbroken(s, meta));
+    struct file_position pos = { 0 };
+    bool has = false;
+    while (s->r == 0) {
+        struct meta_item item;
+        int more = meta_next(&meta, &item);
+        bool is_next = more > 0 && item.tag == META_POS;
+        if (has && (more <= 0 || is_next)) {
+            take_position(s, &pos, is_snap, is_hit);
+            has = false;
+        }
+        if (more <= 0)
+            return;
+        if (is_next)
+            has = meta_get_position(item.bytes, &pos) == 0;
+        else if (has && item.tag == META_PART)
+            meta_add_part(item.bytes, &pos);
+    }
+}
+
+/* The last frame of a group, or a SNAP. */
+static void take_end(struct search *s, const struct frame_hdr *h, struct slice meta)
+{
     struct slice rest = meta;
     struct meta_item item;
-    struct file_position pos;
+    size_t before = s->ret->gaps.n;
+    bool is_hit = s->is_hit || (s->is_holed && is_unbroken(s, meta));
     while (s->r == 0 && meta_next(&rest, &item) > 0)
         if (item.tag == META_FILE)
             s->r = meta_put(&s->idents, META_FILE, true, item.bytes);
-    while (s->r == 0 && meta_next(&meta, &item) > 0)
-        if (item.tag == META_POS && meta_get_position(item.bytes, &pos) == 0)
-            take_position(s, &pos, h->type == FRAME_SNAP, is_hit);
+    take_positions(s, meta, h->type == FRAME_SNAP, is_hit);
+    if (s->r == 0 && (is_hit || s->is_holed || s->ret->gaps.n > before))
+        s->r = buf_append_slice(&s->ret->gaps.held, buf_slice(&s->held));
+    buf_reset(&s->held);
+    s->is_hit = s->is_holed = s->is_spoiled = false;
+}
+
+/* ---- frames ---- */
+
+static bool is_in(struct span s, uint64_t first, uint64_t last)
+{
+    return first <= s.last && s.first <= last;
+}
+
+/* Lost, and nobody has counted it. What was handed out before says so itself when it is loaded. */
+static bool is_news(const struct search *s, uint64_t first, uint64_t last)
+{
+    if (is_in(s->lost, first, last))
+        return true;
+    if (s->is_between || first < s->q->read_seq)
+        return false;
+    pthread_mutex_lock(&s->q->lock);
+    bool is = !spans_have_locked(s->q, first, last) && !ack_is_done_locked(s->q, last);
+    pthread_mutex_unlock(&s->q->lock);
+    return is;
+}
+
+static void bad_body(struct search *s, const struct frame_hdr *h, struct slice meta)
+{
+    struct damage *d = s->ret;
+    s->is_hit = true;
+    int r = totals_add_meta(&d->rows, meta);
+    if (r == -ENOMEM)
+        s->r = r;
+    d->bytes += h->body_len;
+    if (d->n_bodies > 0 && d->bodies[d->n_bodies - 1].last + 1 == h->seq)
+        d->bodies[d->n_bodies - 1].last = h->seq;
+    else if (d->n_bodies < SPANS_MAX)
+        d->bodies[d->n_bodies++] = (struct span){ .first = h->seq, .last = h->seq };
+}
+
+static void data_frame(struct search *s, struct scan *scan, uint64_t off, const struct frame_hdr *h, struct slice meta)
+{
+    bool is_lost = is_in(s->lost, h->seq, h->seq) || (!s->is_between && !scan_body_is_good(scan, off, h));
+    if (scan->error < 0)
+        s->r = scan->error;
+    else if (is_lost && is_news(s, h->seq, h->seq))
+        bad_body(s, h, meta);
+    else
+        s->r = held_put(&s->held, meta);
+}
+
+static void bad_meta(struct search *s, const struct frame_hdr *h)
+{
+    if (!is_news(s, h->seq, h->seq)) {
+        s->is_spoiled = true;
+        return;
+    }
+    hole(s);
+    s->is_hit = true;
 }
 
 /* Frame by frame; only the last of a group has positions. */
@@ -143,73 +233,120 @@ static void walk(struct search *s, struct scan *scan, uint64_t last_seq)
     struct frame_hdr h;
     uint64_t off = SEGMENT_HEAD_BYTES, due = s->seg->first_seq;
     buf_init(&meta, SNAP_RAW_MAX);
-    s->group_first = due;
     while (s->r == 0 && due <= last_seq && scan_find(scan, off, due, last_seq, &off, &h)) {
-        bool is_hole = h.seq != due;
-        if (is_hole && due <= s->lost.last && s->lost.first < h.seq)
+        if (h.seq != due && is_news(s, due, h.seq - 1)) {
             hole(s);
-        if (is_hole)
-            s->group_first = h.seq; /* whether what is gone was of this group, its positions tell */
-        int r = scan_meta(scan, off, &h, &meta);
-        if (r == -EBADMSG && s->lost.first <= h.seq && h.seq <= s->lost.last)
-            hole(s);
-        else if (fs_is_passing(r))
-            s->r = r;
-        else if (r == 0 && !(h.flags & FRAME_FLAG_MORE)) {
-            take_meta(s, &h, buf_slice(&meta));
-            s->is_holed = false;
+            s->is_hit = false; /* whether what is gone was of this group, its positions tell */
         }
-        if (!(h.flags & FRAME_FLAG_MORE))
-            s->group_first = h.seq + 1;
+        int r = scan_meta(scan, off, &h, &meta);
+        if (r == -EBADMSG)
+            bad_meta(s, &h);
+        else if (r < 0)
+            s->r = r;
+        else if (h.type == FRAME_DATA)
+            data_frame(s, scan, off, &h, buf_slice(&meta));
+        if (s->r == 0 && r == 0 && !(h.flags & FRAME_FLAG_MORE))
+            take_end(s, &h, buf_slice(&meta));
         due = h.seq + 1;
         off += frame_bytes(&h);
     }
-    if (due <= last_seq && due <= s->lost.last)
+    if (s->r == 0 && scan->error < 0)
+        s->r = scan->error;
+    if (s->r == 0 && due <= last_seq && is_news(s, due, last_seq))
         hole(s);
     buf_deinit(&meta);
 }
 
 /* Files that no group behind the lost frames names: the next one's SNAP says where the files stood behind them. */
-static void look_behind(struct search *s)
+static void look_behind(struct search *s, const struct segment *next)
 {
-    struct segment next = { 0 };
     struct scan scan = { 0 };
     struct frame_hdr h;
     struct buf meta;
     uint64_t size;
     int fd;
-    pthread_mutex_lock(&s->q->lock);
-    for (size_t i = 0; i + 1 < s->q->n_segs; i++)
-        if (s->q->segs[i].id == s->seg->id && s->q->segs[i + 1].fence == s->seg->last_seq)
-            next = s->q->segs[i + 1];
-    pthread_mutex_unlock(&s->q->lock);
-    if (next.id == 0 || segment_open(s->q, next.id, &fd, &size) < 0)
+    int r = segment_open(s->q, next->id, &fd, &size);
+    if (r < 0) {
+        s->r = fs_is_passing(r) ? r : 0;
         return;
+    }
     buf_init(&meta, SNAP_RAW_MAX);
-    if (scan_init(&scan, fd, size, next.salt) == 0 && scan_head(&scan, SEGMENT_HEAD_BYTES, &h) == 0 &&
-        h.type == FRAME_SNAP && scan_meta(&scan, SEGMENT_HEAD_BYTES, &h, &meta) == 0)
-        take_meta(s, &h, buf_slice(&meta));
+    r = scan_init(&scan, fd, size, next->salt);
+    if (r == 0)
+        r = scan_head(&scan, SEGMENT_HEAD_BYTES, &h);
+    if (r == 0 && h.type == FRAME_SNAP && (r = scan_meta(&scan, SEGMENT_HEAD_BYTES, &h, &meta)) == 0)
+        take_end(s, &h, buf_slice(&meta));
+    if (fs_is_passing(r))
+        s->r = r;
     scan_deinit(&scan);
     buf_deinit(&meta);
     (void)s->q->fs->close(fd);
 }
 
-void gaps_find(struct queue *q, const struct segment *seg, uint64_t first, uint64_t last)
+static bool next_of(struct queue *q, const struct segment *seg, struct segment *ret)
 {
-    struct search s = { .q = q, .seg = seg, .lost = { .first = first, .last = last } };
+    bool has = false;
+    pthread_mutex_lock(&q->lock);
+    for (size_t i = 0; i + 1 < q->n_segs && !has; i++) {
+        has = q->segs[i].id == seg->id && q->segs[i + 1].fence == seg->last_seq;
+        *ret = q->segs[i + 1];
+    }
+    pthread_mutex_unlock(&q->lock);
+    return has;
+}
+
+/* after: the segment behind the hole that is looked into; NULL: what is lost lies in this one. */
+static int search_in(struct search *s, const struct segment *after)
+{
     struct scan scan = { 0 };
+    struct segment next;
     uint64_t size;
     int fd;
-    if (seg->id == 0 || segment_open(q, seg->id, &fd, &size) < 0)
-        return;
-    buf_init(&s.idents, SNAP_RAW_MAX);
-    s.r = scan_init(&scan, fd, MIN(size, seg->bytes), seg->salt);
-    if (s.r == 0)
-        walk(&s, &scan, seg->last_seq);
-    if (s.r == 0 && any_is_holed(&s))
-        look_behind(&s);
+    int r = segment_open(s->q, s->seg->id, &fd, &size);
+    if (r < 0)
+        return fs_is_passing(r) ? r : 0;
+    buf_init(&s->idents, SNAP_RAW_MAX);
+    buf_init(&s->held, SNAP_RAW_MAX);
+    s->r = scan_init(&scan, fd, MIN(size, s->seg->bytes), s->seg->salt);
+    if (s->r == 0)
+        walk(s, &scan, s->q->is_opening ? s->seg->last_seq : MIN(s->seg->last_seq, atomic_load(&s->q->durable_seq)));
+    if (s->r == 0 && after != NULL)
+        hole(s);
+    if (s->r == 0 && any_is_holed(s) && (after != NULL || next_of(s->q, s->seg, &next)))
+        look_behind(s, after != NULL ? after : &next);
     scan_deinit(&scan);
-    buf_deinit(&s.idents);
-    free(s.places);
-    (void)q->fs->close(fd);
+    buf_deinit(&s->idents);
+    buf_deinit(&s->held);
+    free(s->places);
+    (void)s->q->fs->close(fd);
+    return s->r;
+}
+
+int damage_find(struct queue *q, const struct segment *seg, uint64_t first, uint64_t last, struct damage *ret)
+{
+    *ret = (struct damage){ 0 };
+    buf_init(&ret->gaps.held, HELD_BYTES_MAX);
+    struct search s = { .q = q, .seg = seg, .lost = { .first = first, .last = last }, .ret = ret };
+    int r = seg->id == 0 ? 0 : search_in(&s, NULL);
+    if (r < 0)
+        damage_deinit(ret);
+    return r;
+}
+
+int damage_between(struct queue *q, const struct segment *before, const struct segment *after, struct damage *ret)
+{
+    *ret = (struct damage){ 0 };
+    buf_init(&ret->gaps.held, HELD_BYTES_MAX);
+    struct search s = { .q = q, .seg = before, .lost = { .first = before->last_seq + 1, .last = after->fence },
+                        .is_between = true, .ret = ret };
+    int r = search_in(&s, after);
+    if (r < 0)
+        damage_deinit(ret);
+    return r;
+}
+
+void damage_deinit(struct damage *d)
+{
+    gaps_deinit(&d->gaps);
+    totals_deinit(&d->rows);
 }

@@ -31,16 +31,23 @@ void marks_deinit(struct marks *m)
     *m = (struct marks){ 0 };
 }
 
+int marks_reserve(struct marks *m)
+{
+    if (m->n < m->cap)
+        return 0;
+    size_t cap = m->cap == 0 ? 64 : m->cap * 2;
+    struct mark *list = realloc(m->list, cap * sizeof(*list));
+    if (list == NULL)
+        return -ENOMEM;
+    m->list = list;
+    m->cap = cap;
+    return 0;
+}
+
 int marks_add(struct marks *m, struct letter_id id, enum letter_fate fate)
 {
-    if (m->n == m->cap) {
-        size_t cap = m->cap == 0 ? 64 : m->cap * 2;
-        struct mark *list = realloc(m->list, cap * sizeof(*list));
-        if (list == NULL)
-            return -ENOMEM;
-        m->list = list;
-        m->cap = cap;
-    }
+    if (marks_reserve(m) < 0)
+        return -ENOMEM;
     m->list[m->n++] = (struct mark){ id, fate };
     m->is_sorted = false;
     return 0;
@@ -127,7 +134,7 @@ static int close_batch(struct settling *s)
             r = queue_sync(q);
     }
     if (r == 0)
-        r = dead_put_marks(q, &s->batch);
+        r = dead_put_marks(q, &s->batch, NULL);
     if (r == 0) {
         s->ret->letters += s->batch.n;
         s->ret->lines += s->batch_lines;
@@ -257,8 +264,8 @@ int letters_finish(struct queue *q)
         if (marks_find(&known, q->replayed.list[i].id) == LETTER_OPEN)
             r = marks_add(&missing, q->replayed.list[i].id, LETTER_RESENT);
     if (r == 0 && missing.n > 0) {
-        r = dead_put_marks(q, &missing);
-        log_info("queue", "dead.resent", "dead letters that were put back into the queue before a crash are marked so",
+        r = dead_put_marks(q, &missing, NULL);
+        log_info("queue", "dead.resent", "what was put back into the queue before a crash, or read again, is marked so",
                  LOG_CSTR("output", q->name), LOG_NUM("letters", missing.n), LOG_NUM("errno", -r));
     }
     view_close(&v);

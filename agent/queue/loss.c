@@ -12,6 +12,7 @@
 #include "agent/base/stats.h"
 #include "agent/base/tenants.h"
 #include "agent/queue/core.h"
+#include "agent/queue/damage.h"
 #include "agent/queue/scan.h"
 
 /* ---- seqs whose loss is counted ---- */
@@ -136,15 +137,23 @@ static void tally_merge(struct tally *into, const struct tally *from)
     }
 }
 
-void gaps_add(struct queue *q, const struct lost_range *range)
+/* All or none: without what is held a range would bring lines twice. */
+void gaps_add(struct queue *q, const struct gaps *gaps)
 {
+    if (gaps->n == 0)
+        return;
     pthread_mutex_lock(&q->lock);
-    bool is_known = q->n_gaps == GAPS_MAX;
-    for (size_t i = 0; i < q->n_gaps && !is_known; i++)
-        is_known = q->gaps[i].incarnation == range->incarnation && q->gaps[i].start == range->start &&
-                   q->gaps[i].end == range->end;
-    if (!is_known)
-        q->gaps[q->n_gaps++] = *range;
+    size_t n = q->gaps.n, held = q->gaps.held.len;
+    if (q->gaps.held.max == 0)
+        buf_init(&q->gaps.held, HELD_BYTES_MAX);
+    int r = buf_append_slice(&q->gaps.held, buf_slice(&gaps->held));
+    for (size_t i = 0; r == 0 && i < gaps->n; i++)
+        r = gaps_put(&q->gaps, &gaps->list[i]);
+    if (r < 0) {
+        q->gaps.n = n;
+        q->gaps.held.len = held;
+    }
+    q->has_losses = true;
     pthread_mutex_unlock(&q->lock);
 }
 
@@ -152,8 +161,8 @@ void gaps_add(struct queue *q, const struct lost_range *range)
 struct flush {
     struct tally tally;
     struct span spans[SPANS_MAX];
-    struct lost_range gaps[GAPS_MAX];
-    size_t n_spans, n_gaps;
+    size_t n_spans;
+    struct gaps gaps;
 };
 
 static bool take_losses(struct queue *q, struct flush *f)
@@ -163,12 +172,11 @@ static bool take_losses(struct queue *q, struct flush *f)
     if (has) {
         f->tally = q->losses;
         f->n_spans = q->n_spans;
-        f->n_gaps = q->n_gaps;
         memcpy(f->spans, q->spans, f->n_spans * sizeof(*f->spans));
-        memcpy(f->gaps, q->gaps, f->n_gaps * sizeof(*f->gaps));
+        f->gaps = q->gaps;
         q->losses = (struct tally){ 0 };
         q->has_losses = false;
-        q->n_gaps = 0;
+        q->gaps = (struct gaps){ 0 };
     }
     pthread_mutex_unlock(&q->lock);
     return has;
@@ -180,8 +188,7 @@ static void give_back(struct queue *q, const struct flush *f)
     tally_merge(&q->losses, &f->tally);
     q->has_losses = true;
     pthread_mutex_unlock(&q->lock);
-    for (size_t i = 0; i < f->n_gaps; i++)
-        gaps_add(q, &f->gaps[i]);
+    gaps_add(q, &f->gaps);
 }
 
 int loss_flush(struct queue *q)
@@ -189,7 +196,7 @@ int loss_flush(struct queue *q)
     struct flush f;
     if (!take_losses(q, &f))
         return 0;
-    int r = dead_put_losses(q, &(struct losses){ &f.tally, f.spans, f.gaps, f.n_spans, f.n_gaps });
+    int r = dead_put_losses(q, &(struct losses){ &f.tally, f.spans, f.n_spans, &f.gaps });
     if (r < 0) {
         give_back(q, &f);
     } else {
@@ -199,6 +206,7 @@ int loss_flush(struct queue *q)
         pthread_mutex_unlock(&q->lock);
     }
     tally_deinit(&f.tally);
+    gaps_deinit(&f.gaps);
     return r;
 }
 
@@ -272,7 +280,7 @@ static bool walk_next(struct walk *w, uint64_t last, uint64_t *ret_off, struct f
 }
 
 int loss_rows(struct queue *q, int fd, const struct segment *seg, uint64_t first, uint64_t last, struct totals *rows,
-              uint64_t *ret_frames)
+              uint64_t *ret_frames, bool *ret_has_holes)
 {
     struct stat st;
     int r = q->fs->fstat(fd, &st);
@@ -281,12 +289,16 @@ int loss_rows(struct queue *q, int fd, const struct segment *seg, uint64_t first
     struct walk w;
     r = walk_init(&w, fd, (uint64_t)st.st_size, seg);
     struct frame_hdr h;
-    uint64_t off, frames = 0;
+    uint64_t off, frames = 0, due = seg->first_seq;
+    bool has_holes = false;
     while (r == 0 && walk_next(&w, MIN(last, seg->last_seq), &off, &h)) {
+        has_holes |= h.seq != due;
+        due = h.seq + 1;
         if (h.type != FRAME_DATA || h.seq < first || ack_is_done(q, h.seq))
             continue;
         frames++;
         r = scan_meta(&w.scan, off, &h, &w.meta);
+        has_holes |= r == -EBADMSG;
         if (r == 0)
             r = totals_add_meta(rows, buf_slice(&w.meta));
         if (!fs_is_passing(r))
@@ -294,6 +306,8 @@ int loss_rows(struct queue *q, int fd, const struct segment *seg, uint64_t first
     }
     r = walk_deinit(&w, r);
     *ret_frames = frames;
+    if (ret_has_holes != NULL)
+        *ret_has_holes = has_holes || due <= MIN(last, seg->last_seq);
     return r;
 }
 
@@ -420,6 +434,27 @@ static bool neighbour(struct queue *q, const struct segment *seg, int by, struct
     return has && (by < 0 ? ret->last_seq == seg->fence : ret->fence == seg->last_seq);
 }
 
+static int copy_lines(const struct totals *from, struct totals *to)
+{
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < from->n; i++)
+        r = totals_add(to, from->rows[i].input, from->rows[i].tenant, from->rows[i].lines);
+    return r;
+}
+
+static int note_holes(struct queue *q, const struct span *holes, size_t n)
+{
+    bool is_done = false;
+    pthread_mutex_lock(&q->lock);
+    for (size_t i = 0; i < n; i++) {
+        is_done |= ack_is_done_locked(q, holes[i].last);
+        if (!q->is_opening)
+            spans_add_locked(q, holes[i].first, holes[i].last);
+    }
+    pthread_mutex_unlock(&q->lock);
+    return q->is_opening && is_done ? -EBADMSG : 0;
+}
+
 /*
  * Lines at the segment's end minus lines at its beginning minus lines of the good frames. Its own SNAP and SEAL know the
  * first two; when one is damaged, the neighbour on that side does.
@@ -436,15 +471,14 @@ int segment_missing(struct queue *q, const struct segment *seg, struct totals *r
         r = segment_totals_end(q, &other, &begin);
     if (r == 0)
         r = take_stock(q, seg, &good, rows, &has_end, holes, &n_holes);
-    if (r == 0 && !has_end)
+    if (r == 0 && !has_end && q->is_opening && seg == &q->segs[q->n_segs - 1])
+        r = copy_lines(&q->totals, rows);
+    else if (r == 0 && !has_end)
         r = neighbour(q, seg, 1, &other) ? segment_totals_begin(q, &other, rows) : -EBADMSG;
     if (r == 0) {
         totals_subtract(rows, &begin);
         totals_subtract(rows, &good);
-        pthread_mutex_lock(&q->lock);
-        for (size_t i = 0; i < n_holes; i++)
-            spans_add_locked(q, holes[i].first, holes[i].last);
-        pthread_mutex_unlock(&q->lock);
+        r = note_holes(q, holes, n_holes);
     }
     totals_deinit(&good);
     totals_deinit(&begin);

@@ -19,6 +19,7 @@ struct marks {
 
 void marks_deinit(struct marks *m); /* zeroed is fine */
 NODISCARD int marks_add(struct marks *m, struct letter_id id, enum letter_fate fate);
+NODISCARD int marks_reserve(struct marks *m); /* room for one more */
 /* The LETTER items of a meta. */
 NODISCARD int marks_take(struct marks *m, struct slice meta);
 enum letter_fate marks_find(struct marks *m, struct letter_id id);

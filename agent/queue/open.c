@@ -224,6 +224,8 @@ static void queue_free(struct queue *q)
     positions_deinit(&q->positions);
     totals_deinit(&q->totals);
     tally_deinit(&q->losses);
+    gaps_deinit(&q->gaps);
+    rereads_deinit(&q->rereads);
     marks_deinit(&q->replayed);
     free(q->voided);
     free(q->fenced);

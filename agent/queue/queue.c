@@ -78,6 +78,8 @@ int queue_meta_frame(struct buf *meta, const struct frame_in *f, const struct fr
         r = meta_put_count(meta, f->rows[i].input, f->rows[i].tenant, f->rows[i].lines);
     if (r == 0 && f->runs.len > 0)
         r = meta_put(meta, META_RUNS, false, f->runs);
+    if (r == 0 && f->sources.len > 0)
+        r = meta_put(meta, META_SOURCES, false, f->sources);
     if (r == 0 && orig != NULL)
         r = meta_put_orig(meta, orig);
     if (r == 0 && f->letter.file != 0)
@@ -98,6 +100,8 @@ static int meta_end_of_group(struct buf *meta, const struct group_end *end, uint
         r = meta_put_lost(meta, &end->lost[i]);
     for (size_t i = 0; r == 0 && i < end->n_ledger; i++)
         r = meta_put_ledger(meta, &end->ledger[i]);
+    if (r == 0 && end->reread.file != 0)
+        r = marks_put(meta, end->reread, LETTER_RESENT);
     if (r == 0)
         r = meta_put_u64s(meta, META_TOTAL, false, (const uint64_t[]){ lines, frames }, 2);
     return r;
@@ -151,7 +155,7 @@ static bool drop_oldest(struct queue *q)
     uint64_t frames = 0, size;
     int fd;
     if (segment_open(q, s.id, &fd, &size) == 0) {
-        if (loss_rows(q, fd, &s, s.first_seq, s.last_seq, &rows, &frames) == 0 && frames > 0)
+        if (loss_rows(q, fd, &s, s.first_seq, s.last_seq, &rows, &frames, NULL) == 0 && frames > 0)
             loss_count(q, LOST_DROPPED, &rows, s.bytes);
         (void)q->fs->close(fd);
     }
@@ -236,6 +240,8 @@ static int prepare_tables(struct queue *q, const struct frame_in *frame, const s
     for (size_t i = 0; i < end->n_ledger; i++)
         if (totals_get(&q->totals, end->ledger[i].input, end->ledger[i].tenant) == NULL)
             return -ENOMEM;
+    if (end->reread.file != 0 && marks_reserve(&q->rereads.written) < 0)
+        return -ENOMEM;
     return positions_prepare(&q->positions, end);
 }
 
@@ -284,6 +290,8 @@ static void close_group(struct queue *q, const struct group_end *end, bool has_d
     }
     for (size_t i = 0; i < end->n_lost; i++)
         loss_note_bytes(q, &end->lost[i]);
+    if (end->reread.file != 0)
+        (void)!marks_add(&q->rereads.written, end->reread, LETTER_RESENT); /* there is room: prepare_tables() */
     settle_rows(q, true);
     q->in_group = false;
     pthread_mutex_lock(&q->lock);
@@ -311,7 +319,7 @@ static int write_frame(struct queue *q, const struct frame_in *frame, const stru
     uint64_t lines = q->totals.lines + q->group_lines, frames = q->totals.frames + q->group_data;
     int r = 0;
     if (frame != NULL) {
-        h.flags |= frame->is_alone ? FRAME_FLAG_ALONE : 0;
+        h.flags |= (frame->is_alone ? FRAME_FLAG_ALONE : 0) | (frame->is_gap ? FRAME_FLAG_GAP : 0);
         h.raw_len = frame->raw_len;
         h.lines = frame->lines;
         for (size_t i = 0; i < frame->n_rows; i++)
@@ -354,6 +362,8 @@ int queue_append(struct queue *q, const struct frame_in *frame, const struct gro
     if (frame != NULL) {
         q->group_lines += count_rows(q, frame);
         q->group_data++;
+        for (size_t i = 0; frame->is_gap && i < frame->n_rows; i++) /* without memory they stay counted as lost */
+            (void)!totals_add(&q->rereads.found, SLICE(""), frame->rows[i].tenant, frame->rows[i].lines);
     }
     q->in_group = true;
     if (end != NULL)
@@ -396,6 +406,7 @@ void queue_publish(struct queue *q)
 {
     positions_commit(&q->positions);
     totals_commit(&q->totals);
+    rereads_commit(&q->rereads);
     pthread_mutex_lock(&q->lock);
     struct segment *s = &q->segs[q->n_segs - 1];
     if (s->id == q->last_id && q->group_seq > s->last_seq) { /* SEAL */
@@ -420,6 +431,7 @@ void queue_fence(struct queue *q)
     settle_rows(q, false);
     positions_rollback(&q->positions);
     totals_rollback(&q->totals);
+    rereads_rollback(&q->rereads);
     q->in_group = false;
     q->is_failed = true;
     q->end = q->synced_end = q->group_end;
@@ -456,6 +468,7 @@ int queue_sync(struct queue *q)
     if (is_real)
         q->synced_seq = q->group_seq;
     queue_publish(q);
+    dead_settle_rereads(q);
     return 0;
 }
 

@@ -21,6 +21,7 @@
 #include "agent/base/err.h"
 #include "agent/base/output_conf.h"
 #include "agent/base/position.h"
+#include "agent/base/sources.h"
 #include "agent/base/stats.h"
 
 struct queue;
@@ -59,6 +60,8 @@ struct frame_in {
     const struct frame_row *rows;
     size_t n_rows;
     struct slice runs;      /* struct body.runs; empty with one row */
+    struct slice sources;   /* agent/base/sources.h; empty: not known */
+    bool is_gap;            /* of a range that is read again */
     int64_t built_ns;       /* wall clock */
     struct letter_id letter; /* it was a dead letter: sent again */
 };
@@ -75,6 +78,20 @@ struct group_end {
     size_t n_lost;
     const struct ledger_row *ledger;        /* rows that changed */
     size_t n_ledger;
+    struct letter_id reread;                /* file 0: none; what is in this group was read for this struct reread */
+};
+
+/* Ranges of files whose lines damage took, to be read again. */
+struct reread_range {
+    struct file_position from, to; /* start and end of from: where the range begins; of to: its beginning and end */
+    bool knows_to;                 /* else only its end is known, not what was unfinished there */
+};
+struct reread {
+    struct letter_id id;
+    struct reread_range *ranges;
+    size_t n_ranges;
+    struct slice held; /* what other frames of these groups hold: reread_is_held() */
+    bool is_handed;
 };
 
 struct recovered_file {
@@ -121,6 +138,8 @@ void queue_recovered_free(struct queue *q);
 void queue_close(struct queue *q);
 
 /* ---- any thread ---- */
+/* Is the record that begins there, of this route, in a frame that is not lost? */
+bool reread_is_held(const struct reread *rr, struct slice route, uint64_t incarnation, uint8_t stream, uint64_t offset);
 uint64_t queue_durable_seq(const struct queue *q);
 uint64_t queue_acked_seq(const struct queue *q); /* the cursor, in memory */
 uint64_t queue_bytes(const struct queue *q);     /* segments and parked frames */
@@ -150,6 +169,10 @@ NODISCARD int queue_fenced_ledger(struct queue *q, const struct ledger_row **ret
 /* The same for lines: what had been accepted and is void since the last failed sync or abandoned group, by (input,
  * tenant). Valid until the next append. */
 void queue_voided(const struct queue *q, const struct frame_row **ret_rows, size_t *ret_n);
+
+/* The next that was not handed out since open, or since a sync failed; NULL: none. It is done, and gone, when a group that
+ * carries its id is durable. */
+const struct reread *queue_reread_next(struct queue *q);
 
 /* Housekeeping at the sender's word, all durable when they return. */
 NODISCARD int queue_cursor_sync(struct queue *q);   /* with what queue_ack moved since */

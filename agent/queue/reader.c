@@ -6,6 +6,7 @@
 
 #include "agent/queue/core.h"
 #include "agent/base/bug.h"
+#include "agent/queue/damage.h"
 #include "agent/queue/scan.h"
 
 /* ---- descriptors of its own ---- */
@@ -73,6 +74,13 @@ static bool is_counted(struct queue *q, uint64_t first, uint64_t last)
     return is;
 }
 
+static void count_damage(struct queue *q, const struct damage *d)
+{
+    gaps_add(q, &d->gaps);
+    for (size_t i = 0; i < d->n_bodies; i++)
+        damaged_add(q, d->bodies[i].first, d->bodies[i].last);
+}
+
 /* Frames first..last of seg cannot be read, not even their meta. The segment's own totals say whose lines it lacks; if
  * it has none yet (it is the one being written), what the header said is all that is known. A passing reason: nothing is
  * counted and nothing passed, it is tried again. */
@@ -83,20 +91,28 @@ static int count_missing(struct queue *q, const struct segment *seg, struct span
         damaged_add(q, s.first, s.last);
         return 0;
     }
+    struct damage d;
     struct totals rows = { 0 };
-    int r = segment_missing(q, seg, &rows);
+    int r = damage_find(q, seg, s.first, s.last, &d);
+    if (r < 0)
+        return r;
+    r = segment_missing(q, seg, &rows);
     if (r < 0 && !fs_is_passing(r)) {
         totals_clear(&rows);
-        r = header_lines == 0 ? 0 : totals_add(&rows, SLICE(""), SLICE(TENANT_UNKNOWN), header_lines);
+        bool is_found = d.n_bodies > 0 && d.bodies[0].first <= s.first; /* its meta can be read after all */
+        r = header_lines == 0 || is_found ? 0 : totals_add(&rows, SLICE(""), SLICE(TENANT_UNKNOWN), header_lines);
     }
+    for (size_t i = 0; r == 0 && i < d.rows.n; i++)
+        r = totals_add(&rows, d.rows.rows[i].input, d.rows.rows[i].tenant, d.rows.rows[i].lines);
     if (r == 0)
         r = loss_prepare(q, &rows);
     if (r == 0) {
-        loss_count(q, LOST_DAMAGE, &rows, bytes);
-        gaps_find(q, seg, s.first, s.last);
+        loss_count(q, LOST_DAMAGE, &rows, bytes + d.bytes);
+        count_damage(q, &d);
         damaged_add(q, s.first, s.last);
     }
     totals_deinit(&rows);
+    damage_deinit(&d);
     return r;
 }
 
@@ -398,6 +414,30 @@ static int load_ahead(struct queue *q, int fd, const struct frame_head *head, st
     return r;
 }
 
+/* Its meta is good; with it go the others of the segment whose body is not. */
+static int count_bodies(struct queue *q, const struct segment *seg, const struct frame_head *head, const struct buf *meta)
+{
+    struct damage d;
+    if (is_counted(q, head->seq, head->seq)) {
+        damaged_add(q, head->seq, head->seq);
+        return 0;
+    }
+    int r = damage_find(q, seg, head->seq, head->seq, &d);
+    if (r < 0)
+        return r;
+    if (d.n_bodies == 0) {
+        damage_deinit(&d);
+        return count_rows(q, head, buf_slice(meta), LOST_DAMAGE);
+    }
+    r = loss_prepare(q, &d.rows);
+    if (r == 0) {
+        loss_count(q, LOST_DAMAGE, &d.rows, d.bytes);
+        count_damage(q, &d);
+    }
+    damage_deinit(&d);
+    return r;
+}
+
 static int set_aside(struct queue *q, int fd, const struct frame_head *head, const struct buf *meta, bool has_meta)
 {
     struct segment seg = { 0 };
@@ -411,10 +451,7 @@ static int set_aside(struct queue *q, int fd, const struct frame_head *head, con
         quarantine_copy(q, fd, head->segment_id, head->off, len);
     if (!has_meta)
         return count_missing(q, &seg, (struct span){ .first = head->seq, .last = head->seq }, head->lines, len);
-    int r = count_rows(q, head, buf_slice(meta), LOST_DAMAGE);
-    if (r == 0)
-        gaps_find(q, &seg, head->seq, head->seq);
-    return r;
+    return count_bodies(q, &seg, head, meta);
 }
 
 int queue_load(struct queue *q, const struct frame_head *head, struct buf *meta, struct buf *body)

@@ -17,7 +17,7 @@
 #include "agent/base/bytes.h"
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
-#include "agent/queue/core.h"
+#include "agent/queue/damage.h"
 #include "agent/queue/replay.h"
 #include "agent/queue/scan.h"
 
@@ -584,6 +584,17 @@ static bool spans_touch(const struct queue *q, uint64_t first, uint64_t last)
     return false;
 }
 
+static int find_gap(struct queue *q, const struct segment *before, const struct segment *after)
+{
+    struct damage d;
+    int r = damage_between(q, before, after, &d);
+    if (r == 0) {
+        gaps_add(q, &d.gaps);
+        damage_deinit(&d);
+    }
+    return r;
+}
+
 /* Frames last+1..fence were durable once and no file has them. What they held is the difference of the counts on both
  * sides. */
 static int count_gap(struct recovery *rc, const struct segment *before, const struct segment *after)
@@ -598,8 +609,11 @@ static int count_gap(struct recovery *rc, const struct segment *before, const st
         totals_subtract(&rows, &end);
         for (size_t i = 0; i < rows.n; i++)
             (void)!totals_add(&rc->gaps, rows.rows[i].input, rows.rows[i].tenant, rows.rows[i].lines);
-        if (atomic_load(&q->acked_seq) <= before->last_seq && !spans_touch(q, first, after->fence) && rows.lines > 0)
-            loss_count(q, LOST_DAMAGE, &rows, 0);
+        if (atomic_load(&q->acked_seq) <= before->last_seq && !spans_touch(q, first, after->fence) && rows.lines > 0) {
+            r = find_gap(q, before, after);
+            if (r == 0)
+                loss_count(q, LOST_DAMAGE, &rows, 0);
+        }
     }
     if (!fs_is_passing(r))
         spans_add_locked(q, first, after->fence);
@@ -650,6 +664,26 @@ static int add_difference(struct totals *into, const struct totals *now, const s
     return 0;
 }
 
+/* Of one segment. What cannot be read waits as well: it is counted as lost when the sender comes to it. */
+static int count_waiting(struct recovery *rc, const struct segment *s, uint64_t *ret_frames)
+{
+    struct queue *q = rc->q;
+    struct totals missing = { 0 };
+    bool has_holes = false;
+    uint64_t size;
+    int fd;
+    int r = segment_open(q, s->id, &fd, &size);
+    if (r < 0)
+        return r;
+    r = loss_rows(q, fd, s, atomic_load(&q->acked_seq) + 1, s->last_seq, &rc->queued, ret_frames, &has_holes);
+    (void)q->fs->close(fd);
+    if (r == 0 && has_holes && (r = segment_missing(q, s, &missing)) == 0)
+        for (size_t i = 0; r == 0 && i < missing.n; i++)
+            r = totals_add(&rc->queued, missing.rows[i].input, missing.rows[i].tenant, missing.rows[i].lines);
+    totals_deinit(&missing);
+    return r;
+}
+
 /* By reading up to the segment where the last bit beyond the cursor stands; what follows is a difference of totals. */
 static int count_queued(struct recovery *rc)
 {
@@ -658,13 +692,8 @@ static int count_queued(struct recovery *rc)
     const struct segment *from = segment_of_locked(q, acked + 1);
     for (size_t i = from == NULL ? q->n_segs : (size_t)(from - q->segs); i < q->n_segs; i++) {
         const struct segment *s = &q->segs[i];
-        uint64_t size, frames = 0;
-        int fd;
-        int r = segment_open(q, s->id, &fd, &size);
-        if (r == 0) {
-            r = loss_rows(q, fd, s, acked + 1, s->last_seq, &rc->queued, &frames);
-            (void)q->fs->close(fd);
-        }
+        uint64_t frames = 0;
+        int r = count_waiting(rc, s, &frames);
         if (fs_is_passing(r))
             return r;
         rc->rec->queued_frames += frames;

@@ -193,6 +193,8 @@ static int build_snap(struct queue *q)
     buf_reset(&q->snap);
     buf_reset(&q->meta);
     int r = positions_put(&q->positions, &q->snap);
+    for (size_t i = 0; r == 0 && i < q->rereads.done.n; i++) /* dead/ does not know of them yet */
+        r = marks_put(&q->snap, q->rereads.done.list[i].id, LETTER_RESENT);
     if (r == 0)
         r = totals_put(&q->totals, &q->snap, true);
     if (r == 0)
@@ -301,6 +303,7 @@ int segment_seal(struct queue *q)
     q->top_seq = MAX(q->top_seq, h.seq);
     q->next_seq = h.seq + 1;
     queue_publish(q);
+    dead_settle_rereads(q);
     q->must_roll = true;
     return 0;
 }

@@ -60,7 +60,8 @@ struct verify {
     struct totals totals;
     bool has_totals;
     int n_problems;
-    uint64_t frames, lines, ranges;
+    struct marks marks;
+    uint64_t frames, lines, ranges, rereads;
 };
 
 static int say(struct verify *v, const char *file, uint64_t off, enum problem what, uint64_t number)
@@ -233,6 +234,15 @@ static int verify_segment(struct verify *v, const struct file *f, bool is_newest
     return reading_close(&v->view, &rd, r);
 }
 
+/* Ranges that are to be read again, and have not been yet. */
+static void note_reread(struct verify *v, const struct file *f, const struct frame_hdr *h)
+{
+    bool is_dead = slice_ends(slice_cstr(f->name), SLICE(".dead"));
+    if (is_dead && h->type == FRAME_LOST && reread_is_meant(buf_slice(&v->meta)) &&
+        marks_find(&v->marks, (struct letter_id){ f->id, h->seq }) == LETTER_OPEN)
+        v->rereads++;
+}
+
 /* A file of parked/ or dead/: only its frames. */
 static int verify_alone(struct verify *v, const struct file *f)
 {
@@ -250,6 +260,8 @@ static int verify_alone(struct verify *v, const struct file *f)
             r = problem(v, f, from, PROBLEM_BYTES, off - from);
         if (r == 0)
             r = scan_meta(&rd.scan, off, &h, &v->meta);
+        if (r == 0)
+            note_reread(v, f, &h);
         if (r == -EBADMSG)
             r = problem(v, f, off, PROBLEM_META, h.seq);
         else if (r == 0 && !scan_body_is_good(&rd.scan, off, &h) && rd.scan.error == 0)
@@ -298,7 +310,9 @@ static int verify_segments(struct verify *v)
 static int verify_all(struct verify *v)
 {
     const struct files *alone[] = { &v->view.parked, &v->view.dead };
-    int r = verify_segments(v);
+    int r = view_marks(&v->view, &v->marks);
+    if (r == 0)
+        r = verify_segments(v);
     if (r == 0 && !v->view.has_cursor)
         r = say(v, "cursor", 0, PROBLEM_CURSOR, v->view.cursor_bytes);
     for (size_t k = 0; k < ARRAY_LEN(alone); k++)
@@ -310,10 +324,11 @@ static int verify_all(struct verify *v)
 static int put_sums(struct verify *v)
 {
     const char *form = v->to->is_json
-                           ? "],\"segments\":%zu,\"frames\":%llu,\"lines\":%llu,\"ranges\":%llu,\"n_problems\":%d}\n"
-                           : "%zu segments, %llu frames, %llu lines, %llu ranges of files: %d problem%s\n";
+                           ? "],\"segments\":%zu,\"frames\":%llu,\"lines\":%llu,\"ranges\":%llu,\"rereads\":%llu,\"n_problems\":%d}\n"
+                           : "%zu segments, %llu frames, %llu lines, %llu ranges of files, %llu losses to be read again: %d "
+                             "problem%s\n";
     return buf_printf(v->to->text, form, v->view.segments.n, (unsigned long long)v->frames,
-                      (unsigned long long)v->lines, (unsigned long long)v->ranges, v->n_problems,
+                      (unsigned long long)v->lines, (unsigned long long)v->ranges, (unsigned long long)v->rereads, v->n_problems,
                       v->n_problems == 1 ? "" : "s");
 }
 
@@ -334,6 +349,7 @@ int queue_inspect_verify(const struct queue_report *to, struct err *err)
     buf_deinit(&v.meta);
     free(v.chain.files);
     totals_deinit(&v.totals);
+    marks_deinit(&v.marks);
     view_close(&v.view);
     return r < 0 ? err_set(err, r, "cannot verify the queue %s", to->dir) : v.n_problems;
 }

@@ -510,6 +510,9 @@ void place_at_furthest(struct tail_file *f, uint32_t output);
 void resume_captures(struct tail_file *f); /* of the name by which it is, or was, included */
 void resume_siblings(struct tail *t); /* first scan: MISSING ones are looked for beside their names */
 
+/* The sink's view of it, a new one; NULL: out of memory. */
+void *file_new_sink(struct tail_file *f, uint64_t fed_to);
+
 /* ---- stall.c ---- */
 void stall_check(struct tail *t); /* each STALL_NS: files with news that nobody reads are kicked, and it is said */
 

@@ -10,18 +10,21 @@
 #define NUL_WINDOWS_MAX 64 /* of TURN_BYTES, in one turn */
 #define RETRY_NS (100 * NS_PER_MS)
 
-int file_ensure_sink(struct tail_file *f)
+void *file_new_sink(struct tail_file *f, uint64_t fed_to)
 {
-    struct tail *t = f->t;
-    if (f->sink_file != NULL)
-        return 0;
     struct file_ident id = f->ident;
     id.path = slice_cstr(file_origin(f)); /* its lines go by the name that the input knows */
     struct tail_file_info info = { .input_index = f->input,
                                    .ident = &id,
                                    .captures = { f->captures, f->n_captures },
-                                   .fed_to = f->fed_incarnation == f->ident.incarnation ? f->fed_to : 0 };
-    f->sink_file = t->sink.file_new(t->sink.ctx, f, &info);
+                                   .fed_to = fed_to };
+    return f->t->sink.file_new(f->t->sink.ctx, f, &info);
+}
+
+int file_ensure_sink(struct tail_file *f)
+{
+    if (f->sink_file == NULL)
+        f->sink_file = file_new_sink(f, f->fed_incarnation == f->ident.incarnation ? f->fed_to : 0);
     return f->sink_file == NULL ? -ENOMEM : 0;
 }
 

@@ -17,6 +17,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "agent/base/buf.h"
 #include "agent/base/err.h"
@@ -51,6 +52,7 @@ struct tail_pass {
     struct position_part parts[STREAMS_MAX]; /* of the resume */
     uint8_t n_parts;
     bool skip_to_newline; /* off is inside a line that was cut */
+    bool is_again;        /* not the tail's: a range that was read before, see tail_again_open() */
     void *state;          /* the sink's: unfinished records; freed by sink->pass_free */
     uint32_t head_crc;    /* of [0, off) */
     uint8_t tail_bytes[TAIL_CRC_BYTES];
@@ -156,6 +158,14 @@ void tail_touch(struct tail_file *f, uint32_t outputs);
  * keep who they are and where old's outputs, by name, stood: so all groups of old must be committed before.
  */
 void tail_adopt(struct tail *t, struct tail *old);
+
+/* A range that damage took out of a queue, to be read again: its file, and a view of it for the sink, the caller's to
+ * file_free(). Passes and positions do not change. -EAGAIN: not now, it is looked for, or there is no descriptor; -ENOENT: it
+ * is gone, or not what it was. */
+NODISCARD int tail_again_open(struct tail *t, const struct reread_range *range, void **ret_sink_file);
+NODISCARD int tail_again_look(struct tail *t, const struct reread_range *range); /* would it open? */
+/* Its bytes at off; the same errors, -EBADMSG for a damaged .gz. The view is good as long as this does not say -ENOENT. */
+NODISCARD ssize_t tail_again_read(struct tail *t, uint64_t incarnation, void *ptr, size_t len, uint64_t off);
 
 /* JSON array of files for /status. */
 NODISCARD int tail_status(struct tail *t, struct buf *out);

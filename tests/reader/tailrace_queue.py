@@ -23,8 +23,8 @@ SNAP_MAX = 256 << 20
 LOOKED_AT = 256 << 20
 DATA, SNAP, POS, SEAL, LOST = 1, 2, 3, 4, 5
 MORE, DEAD, GAP, ALONE = 1, 2, 4, 8
-ROUTE, FILE_, POS_, PART, GONE, COUNT, ORIG, RUNS, TOTAL, LETTER = 1, 2, 3, 4, 6, 8, 9, 10, 12, 17
-TAG_LAST = 17
+ROUTE, FILE_, POS_, PART, GONE, COUNT, ORIG, RUNS, TOTAL, LETTER, HELD = 1, 2, 3, 4, 6, 8, 9, 10, 12, 17, 19
+TAG_LAST = 19
 FATES = {1: "resent", 2: "dropped"}
 
 
@@ -441,11 +441,19 @@ def body_lines(form, body):
 # --- verify, §7 -----------------------------------------------------------------------------------------------------
 
 
+def is_meant(meta):
+    """Has this LOST frame the mark that its ranges are to be read again (§4)?"""
+    try:
+        return any(tag == HELD and raw == bytes(4) for tag, raw in items(meta))
+    except Bad:
+        return False
+
+
 class Verify:
     def __init__(self, directory):
         self.queue = Queue(directory)
         self.problems = []
-        self.frames = self.lines = self.ranges = 0
+        self.frames = self.lines = self.ranges = self.rereads = 0
         self.ends = {}
         self.counts = None  # by (input, tenant); None: not known
         self.counted = {}
@@ -561,10 +569,12 @@ class Verify:
                 self.say(f.name, here, "bytes", frame.offset - here)
             here = frame.end
             try:
-                meta_of(data, frame)
+                meta = meta_of(data, frame)
             except Bad:
                 self.say(f.name, frame.offset, "meta", frame.seq)
                 continue
+            if f.name.endswith(".dead") and frame.type == LOST and (f.id, frame.seq) not in self.queue.fates:
+                self.rereads += is_meant(meta)
             try:
                 body_of(data, frame)
             except Bad:
@@ -572,7 +582,7 @@ class Verify:
 
     def result(self):
         return {"problems": self.problems, "segments": len(self.queue.segments), "frames": self.frames, "lines": self.lines,
-                "ranges": self.ranges, "n_problems": len(self.problems)}
+                "ranges": self.ranges, "rereads": self.rereads, "n_problems": len(self.problems)}
 
 
 def verify(directory):

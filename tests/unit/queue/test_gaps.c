@@ -57,12 +57,11 @@ static void read_all(struct fixture *f)
 
 static void assert_gaps(struct fixture *f, const struct lost_range *want, size_t n)
 {
-    assert_int_equal(f->q->n_gaps, n);
+    assert_int_equal(f->q->gaps.n, n);
     for (size_t i = 0; i < n; i++) {
-        assert_int_equal(f->q->gaps[i].incarnation, want[i].incarnation);
-        assert_int_equal(f->q->gaps[i].start, want[i].start);
-        assert_int_equal(f->q->gaps[i].end, want[i].end);
-        assert_int_equal(f->q->gaps[i].reason, LOST_DAMAGE);
+        assert_int_equal(f->q->gaps.list[i].to.incarnation, want[i].incarnation);
+        assert_int_equal(f->q->gaps.list[i].from.end, want[i].start);
+        assert_int_equal(f->q->gaps.list[i].to.end, want[i].end);
     }
 }
 
@@ -107,7 +106,7 @@ static void one_body(void **state)
     read_all(f);
     assert_gaps(f, (const struct lost_range[]){ { .incarnation = 1, .start = 6, .end = 7 } }, 1);
     assert_int_equal(queue_cursor_sync(f->q), 0);
-    assert_int_equal(f->q->n_gaps, 0);
+    assert_int_equal(f->q->gaps.n, 0);
     assert_int_equal(logged(f, got, 4), 1);
     assert_int_equal(got[0].start, 6);
     assert_int_equal(got[0].end, 7);

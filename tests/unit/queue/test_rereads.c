@@ -1,0 +1,298 @@
+/*
+ * Goal: what damage took is handed out to be read again, once, until a durable group says that it was; whatever is killed or
+ * fails between. Method: groups of several frames with damage in some, read as the sender does; the reader's part is played.
+ */
+#include "tests/unit/queue/fixture.h"
+
+#include "agent/base/stats.h"
+
+static int setup(void **state)
+{
+    static struct fixture f;
+    fixture_init(&f);
+    *state = &f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    fixture_deinit(*state);
+    return 0;
+}
+
+/* One group: a frame of two tenants each, of records [from, from + 10) and [from + 10, from + 20) of file 1. */
+static void put_group(struct fixture *f, unsigned number, uint64_t from)
+{
+    struct sample s;
+    struct sample_end e;
+    uint64_t seq;
+    for (unsigned i = 0; i < 2; i++) {
+        struct buf b;
+        buf_init(&b, KIB);
+        assert_int_equal(sources_put(&b, &(struct source_span){ 1, from + 10 * i, from + 10 * i + 9, 0 }), 0);
+        struct frame_in *in = sample_frame(&s, number + i, 2, i == 0 ? "t" : "u");
+        in->sources = buf_slice(&b);
+        assert_int_equal(queue_append(f->q, in, i == 0 ? NULL : sample_end(&e, 1, from, from + 20), &seq), 0);
+        buf_deinit(&b);
+    }
+}
+
+/* One byte of the file where these bytes of a body are. */
+static void hurt(struct fixture *f, unsigned segment, const char *body)
+{
+    static char bytes[64 * KIB];
+    char path[512], name[64];
+    snprintf(name, sizeof(name), "%016x.seg", segment);
+    fixture_path(f, path, name);
+    int fd = open(path, O_RDWR);
+    assert_true(fd >= 0);
+    ssize_t n = pread(fd, bytes, sizeof(bytes), 0);
+    const char *at = memmem(bytes, (size_t)n, body, strlen(body));
+    assert_non_null(at);
+    assert_int_equal(pwrite(fd, "X", 1, at - bytes), 1);
+    close(fd);
+}
+
+static unsigned take_all(struct fixture *f)
+{
+    struct frame_head h;
+    unsigned n = 0;
+    for (; take_one(f, &h) != 0; n++)
+        assert_true(queue_ack(f->q, h.seq));
+    assert_int_equal(queue_cursor_sync(f->q), 0);
+    return n;
+}
+
+static const struct reread *next(struct fixture *f)
+{
+    const struct reread *rr = queue_reread_next(f->q);
+    if (rr != NULL)
+        assert_null(queue_reread_next(f->q));
+    return rr;
+}
+
+/* As the reader: a frame of n lines, closed under this name. */
+static int put_again(struct fixture *f, struct letter_id id, unsigned number, uint32_t lines)
+{
+    struct sample s;
+    uint64_t seq;
+    struct frame_in *in = sample_frame(&s, number, lines, "t");
+    in->is_gap = true;
+    return queue_append(f->q, lines == 0 ? NULL : in, &(struct group_end){ .reread = id }, &seq);
+}
+
+static void begin(struct fixture *f)
+{
+    fixture_open(f);
+    put_group(f, 1, 0);
+    put_group(f, 3, 20);
+    put_group(f, 5, 40);
+    assert_int_equal(queue_sync(f->q), 0);
+    hurt(f, 1, "frame 3 of t");
+    assert_int_equal(take_all(f), 5);
+}
+
+static void a_body_of_a_group(void **state)
+{
+    struct fixture *f = *state;
+    begin(f);
+    const struct reread *rr = next(f);
+    assert_non_null(rr);
+    assert_int_equal(rr->n_ranges, 1);
+    assert_int_equal(rr->ranges[0].from.end, 20);
+    assert_int_equal(rr->ranges[0].to.end, 40);
+    assert_true(rr->ranges[0].knows_to);
+    assert_int_equal(rr->ranges[0].from.tail_crc, 5);
+    assert_int_equal(rr->ranges[0].to.tail_len, 8);
+    for (uint64_t at = 20; at < 40; at++) {
+        assert_false(reread_is_held(rr, SLICE("t"), 1, 0, at)); /* the frame of t is gone */
+        assert_int_equal(reread_is_held(rr, SLICE("u"), 1, 0, at), at >= 30);
+        assert_false(reread_is_held(rr, SLICE("u"), 2, 0, at));
+        assert_false(reread_is_held(rr, SLICE("u"), 1, 1, at));
+    }
+    struct letter_id id = rr->id;
+    assert_int_equal(put_again(f, id, 9, 2), 0);
+    assert_int_equal(f->q->rereads.n, 1); /* not durable yet */
+    assert_int_equal(queue_sync(f->q), 0);
+    assert_int_equal(f->q->rereads.n, 0);
+    struct frame_head h;
+    assert_int_equal(take_one(f, &h), 9);
+    assert_int_equal(h.flags, FRAME_FLAG_GAP);
+    assert_true(queue_ack(f->q, h.seq));
+    queue_close(f->q);
+    fixture_open(f);
+    assert_null(next(f));
+    struct recovered_row row = rec_row(&f->rec, "t");
+    assert_int_equal(row.lost[LOST_DAMAGE], 0);
+    assert_int_equal(row.lost[LOST_REREAD], 2);
+    assert_int_equal(row.accepted, 8); /* the lost ones a second time */
+    assert_int_equal(row.queued, 0);
+}
+
+/* Killed at each step: it is found again until its group is durable, and not after. */
+static void is_found_again_after_a_crash(void **state)
+{
+    struct fixture *f = *state;
+    begin(f);
+    struct letter_id id = next(f)->id;
+    for (unsigned i = 0; i < 5; i++) { /* its dead file is another one each time */
+        fixture_crash(f);
+        fixture_open(f);
+        const struct reread *rr = next(f);
+        assert_non_null(rr);
+        assert_int_equal(rr->id.file, id.file);
+        assert_int_equal(rr->id.seq, id.seq);
+        assert_true(reread_is_held(rr, SLICE("u"), 1, 0, 30));
+        assert_false(reread_is_held(rr, SLICE("t"), 1, 0, 20));
+        struct frame_orig orig = { .seq = 1000 + i, .item = 0, .reason = SLICE("r"), .text = SLICE("t") };
+        struct sample s;
+        assert_int_equal(queue_dead_append(f->q, sample_frame(&s, 1, 1, "t"), &orig), 0);
+    }
+    assert_int_equal(put_again(f, id, 9, 2), 0);
+    assert_int_equal(f->q->fs->fdatasync(f->q->fd), 0); /* it is durable, and nobody has said so in dead/ */
+    fixture_crash(f);
+    fixture_open(f);
+    assert_null(next(f));
+    assert_int_equal(take_all(f), 1);
+    fixture_crash(f);
+    fixture_open(f);
+    assert_null(next(f));
+}
+
+static int no_sync(int fd)
+{
+    (void)fd;
+    return -EIO;
+}
+
+/* The group is void: it is handed out anew. */
+static void a_failed_sync_hands_it_out_again(void **state)
+{
+    struct fixture *f = *state;
+    begin(f);
+    struct letter_id id = next(f)->id;
+    struct fs_ops ops = fs_real;
+    ops.fdatasync = no_sync;
+    assert_int_equal(put_again(f, id, 9, 2), 0);
+    f->q->fs = &ops;
+    assert_int_equal(queue_sync(f->q), -EIO);
+    f->q->fs = &fs_real;
+    assert_non_null(next(f));
+    assert_int_equal(put_again(f, id, 9, 2), 0);
+    assert_int_equal(queue_sync(f->q), 0);
+    assert_null(next(f));
+    assert_int_equal(f->q->rereads.n, 0);
+    assert_int_equal(take_all(f), 1);
+}
+
+/* dead/ cannot be written: the queue's own segments remember, over a roll too. */
+static int full(int dir_fd, const char *name, int flags, mode_t mode)
+{
+    bool is_dead = strstr(name, ".dead") != NULL && (flags & O_CREAT) != 0;
+    return is_dead ? -ENOSPC : fs_real.open(dir_fd, name, flags, mode);
+}
+
+static void dead_is_full(void **state)
+{
+    struct fixture *f = *state;
+    begin(f);
+    struct letter_id id = next(f)->id;
+    queue_close(f->q);
+    fixture_open(f); /* the next frame of dead/ wants a new file */
+    assert_non_null(next(f));
+    struct fs_ops ops = fs_real;
+    ops.open = full;
+    f->q->fs = &ops;
+    assert_int_equal(put_again(f, id, 9, 2), 0);
+    assert_int_equal(queue_sync(f->q), 0);
+    assert_int_equal(f->q->rereads.done.n, 1);
+    f->q->fs = &fs_real;
+    f->q->must_roll = true;
+    put_group(f, 20, 60); /* into a new segment, whose SNAP says it */
+    fixture_crash(f);
+    fixture_open(f);
+    assert_null(next(f));
+}
+
+/* Nothing but the positions behind it says what a segment held that is gone. */
+static void a_segment_is_gone(void **state)
+{
+    struct fixture *f = *state;
+    char path[512];
+    fixture_open(f);
+    put_group(f, 1, 0);
+    queue_close(f->q);
+    fixture_open(f);
+    put_group(f, 3, 20);
+    put_group(f, 5, 40);
+    queue_close(f->q);
+    fixture_open(f);
+    put_group(f, 7, 60);
+    queue_close(f->q);
+    fixture_path(f, path, "0000000000000002.seg");
+    assert_int_equal(unlink(path), 0);
+    fixture_open(f);
+    assert_int_equal(take_all(f), 4);
+    const struct reread *rr = next(f);
+    assert_non_null(rr);
+    assert_int_equal(rr->n_ranges, 1);
+    assert_int_equal(rr->ranges[0].from.end, 20);
+    assert_int_equal(rr->ranges[0].to.end, 60);
+    assert_true(rr->ranges[0].knows_to);
+    assert_false(reread_is_held(rr, SLICE("t"), 1, 0, 25));
+}
+
+/* Frames of one group, met one after the other: its range is read once, for both. */
+static void two_bodies_of_a_group(void **state)
+{
+    struct fixture *f = *state;
+    fixture_open(f);
+    put_group(f, 1, 0);
+    put_group(f, 3, 20);
+    assert_int_equal(queue_sync(f->q), 0);
+    hurt(f, 1, "frame 1 of t");
+    hurt(f, 1, "frame 2 of u");
+    assert_int_equal(take_all(f), 2);
+    const struct reread *rr = next(f);
+    assert_non_null(rr);
+    assert_int_equal(rr->n_ranges, 1);
+    assert_false(reread_is_held(rr, SLICE("t"), 1, 0, 5));
+    assert_false(reread_is_held(rr, SLICE("u"), 1, 0, 15));
+    assert_int_equal(f->q->dead.tally.rows[0].lost[LOST_DAMAGE], 2);
+    assert_int_equal(f->q->dead.tally.rows[1].lost[LOST_DAMAGE], 2);
+}
+
+/* Of a frame without SOURCES all lines of its route count as held: rather lost than doubled. */
+static void frames_without_sources(void **state)
+{
+    struct fixture *f = *state;
+    struct sample s;
+    struct sample_end e;
+    uint64_t seq;
+    fixture_open(f);
+    assert_int_equal(queue_append(f->q, sample_frame(&s, 1, 1, "t"), NULL, &seq), 0);
+    assert_int_equal(queue_append(f->q, sample_frame(&s, 2, 1, "u"), sample_end(&e, 1, 0, 20), &seq), 0);
+    assert_int_equal(queue_sync(f->q), 0);
+    hurt(f, 1, "frame 1 of t");
+    assert_int_equal(take_all(f), 1);
+    const struct reread *rr = next(f);
+    assert_non_null(rr);
+    assert_true(reread_is_held(rr, SLICE("u"), 1, 0, 3));
+    assert_true(reread_is_held(rr, SLICE("u"), 77, 1, 3));
+    assert_false(reread_is_held(rr, SLICE("t"), 1, 0, 3));
+}
+
+int main(void)
+{
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(a_body_of_a_group),
+        TEST(is_found_again_after_a_crash),
+        TEST(a_failed_sync_hands_it_out_again),
+        TEST(dead_is_full),
+        TEST(a_segment_is_gone),
+        TEST(two_bodies_of_a_group),
+        TEST(frames_without_sources),
+    };
+    return cmocka_run_group_tests_name("queue/rereads", tests, NULL, NULL);
+}
