@@ -12,6 +12,7 @@
 #include "agent/base/must.h"
 #include "agent/base/stats.h"
 #include "agent/feeder.h"
+#include "agent/pace.h"
 #include "agent/pipeline.h"
 #include "agent/reread.h"
 #include "agent/tally.h"
@@ -56,7 +57,8 @@ struct reader {
     int64_t next_look_ns;
     int64_t all_blocked_ns; /* monotonic: since when no output takes lines; 0 = some does */
     bool has_more;          /* files are ready */
-    bool is_waiting;        /* they are left alone for a moment: see is_worth_reading() */
+    bool is_waiting;        /* they are left alone for a moment: see is_worth_reading(), may_go_on_at() */
+    struct pace pace;       /* limits.cpu */
 };
 
 /* ---- messages ---- */
@@ -258,6 +260,11 @@ static bool is_worth_reading(struct reader *r, int64_t now)
     return !all_blocked || now - r->all_blocked_ns >= BLOCKED_PATIENCE_NS;
 }
 
+static int64_t may_go_on_at(struct reader *r, int64_t now)
+{
+    return r->pace.percent == 0 ? now : pace_next(&r->pace, now, clock_cpu_ns());
+}
+
 /* Returns when the next one is wanted, if nothing comes before. */
 static int64_t turn(struct reader *r)
 {
@@ -267,12 +274,17 @@ static int64_t turn(struct reader *r)
     r->is_waiting = !is_worth_reading(r, now);
     if (r->is_waiting)
         tick_at = MIN(tick_at, r->all_blocked_ns + BLOCKED_PATIENCE_NS);
+    const int64_t go_on_at = may_go_on_at(r, now);
+    if (go_on_at > now) {
+        r->is_waiting = true;
+        tick_at = MIN(tick_at, go_on_at);
+    }
     for (int i = 0; i < TURNS_PER_LOOK && !r->is_waiting; i++) {
         r->has_more = tail_turn(r->tail, now);
         if (!r->has_more)
             break;
         now = clock_mono_ns();
-        if (now >= groups_due_at(r) || !is_worth_reading(r, now))
+        if (now >= groups_due_at(r) || !is_worth_reading(r, now) || may_go_on_at(r, now) > now)
             break;
     }
     if (tail_takes_new_names(r->tail))
@@ -417,6 +429,7 @@ int reader_new(const struct reader_conf *conf, struct reader **ret_reader, struc
         return e;
     }
     r->conf.recovered = NULL;
+    pace_init(&r->pace, conf->conf->cpu_percent, clock_mono_ns(), conf->conf->cpu_percent == 0 ? 0 : clock_cpu_ns());
     *ret_reader = r;
     return 0;
 }

@@ -71,6 +71,7 @@ struct conf {
     struct slice state_dir;
     struct slice admin_listen;     /* "127.0.0.1:9746", ":9746", "[::1]:0"; empty = off */
     uint64_t memory_bytes;         /* limits.memory */
+    unsigned cpu_percent;          /* limits.cpu, of one core; 0 = off */
     uint64_t held_max_bytes;       /* limits.held.max_bytes */
     struct conf_size_or_percent min_free;
     struct slices tenants_allow;   /* globs */

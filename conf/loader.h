@@ -20,7 +20,7 @@ struct owned {
 
 /* Keys of the configuration that need work after their table was applied. */
 struct root_raw {
-    struct slice min_free;
+    struct slice min_free, cpu;
     int64_t tenants_max, metrics_max_tenants;
 };
 

@@ -73,6 +73,11 @@ static const struct setting limits_raw_settings[] = {
       .offset = offsetof(struct root_raw, min_free),
       .def = "512MiB",
       .help = "Free space of the state's disk, bytes or percent, below which held files are let go." },
+    { .key = "cpu",
+      .type = SETTING_STRING,
+      .offset = offsetof(struct root_raw, cpu),
+      .def = "off",
+      .help = "Share of one core that the agent keeps to, such as 50%: files are read more slowly." },
     SETTING_END,
 };
 
@@ -201,6 +206,17 @@ static void check_min_free(struct loader *ld, const struct node *root)
                         QUOTED(text));
 }
 
+static void check_cpu(struct loader *ld, const struct node *root)
+{
+    struct slice text = ld->own->root.cpu;
+    unsigned percent = 0;
+    bool good = slice_eq(text, SLICE("off")) || (slice_ends(text, SLICE("%")) && percent_parse(text, &percent) && percent > 0);
+    ld->conf->cpu_percent = percent;
+    if (!good && ld->failed == 0 && text.ptr != NULL)
+        report_error_at(&ld->rep, mark_of(root, SLICE("limits"), SLICE("cpu")), "limits.cpu",
+                        "\"%.*s\" is no share of a core; expected 1%% to 100%%, or off", QUOTED(text));
+}
+
 static void check_tenants(struct loader *ld, const struct node *root)
 {
     struct mark mark = mark_of(root, SLICE("tenants"), SLICE("other"));
@@ -317,6 +333,7 @@ void root_apply(struct loader *ld, const struct node *root)
     check_state_dir(ld, root);
     check_listen(ld, root);
     check_min_free(ld, root);
+    check_cpu(ld, root);
     check_tenants(ld, root);
     apply_fields(ld, root);
     set_names(ld);

@@ -10,6 +10,7 @@
 
 int64_t clock_mono_ns(void);
 int64_t clock_wall_ns(void);
+int64_t clock_cpu_ns(void); /* processor time that this process has taken, all threads */
 
 /* A clock under test: both in ns. NULL brings the real one back. Single-threaded use only. */
 void clock_set_source(int64_t (*mono_ns)(void), int64_t (*wall_ns)(void));

@@ -96,6 +96,7 @@ static void defaults(void **state)
     assert_int_equal(c->held_max_bytes, 2048 * MIB);
     assert_int_equal(c->min_free.bytes, 512 * MIB);
     assert_int_equal(c->min_free.percent, 0);
+    assert_int_equal(c->cpu_percent, 0);
     assert_int_equal(c->tenants_allow.n, 1);
     assert_slice(c->tenants_allow.items[0], "*");
     assert_int_equal(c->tenants_max, 1000);
@@ -168,7 +169,7 @@ static void defaults(void **state)
 static const char everything[] =
     "state_dir: ./var\n"
     "admin: { listen: \"[::1]:0\" }\n"
-    "limits: { memory: 64MiB, held: { max_bytes: 1GB }, min_free: 15% }\n"
+    "limits: { memory: 64MiB, held: { max_bytes: 1GB }, min_free: 15%, cpu: 30% }\n"
     "tenants: { allow: [a*, b], max: 10, other: rest }\n"
     "metrics: { max_tenants: 5 }\n"
     "fields: { cluster: eu-1, node: n7, namespace: vm, zone: \"b{{1}}\" }\n"
@@ -229,6 +230,7 @@ static void every_key(void **state)
     assert_int_equal(c->memory_bytes, 64 * MIB);
     assert_int_equal(c->held_max_bytes, 1000000000);
     assert_int_equal(c->min_free.percent, 15);
+    assert_int_equal(c->cpu_percent, 30);
     assert_int_equal(c->tenants_allow.n, 2);
     assert_int_equal(c->tenants_max, 10);
     assert_slice(c->tenants_other, "rest");
@@ -326,6 +328,8 @@ static void mistakes(void **state)
         { "", "limits: { memroy: 32MiB }", "limits.memroy: unknown key; did you mean \"memory\"?" },
         { "", "limits: { min_free: 150% }", "limits.min_free: \"150%\" is neither" },
         { "", "limits: { min_free: x }", "limits.min_free: \"x\" is neither" },
+        { "", "limits: { cpu: 0% }", "limits.cpu: \"0%\" is no share" },
+        { "", "limits: { cpu: 2 }", "limits.cpu: \"2\" is no share" },
         { "", "limits: { held: { max: 1 } }", "limits.held.max: unknown key" },
         { "", "tenants: { max: 0 }", "tenants.max: 0 is out of range; expected from 1 to 100000" },
         { "", "tenants: { max: many }", "tenants.max: expected a whole number, found \"many\"" },

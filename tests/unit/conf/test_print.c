@@ -58,6 +58,7 @@ static void defaults(void **state)
         "  memory: 32MiB\n",
         "    max_bytes: 2GiB\n",
         "  min_free: \"512MiB\"\n",
+        "  cpu: \"off\"\n",
         "  allow: [\"*\"]\n",
         "  max: 1000\n",
         "  other: \"unassigned\"\n",
