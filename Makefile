@@ -235,13 +235,51 @@ install: all ## install under DESTDIR and PREFIX
 	install -D -m 755 $B/tailrace $(DESTDIR)$(PREFIX)/bin/tailrace
 	test -e $(DESTDIR)$(SYSCONFDIR)/tailrace/tailrace.yaml || \
 	    install -D -m 644 conf/tailrace.yaml $(DESTDIR)$(SYSCONFDIR)/tailrace/tailrace.yaml
-	install -D -m 644 packaging/systemd/tailrace.service $(DESTDIR)$(UNITDIR)/tailrace.service
+	install -d $(DESTDIR)$(SYSCONFDIR)/tailrace/conf.d $(DESTDIR)$(UNITDIR)
+	sed 's|/usr/bin/tailrace|$(PREFIX)/bin/tailrace|' packaging/systemd/tailrace.service >$(DESTDIR)$(UNITDIR)/tailrace.service
+	chmod 644 $(DESTDIR)$(UNITDIR)/tailrace.service
+	install -D -m 644 packaging/systemd/tailrace.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/tailrace.conf
 	install -D -m 644 packaging/man/tailrace.1 $(DESTDIR)$(PREFIX)/share/man/man1/tailrace.1
 	install -D -m 644 packaging/completion/tailrace.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/tailrace
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/tailrace $(DESTDIR)$(UNITDIR)/tailrace.service \
+	    $(DESTDIR)$(PREFIX)/lib/sysusers.d/tailrace.conf \
 	    $(DESTDIR)$(PREFIX)/share/man/man1/tailrace.1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions/tailrace
+
+# Packages: of the sources as they are here, with the time of the newest entry of packaging/debian/changelog, so that the
+# same sources give the same bytes.
+.PHONY: dist tarball deb rpm
+DIST  := build/dist/tailrace-$(VERSION)
+EPOCH  = $(shell LC_ALL=C date -u -d "$$(sed -n 's/^ -- .*>  //p' packaging/debian/changelog | head -n 1)" +%s)
+REPRODUCIBLE_TAR = tar --sort=name --mtime=@$(EPOCH) --owner=0 --group=0 --numeric-owner --mode=go=rX,u+rw -c
+
+$(DIST).tar.gz: FORCE
+	$Qmkdir -p build/dist
+	$Qscripts/sources.sh | $(REPRODUCIBLE_TAR) --transform 's|^|tailrace-$(VERSION)/|' -T - | gzip -9n >$@.tmp && mv $@.tmp $@
+
+dist: $(DIST).tar.gz ## the sources as build/dist/tailrace-VERSION.tar.gz
+
+tarball: all ## what `make install PREFIX=/usr` installs, as build/dist/tailrace-VERSION-linux-MACHINE.tar.gz
+	$Qrm -rf build/dist/root && mkdir -p build/dist/root
+	$Q$(MAKE) -s --no-print-directory install DESTDIR=$(CURDIR)/build/dist/root PREFIX=/usr
+	$Qstrip build/dist/root/usr/bin/tailrace
+	$Q$(REPRODUCIBLE_TAR) -C build/dist/root . | gzip -9n >$(DIST)-linux-$$(uname -m).tar.gz
+	$Qrm -rf build/dist/root
+
+deb: $(DIST).tar.gz ## a Debian package in build/dist, by dpkg-buildpackage
+	$Qrm -rf $(DIST) && tar -xzf $< -C build/dist && cp -r packaging/debian $(DIST)/debian
+	$Qcp packaging/systemd/tailrace.sysusers $(DIST)/debian/tailrace.sysusers
+	$Qcd $(DIST) && unset MAKEFLAGS MAKELEVEL && dpkg-buildpackage -b -us -uc $(DEB_OPTIONS)
+	$Qrm -rf $(DIST)
+
+rpm: $(DIST).tar.gz ## an RPM package in build/dist, by rpmbuild
+	$Qrm -rf build/dist/rpm && mkdir -p build/dist/rpm/SOURCES && cp $< build/dist/rpm/SOURCES/
+	$Qrpmbuild -bb $(RPM_OPTIONS) --define '_topdir $(CURDIR)/build/dist/rpm' --define 'version_here $(VERSION)' packaging/rpm/tailrace.spec
+	$Qmv build/dist/rpm/RPMS/*/*.rpm build/dist/ && rm -rf build/dist/rpm
+
+.PHONY: FORCE
+FORCE:
 
 clean: ## remove what was built
 	rm -rf build
