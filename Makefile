@@ -38,7 +38,7 @@ PACKAGES := yajl zlib libdeflate libisal libcurl yaml-0.1 libmicrohttpd libcrypt
 PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null) -lsnappy
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wvla -Wmissing-prototypes -Wstrict-prototypes $(WERROR)
-ALL_CFLAGS := -std=c17 -D_GNU_SOURCE -I. $(PKG_CFLAGS) $(WARN) $(CFLAGS) $(SAN_FLAGS) -pthread \
+ALL_CFLAGS := -std=c17 -D_GNU_SOURCE -I. -fdebug-prefix-map=$(CURDIR)=. $(PKG_CFLAGS) $(WARN) $(CFLAGS) $(SAN_FLAGS) -pthread \
               -DTAILRACE_VERSION='"$(VERSION)"' -MMD -MP $(CPPFLAGS)
 ALL_LDFLAGS := $(SAN_FLAGS) -pthread $(LDFLAGS)
 
@@ -278,7 +278,16 @@ rpm: $(DIST).tar.gz ## an RPM package in build/dist, by rpmbuild
 	$Qrpmbuild -bb $(RPM_OPTIONS) --define '_topdir $(CURDIR)/build/dist/rpm' --define 'version_here $(VERSION)' packaging/rpm/tailrace.spec
 	$Qmv build/dist/rpm/RPMS/*/*.rpm build/dist/ && rm -rf build/dist/rpm
 
-.PHONY: FORCE
+# The store, when it is not the user's own, by BUILDAH_FLAGS.
+IMAGE ?= tailrace:$(VERSION)
+image: all ## the container image, from scratch, by buildah; as build/dist/tailrace-image.tar for docker load
+	$Qpackaging/docker/rootfs.sh $B/tailrace build/image/image/root
+	$Qmkdir -p build/dist build/image/empty && rm -f build/dist/tailrace-image.tar
+	$Qbuildah $(or $(BUILDAH_FLAGS),--storage-driver vfs) bud --isolation chroot --format docker --timestamp $(EPOCH) \
+	    --build-context build=$(CURDIR)/build/image -f packaging/docker/Dockerfile -t $(IMAGE) -t tailrace:latest build/image/empty
+	$Qbuildah $(or $(BUILDAH_FLAGS),--storage-driver vfs) push -q $(IMAGE) docker-archive:build/dist/tailrace-image.tar:$(IMAGE)
+
+.PHONY: FORCE image
 FORCE:
 
 clean: ## remove what was built
