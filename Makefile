@@ -50,7 +50,7 @@ UNIT_SOURCES := $(sort $(wildcard tests/unit/*/test_*.c))
 UNITS := $(UNIT_SOURCES:tests/unit/%.c=$B/unit/%)
 TOOLS := $(patsubst tests/tools/%.c,$B/tools/%,$(wildcard tests/tools/*.c))
 
-.PHONY: all run demo test unit sim bugbank integration fault fault-full check bench install uninstall clean help deps \
+.PHONY: all run demo test unit sim bugbank integration fault fault-full check bench bench-steady bench-guard install uninstall clean help deps \
         tools tidy fmt \
         arrows servers fuzz fuzz-build
 .DEFAULT_GOAL := all
@@ -230,6 +230,12 @@ BENCH ?= five --to loki bulk --syscalls
 bench: all tools ## Tailrace, the floor and other shippers on the same bytes in one run; BENCH="all --to loki bulk both --syscalls" for everything
 	$Qscripts/install-deps.sh test
 	$Q$(PYTHON) tests/bench/bench.py --binary $B/tailrace --tools $B/tools $(BENCH)
+
+bench-steady: all tools ## latency, idle with 10,000 files, 1,000 tenants, limits.cpu: tests/bench/steady.py
+	$Q$(PYTHON) tests/bench/steady.py --binary $B/tailrace --tools $B/tools $(STEADY)
+
+bench-guard: all tools ## instructions per line against tests/bench/guard.json: fails when one rose by more than 3 %
+	$Q$(PYTHON) tests/bench/guard.py --binary $B/tailrace --tools $B/tools $(GUARD)
 
 install: all ## install under DESTDIR and PREFIX
 	install -D -m 755 $B/tailrace $(DESTDIR)$(PREFIX)/bin/tailrace

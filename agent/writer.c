@@ -359,13 +359,20 @@ static void sync_channel(struct writer *w, struct channel *c)
     tell_listener(w);
 }
 
+/* Whoever sets a shorter batch_wait wants lines to be there sooner: the sync must not be what they wait for. */
+static int64_t sync_after_ns(const struct channel *c)
+{
+    const struct queue_conf *conf = &c->output->conf->queue;
+    return MIN(conf->sync_interval_ns, conf->batch_wait_ns);
+}
+
 static bool sync_is_due(const struct channel *c, int64_t now)
 {
     if (c->dirty_since_ns == 0)
         return false;
     const struct queue_conf *conf = &c->output->conf->queue;
     return conf->sync != QUEUE_SYNC_INTERVAL || c->unsynced_bytes >= SYNC_BYTES ||
-           now - c->dirty_since_ns >= conf->sync_interval_ns;
+           now - c->dirty_since_ns >= sync_after_ns(c);
 }
 
 /* writer_push() may find the ring full and say so only when all is written already: then nothing else would tell it. */
@@ -420,7 +427,7 @@ static int64_t next_wake(const struct writer *w)
         if (c->current != NULL)
             at = MIN(at, c->retry_at_ns);
         if (c->dirty_since_ns != 0)
-            at = MIN(at, c->dirty_since_ns + c->output->conf->queue.sync_interval_ns);
+            at = MIN(at, c->dirty_since_ns + sync_after_ns(c));
     }
     return at;
 }

@@ -33,7 +33,7 @@ LINES = 4000
 RISE = 0.03
 COUNTED = ("tailrace", "libc.so", "libyajl", "libsnappy")
 # No vectors beyond those that every x86-64 has.
-SAME_LIBC = "glibc.cpu.hwcaps=-AVX_Usable,-AVX,-AVX2_Usable,-AVX2,-AVX512F,-AVX512VL,-AVX512BW,-EVEX,-ERMS,-FSRM,-SSE4_1,-SSE4_2,-SSSE3,-BMI2,-RTM,-MOVBE"
+SAME_LIBC = "glibc.cpu.hwcaps=-AVX_Usable,-AVX,-AVX2_Usable,-AVX2,-AVX512F,-AVX512VL,-AVX512BW,-EVEX,-ERMS,-FSRM,-SSE4_1,-SSE4_2,-SSSE3,-BMI2,-RTM,-MOVBE,-AVX_Fast_Unaligned_Load,-Prefer_No_VZEROUPPER,-AVX512DQ,-LZCNT,-BMI1"
 STAMP = "2026-01-15T10:30:00.%06d%sZ"
 
 
