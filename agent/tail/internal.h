@@ -81,6 +81,7 @@ struct slot {
     uint32_t ident_version; /* of the ident it was told last; 0 = none */
     uint8_t told_stage;
     bool first_skip; /* first_off is inside a line */
+    bool is_own;     /* where it began is what its queue recovered */
     bool is_dirty;
 };
 
@@ -347,6 +348,9 @@ static inline uint64_t pass_end(const struct tail_pass *p)
 NODISCARD int pass_place(struct tail_file *f, uint32_t output, const struct file_position *pos);
 void passes_merge(struct tail_file *f);
 void passes_drop(struct tail_file *f); /* all of them; slots point nowhere */
+/* The output goes there from whatever pass it is in; its queue has the place, but not that it is one of this file. */
+void slot_place(struct tail_file *f, uint32_t output, const struct file_position *pos);
+void file_reopen(struct tail_file *f); /* an output has something to read in it after all */
 /* Where it began. */
 struct file_position first_position(const struct slot *s);
 /* It stands at off, and the queue has that. */
@@ -512,6 +516,9 @@ void resume_siblings(struct tail *t); /* first scan: MISSING ones are looked for
 
 /* The sink's view of it, a new one; NULL: out of memory. */
 void *file_new_sink(struct tail_file *f, uint64_t fed_to);
+
+/* ---- twins.c: one file that two queues know as two ---- */
+void twins_join(struct tail *t); /* first scan, after the others were found */
 
 /* ---- stall.c ---- */
 void stall_check(struct tail *t); /* each STALL_NS: files with news that nobody reads are kicked, and it is said */

@@ -627,6 +627,28 @@ struct file_position first_position(const struct slot *s)
     return (struct file_position){ .end = s->first_off, .flags = flags };
 }
 
+void slot_place(struct tail_file *f, uint32_t output, const struct file_position *pos)
+{
+    struct slot *s = &f->slots[output];
+    if (s->pass != NULL)
+        leave(f, output);
+    for (struct must must = { 0 }; pass_place(f, output, pos) < 0;)
+        must_wait(&must); /* not from a wrong place */
+    slot_settle(s, pos->end);
+    s->ident_version = 0;
+    s->told_stage = pos->flags & POSITION_PASSED     ? STAGE_PASSED
+                    : pos->flags & POSITION_FINISHED ? STAGE_FINISHED
+                                                     : STAGE_READING;
+}
+
+void file_reopen(struct tail_file *f)
+{
+    f->stage = STAGE_READING;
+    list_del(&f->stages);
+    if (f->phase == PHASE_ROTATED || f->phase == PHASE_ORPHAN)
+        file_set_phase(f, f->phase);
+}
+
 /* The queue has no place of this file but where it began, and of that no more than how far it is. */
 static bool is_at_first(const struct slot *s, const struct recovered_file *at)
 {
@@ -641,27 +663,15 @@ static void fence_file(struct tail_file *f, uint32_t output, const struct recove
     if (at == NULL && s->told_stage == STAGE_GONE && s->told_group <= f->t->sides[output].n_durable)
         return; /* the queue has done with it for good */
     bool is_forgotten = f->stage >= STAGE_PASSED && f->phase == PHASE_MISSING;
-    leave(f, output);
-    struct must must = { 0 };
-    while (pass_place(f, output, &pos) < 0)
-        must_wait(&must); /* not from a wrong place */
-    slot_settle(s, pos.end);
-    s->ident_version = 0;
-    s->told_stage = pos.flags & POSITION_PASSED     ? STAGE_PASSED
-                    : pos.flags & POSITION_FINISHED ? STAGE_FINISHED
-                                                    : STAGE_READING;
+    slot_place(f, output, &pos);
     s->told_group = 0;
-    if (!is_forgotten && !s->pass->is_ended && f->stage != STAGE_READING) {
-        f->stage = STAGE_READING;
-        list_del(&f->stages);
-        if (f->phase == PHASE_ROTATED || f->phase == PHASE_ORPHAN)
-            file_set_phase(f, f->phase);
-    }
+    if (!is_forgotten && !s->pass->is_ended && f->stage != STAGE_READING)
+        file_reopen(f);
     if (f->t->blocked & BIT(output)) {
         /* Its own, even when another stands at the same place. */
         if (s->pass->pub.mask != BIT(output)) {
             struct pass *own;
-            while ((own = pass_new(f)) == NULL)
+            for (struct must must = { 0 }; (own = pass_new(f)) == NULL;)
                 must_wait(&must);
             leave(f, output);
             place(own, &pos);

@@ -8,7 +8,6 @@
 #include "agent/base/log.h"
 #include "agent/base/must.h"
 #include "agent/queue/fs.h"
-#include "agent/base/must.h"
 #include "agent/tail/internal.h"
 
 #define BIT(o) (UINT32_C(1) << (o))
@@ -74,6 +73,7 @@ static int add_record(struct tail *t, uint32_t output, const struct recovered_fi
     slot_settle(s, pos->end);
     s->first_off = pos->end;
     s->first_skip = pos->flags & POSITION_SKIP_TO_NEWLINE;
+    s->is_own = true;
     s->ident_version = slice_eq(rf->ident.path, f->ident.path) && rf->ident.fp_len == f->ident.fp_len;
     s->told_stage = pos->flags & POSITION_PASSED     ? STAGE_PASSED
                     : pos->flags & POSITION_FINISHED ? STAGE_FINISHED
@@ -317,6 +317,7 @@ void resume_siblings(struct tail *t)
         if (f->phase == PHASE_MISSING && f->stage < STAGE_PASSED && !find_at_own_path(f))
             (void)rotate_find(f); /* else it stays missing */
     }
+    twins_join(t);
     l = t->files.next;
     for (size_t i = 0; i < n && l != &t->files; i++, l = l->next) {
         struct tail_file *f = CONTAINER_OF(l, struct tail_file, all);

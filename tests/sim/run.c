@@ -362,9 +362,7 @@ static void do_reload(const struct action *a)
     uint32_t outputs = sim.outputs;
     if (sim.engine == NULL)
         return;
-    if (a->a < SIM_OUTPUTS && sim.plan->shape.rotates)
-        outputs |= 1u << a->a; /* what has gone does not come back */
-    else if (a->a < SIM_OUTPUTS)
+    if (a->a < SIM_OUTPUTS)
         outputs ^= 1u << a->a;
     if (outputs == 0)
         outputs = sim.outputs;

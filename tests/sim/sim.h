@@ -72,7 +72,7 @@ struct shape { /* of the whole run */
     uint32_t sync; /* enum queue_sync, never "never" */
     uint32_t line_bytes; /* padding, at most */
     bool is_calm;        /* no stop, crash or reload, and records that span two files; see there */
-    bool rotates;        /* else outputs go and come back, see docs/SIMULATOR.md */
+    bool rotates;        /* else outputs go and come back all the more */
     struct disk_conf disk;
 };
 

@@ -492,6 +492,56 @@ static void test_unfinished_record_is_flushed_at_the_end(void **state)
     world_free(w);
 }
 
+/* ---- an output that was away ---- */
+
+static void swap_outputs(struct world *w)
+{
+    struct w_queue q = w->q[0];
+    struct output_conf out = w->outputs[0];
+    w->q[0] = w->q[1];
+    w->q[1] = q;
+    w->outputs[0] = w->outputs[1];
+    w->outputs[1] = out;
+}
+
+/* Only a's queue has the file; b alone begins it anew; then both are there, and each has its own name for it. */
+static void test_two_incarnations_of_one_file(void **state)
+{
+    (void)state;
+    for (int rotated = 0; rotated < 2; rotated++) {
+        struct world *w = world_new(2);
+        world_include(w, 0, "*.log");
+        w_append(w, "a.log", line(1));
+        w_append(w, "a.log", line(2));
+        world_start(w);
+        world_run(w);
+        assert_true(world_commit(w, 0));
+        world_stop(w);
+        swap_outputs(w);
+        w->n_outputs = w->conf.n_outputs = 1;
+        world_start(w);
+        w_append(w, "a.log", line(3));
+        world_run(w);
+        if (rotated)
+            w_rename(w, "a.log", "a.log.1");
+        world_run(w);
+        world_commit_all(w);
+        world_stop(w);
+        swap_outputs(w);
+        w->n_outputs = w->conf.n_outputs = 2;
+        world_start(w);
+        world_run(w);
+        expect_numbers(w, 0, 1, 3);
+        expect_numbers(w, 1, 1, 3);
+        for (int i = 0; i < 4; i++)
+            world_commit_all(w);
+        assert_int_equal(1, w->q[0].n);
+        assert_int_equal(1, w->q[1].n);
+        assert_int_equal(w->q[0].files[0].ident.incarnation, w->q[1].files[0].ident.incarnation);
+        world_free(w);
+    }
+}
+
 /* ---- a failed sync ---- */
 
 static void test_fence(void **state)
@@ -690,6 +740,7 @@ int main(void)
         cmocka_unit_test(test_parts_are_read_again),
         cmocka_unit_test(test_blocked_inside_parts),
         cmocka_unit_test(test_unfinished_record_is_flushed_at_the_end),
+        cmocka_unit_test(test_two_incarnations_of_one_file),
         cmocka_unit_test(test_fence),
         cmocka_unit_test(test_fence_inside_a_line),
         cmocka_unit_test(test_fence_of_a_blocked_output),

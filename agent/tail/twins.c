@@ -1,0 +1,88 @@
+/*
+ * One file that two queues know as two.
+ *
+ * While an output is out of the configuration its queue is not looked into. When the others have nothing durable of a file
+ * yet and the agent is started, the file is begun anew, under another incarnation. When the output comes back its queue
+ * speaks of the first one: of which no file is found, for its inode is the second's. What each queue says of its own output
+ * is true of the one file there is: so each goes on from there, and the incarnation that found no file is forgotten.
+ */
+#include "agent/tail/internal.h"
+
+#define BIT(o) (UINT32_C(1) << (o))
+
+/* g found no file; is that of f the one that it speaks of, or a copy of it? */
+static bool is_twin(struct tail_file *f, struct tail_file *g)
+{
+    struct source src;
+    bool is_settled = !f->is_tracked || f->phase == PHASE_MISSING || f->stage >= STAGE_PASSED;
+    if (is_settled || g->stage >= STAGE_PASSED || g->input >= g->t->conf->n_inputs)
+        return false;
+    uint32_t least = ident_same_inode(&g->ident, &f->ident) ? 1 : ADOPT_BYTES_MIN;
+    if (g->ident.fp_len < least)
+        return false; /* so little is the start of many */
+    return source_of(f, &src) == 0 && source_holds(g, &src, true);
+}
+
+static void take_own(struct tail_file *f, struct tail_file *g)
+{
+    for (uint32_t o = 0; o < f->t->n_outputs; o++) {
+        struct slot *s = &f->slots[o];
+        if (s->is_own || !g->slots[o].is_own)
+            continue;
+        struct file_position pos;
+        position_of(g, o, &pos);
+        slot_place(f, o, &pos);
+        s->first_off = pos.end;
+        s->first_skip = g->slots[o].first_skip;
+        s->is_own = true;
+        file_dirty(f, BIT(o));
+        if (f->stage == STAGE_FINISHED && !s->pass->is_ended)
+            file_reopen(f);
+    }
+}
+
+static void join(struct tail_file *f, struct tail_file *g)
+{
+    take_own(f, g);
+    resume_found(g);
+    file_forget(g);
+    file_ready(f);
+}
+
+static void join_by_inode(struct tail_file *f)
+{
+    struct link *l = table_first(&f->t->missing, f->ident.ino);
+    while (l != NULL) {
+        struct tail_file *g = CONTAINER_OF(l, struct tail_file, by_ino);
+        l = table_next(l);
+        if (ident_same_inode(&g->ident, &f->ident) && is_twin(f, g))
+            join(f, g);
+    }
+}
+
+/* Its file was copied and cut since, or compressed, and others follow the copy. */
+static void join_by_text(struct tail_file *g)
+{
+    struct link *l = table_first(&g->t->bases, path_hash(g->base, strlen(g->base)));
+    for (; l != NULL && g->phase == PHASE_MISSING; l = table_next(l)) {
+        struct tail_file *f = CONTAINER_OF(l, struct tail_file, by_base);
+        if (f == g || strcmp(f->base, g->base) != 0 || !is_twin(f, g))
+            continue;
+        join(f, g);
+        return;
+    }
+}
+
+void twins_join(struct tail *t)
+{
+    for (struct list *l = t->files.next; t->missing.n > 0 && l != &t->files; l = l->next) {
+        struct tail_file *f = CONTAINER_OF(l, struct tail_file, all);
+        if (f->is_tracked && f->phase != PHASE_MISSING)
+            join_by_inode(f);
+    }
+    for (struct list *l = t->files.next; t->missing.n > 0 && l != &t->files; l = l->next) {
+        struct tail_file *g = CONTAINER_OF(l, struct tail_file, all);
+        if (g->phase == PHASE_MISSING && g->stage < STAGE_PASSED && g->is_tracked && g->base != NULL)
+            join_by_text(g);
+    }
+}
