@@ -19,6 +19,7 @@
 #include "agent/base/must.h"
 #include "agent/base/stats.h"
 #include "agent/engine.h"
+#include "agent/temporary.h"
 
 /* Fragments of a burst are given back this often; it costs a look at the heap's top and its free pages. */
 #define TRIM_NS (3 * NS_PER_SEC)
@@ -243,6 +244,7 @@ void agent_tick(struct agent *a)
         gauge_set(&stats.state_min_free_bytes, min_free_bytes(&c->min_free, fs.f_blocks * fs.f_frsize));
     }
     gauge_set(&stats.state_writable, access(path, W_OK) == 0 && (fs.f_flag & ST_RDONLY) == 0);
+    temporary_expire(clock_mono_ns());
     engine_watch(a->engine);
     trim_memory();
     say_memory(a);

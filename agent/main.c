@@ -16,6 +16,7 @@ static const struct {
     { "explain", cmd_explain, "what each step makes of a line, or why a file is not followed" },
     { "health", cmd_health, "how the running agent is, with reasons" },
     { "status", cmd_status, "inputs, files, positions, queues and outputs of the running agent" },
+    { "levels", cmd_levels, "set the levels of some pods for a time: set, ls, clear" },
     { "queue", cmd_queue, "look into the queues on disk: ls, cat, verify, export" },
     { "archive", cmd_archive, "what a file output has written: ls, export, verify" },
     { "version", cmd_version, "the version and its libraries" },

@@ -1,6 +1,7 @@
 /*
  * admin.h - the admin endpoint: GET /metrics, /health, /health/live, /health/ready, /status on limits.listen
- * (libmicrohttpd, one thread). It reads counters and asks the other threads for text; it changes nothing.
+ * (libmicrohttpd). It reads counters and asks the other threads for text; it changes nothing. On state_dir/admin.sock (mode 0600)
+ * the same, and /levels: temporary.h.
  *
  * Threads: admin_start, admin_set_view, admin_stop from main.
  */

@@ -1,5 +1,6 @@
 /*
- * http.c - libmicrohttpd behind admin.h: one internal thread, GET and HEAD only, every answer built in a bounded buffer.
+ * http.c - libmicrohttpd behind admin.h: an internal thread for the address, GET and HEAD only, and one for the socket file,
+ * which may change levels; every answer built in a bounded buffer.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -9,12 +10,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "agent/admin/admin.h"
 #include "agent/base/clock.h"
 #include "agent/base/io.h"
 #include "agent/base/log.h"
+#include "agent/temporary.h"
 
 #define ANSWER_BYTES_MAX (64 * MIB)
 #define CONNECTIONS_MAX 32
@@ -23,15 +27,22 @@
  * and must not be seen falling. */
 #define VIEW_WAIT_NS (800 * NS_PER_MS)
 
+/* Where requests come in: what changes something only by the socket file, which is root's or the agent's user's. */
+struct door {
+    struct admin *admin;
+    bool is_local;
+};
+
 struct admin {
-    struct MHD_Daemon *daemon;
+    struct MHD_Daemon *daemon, *local;
+    struct door doors[2];
     pthread_mutex_t lock; /* the rest; held while an answer is built, so that a reload waits for it */
     pthread_cond_t changed;
     struct admin_view view;
     bool has_view, is_stopping;
     struct buf last_metrics, last_health; /* of when the view was taken away; empty before the first */
     unsigned last_health_status;
-    char *address_file;
+    char *address_file, *socket_file;
 };
 
 struct answer {
@@ -145,9 +156,49 @@ static enum MHD_Result reply(struct MHD_Connection *c, const struct answer *ans,
     return sent;
 }
 
-static int build(struct admin *a, const char *url, const char *method, struct buf *out, struct answer *ans)
+/* ---- what changes something ---- */
+
+static struct slice argument(struct MHD_Connection *c, const char *name)
 {
-    if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0) {
+    return slice_cstr(MHD_lookup_connection_value(c, MHD_GET_ARGUMENT_KIND, name));
+}
+
+/* GET, POST ?target=…&levels=…&seconds=…, DELETE ?target=… */
+static int page_levels(struct MHD_Connection *c, const char *method, struct buf *out, struct answer *ans)
+{
+    struct err err = { 0 };
+    uint64_t seconds = 0;
+    int r = 0;
+    if (strcmp(method, MHD_HTTP_METHOD_POST) == 0) {
+        if (!slice_to_u64(argument(c, "seconds"), &seconds))
+            seconds = 0;
+        r = temporary_set(argument(c, "target"), argument(c, "levels"),
+                          (int64_t)MIN(seconds, (uint64_t)INT32_MAX) * NS_PER_SEC, &err);
+    } else if (strcmp(method, MHD_HTTP_METHOD_DELETE) == 0) {
+        r = temporary_clear(argument(c, "target"));
+        if (r < 0)
+            (void)err_say(&err, r, "none are set for that target");
+    }
+    if (r == 0) {
+        ans->type = "application/json";
+        return temporary_write_json(out, clock_mono_ns());
+    }
+    ans->status = r == -ENOENT ? MHD_HTTP_NOT_FOUND : MHD_HTTP_BAD_REQUEST;
+    return buf_printf(out, "%s\n", err.text);
+}
+
+static bool is_read(const char *method)
+{
+    return strcmp(method, MHD_HTTP_METHOD_GET) == 0 || strcmp(method, MHD_HTTP_METHOD_HEAD) == 0;
+}
+
+static int build(const struct door *door, struct MHD_Connection *c, const char *url, const char *method, struct buf *out,
+                 struct answer *ans)
+{
+    struct admin *a = door->admin;
+    if (door->is_local && strcmp(url, "/levels") == 0)
+        return page_levels(c, method, out, ans);
+    if (!is_read(method)) {
         ans->status = MHD_HTTP_METHOD_NOT_ALLOWED;
         return buf_append_lit(out, "only GET\n");
     }
@@ -180,7 +231,7 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *c, const cha
     struct answer ans = { .status = MHD_HTTP_OK, .type = "text/plain; charset=utf-8" };
     struct buf out;
     buf_init_in(&out, ANSWER_BYTES_MAX, ACCOUNT_OF(MEMORY_ANSWERS));
-    int r = build(ctx, url, method, &out, &ans);
+    int r = build(ctx, c, url, method, &out, &ans);
     if (r < 0) {
         ans.status = MHD_HTTP_INTERNAL_SERVER_ERROR;
         ans.type = "text/plain; charset=utf-8";
@@ -274,6 +325,51 @@ static int leave_address(struct admin *a, int fd, struct slice state_dir, struct
     return io_replace_file(dir_fd, "admin.addr", slice_cstr(text), 0644, err);
 }
 
+/* state_dir/admin.sock, by way of the folder's descriptor: a socket's path may have 107 bytes only. */
+static int open_local(struct admin *a, struct slice state_dir, int *ret_fd, struct err *err)
+{
+    char dir[4096];
+    struct sockaddr_un sa = { .sun_family = AF_UNIX };
+    (void)snprintf(dir, sizeof(dir), "%.*s", SLICE_ARGS(state_dir));
+    CLEANUP(fd_closep) int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CLEANUP(fd_closep) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (dir_fd < 0 || fd < 0)
+        return err_set(err, -errno, "cannot make %s/admin.sock", dir);
+    (void)unlinkat(dir_fd, "admin.sock", 0); /* of an agent that was killed: the folder is ours */
+    (void)snprintf(sa.sun_path, sizeof(sa.sun_path), "/proc/self/fd/%d/admin.sock", dir_fd);
+    mode_t mask = umask(0177);
+    int r = bind(fd, (const struct sockaddr *)&sa, sizeof(sa)) < 0 || listen(fd, 16) < 0 ? -errno : 0;
+    (void)umask(mask);
+    if (r < 0)
+        return err_set(err, r, "cannot make %s/admin.sock", dir);
+    if (asprintf(&a->socket_file, "%s/admin.sock", dir) < 0)
+        a->socket_file = NULL; /* it stays behind, and is replaced */
+    *ret_fd = fd;
+    fd = -1;
+    return 0;
+}
+
+static struct MHD_Daemon *start_daemon(struct door *door, int fd)
+{
+    return MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD, 0, NULL, NULL, on_request, door, MHD_OPTION_LISTEN_SOCKET, fd,
+                            MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, 10u,
+                            MHD_OPTION_END);
+}
+
+/* Without it only what it changes is missing: said, and no reason not to ship lines. */
+static void start_local(struct admin *a, struct slice state_dir)
+{
+    struct err err = { 0 };
+    int fd = -1;
+    int r = open_local(a, state_dir, &fd, &err);
+    if (r == 0 && (a->local = start_daemon(&a->doors[1], fd)) == NULL)
+        r = err_say(&err, -EIO, "cannot serve admin.sock");
+    if (r < 0) {
+        fd_close(&fd);
+        log_warn("admin", "admin.socket", "`tailrace levels` will not work", LOG_CSTR("error", err.text));
+    }
+}
+
 int admin_start(struct slice listen_at, struct slice state_dir, struct admin **ret_admin, struct err *err)
 {
     int fd = -1;
@@ -288,13 +384,13 @@ int admin_start(struct slice listen_at, struct slice state_dir, struct admin **r
     pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
     pthread_cond_init(&a->changed, &clock);
     pthread_condattr_destroy(&clock);
+    a->doors[0] = (struct door){ a, false };
+    a->doors[1] = (struct door){ a, true };
     int r = open_socket(listen_at, &fd, err);
     if (r == 0)
         r = leave_address(a, fd, state_dir, err);
     if (r == 0) {
-        a->daemon = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD, 0, NULL, NULL, on_request, a,
-                                     MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX,
-                                     MHD_OPTION_CONNECTION_TIMEOUT, 10u, MHD_OPTION_END);
+        a->daemon = start_daemon(&a->doors[0], fd);
         if (a->daemon == NULL)
             r = err_say(err, -EIO, "cannot start the admin endpoint");
         else
@@ -305,6 +401,7 @@ int admin_start(struct slice listen_at, struct slice state_dir, struct admin **r
         admin_stop(a);
         return r;
     }
+    start_local(a, state_dir);
     *ret_admin = a;
     return 0;
 }
@@ -348,6 +445,11 @@ void admin_stop(struct admin *a)
     pthread_mutex_unlock(&a->lock);
     if (a->daemon != NULL)
         MHD_stop_daemon(a->daemon);
+    if (a->local != NULL)
+        MHD_stop_daemon(a->local);
+    if (a->socket_file != NULL)
+        (void)unlink(a->socket_file);
+    free(a->socket_file);
     if (a->address_file != NULL)
         (void)unlink(a->address_file); /* a stale one is found to be refused */
     free(a->address_file);

@@ -18,6 +18,7 @@ int cmd_check(int argc, char **argv);
 int cmd_explain(int argc, char **argv);
 int cmd_health(int argc, char **argv);
 int cmd_status(int argc, char **argv);
+int cmd_levels(int argc, char **argv);
 int cmd_queue(int argc, char **argv);
 int cmd_archive(int argc, char **argv);
 int cmd_version(int argc, char **argv);
@@ -29,5 +30,7 @@ int cli_misuse(const char *command, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* GET path from the admin endpoint of the configuration (state_dir/admin.addr, else admin.listen) with a short timeout:
  * the HTTP status and the body; negative errno when it cannot be asked. */
 NODISCARD int cli_ask_admin(const char *config_path, const char *path, struct buf *body);
+/* The same by state_dir/admin.sock, with any method: what may change something. -EACCES: it is another user's. */
+NODISCARD int cli_ask_local(const char *config_path, const char *method, const char *path, struct buf *body);
 
 #endif

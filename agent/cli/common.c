@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "agent/base/io.h"
 #include "agent/cli/cli.h"
@@ -65,13 +66,17 @@ static int admin_address(const struct conf *c, struct buf *url)
     return r;
 }
 
-static int get(const char *url, struct buf *body)
+/* socket: of a file, or NULL. */
+static int ask(const char *url, const char *method, const char *socket, struct buf *body)
 {
     CURL *h = curl_easy_init();
     long status = 0;
     if (h == NULL)
         return -ENOMEM;
     curl_easy_setopt(h, CURLOPT_URL, url);
+    curl_easy_setopt(h, CURLOPT_CUSTOMREQUEST, method);
+    if (socket != NULL)
+        curl_easy_setopt(h, CURLOPT_UNIX_SOCKET_PATH, socket);
     curl_easy_setopt(h, CURLOPT_PROTOCOLS_STR, "http");
     curl_easy_setopt(h, CURLOPT_PROXY, ""); /* the agent is on this machine */
     curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
@@ -98,8 +103,25 @@ int cli_ask_admin(const char *config_path, const char *path, struct buf *body)
     if (r == 0)
         r = buf_terminate(&url);
     if (r == 0)
-        r = get(url.ptr, body);
+        r = ask(url.ptr, "GET", NULL, body);
     buf_deinit(&url);
     conf_free(c);
     return r;
+}
+
+int cli_ask_local(const char *config_path, const char *method, const char *path, struct buf *body)
+{
+    struct conf *c;
+    char text[4096], url[8192];
+    if (cli_load(config_path, &c) != EXIT_FINE)
+        return -EINVAL;
+    (void)snprintf(text, sizeof(text), "%.*s", SLICE_ARGS(c->state_dir));
+    conf_free(c);
+    CLEANUP(fd_closep) int dir_fd = open(text, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir_fd < 0)
+        return -ENOTCONN;
+    (void)snprintf(text, sizeof(text), "/proc/self/fd/%d/admin.sock", dir_fd); /* a socket's path is short */
+    if (snprintf(url, sizeof(url), "http://localhost%s", path) >= (int)sizeof(url))
+        return -EINVAL;
+    return access(text, R_OK | W_OK) < 0 && errno == EACCES ? -EACCES : ask(url, method, text, body);
 }

@@ -8,13 +8,18 @@ _tailrace()
     --from) COMPREPLY=($(compgen -W 'beginning end 24h' -- "$cur")); return ;;
     esac
     if [ "$COMP_CWORD" -eq 1 ]; then
+<<<<<<< HEAD
         COMPREPLY=($(compgen -W 'run check explain health status queue archive version --help --version' -- "$cur"))
+=======
+        COMPREPLY=($(compgen -W 'run check explain health levels status queue version --help --version' -- "$cur"))
+>>>>>>> 4e403d6 (wip)
         return
     fi
     case $cmd in
     run) COMPREPLY=($(compgen -W '-c --config --stdout --state --from --admin --help' -- "$cur") $(compgen -f -- "$cur")) ;;
     check) COMPREPLY=($(compgen -W '-c --config --connect --quiet --help' -- "$cur")) ;;
     explain) COMPREPLY=($(compgen -W '-c --config --input --path --file --lines --help' -- "$cur")) ;;
+    levels) COMPREPLY=($(compgen -W 'set ls clear --for --format -c --config --help' -- "$cur")) ;;
     health) COMPREPLY=($(compgen -W 'live ready -c --config --format --watch --help' -- "$cur")) ;;
     status) COMPREPLY=($(compgen -W '-c --config --help' -- "$cur")) ;;
     queue) COMPREPLY=($(compgen -W 'ls verify cat export dead resend drop skip -c --config --format --dead --parked --all --reason --help' -- "$cur")) ;;
