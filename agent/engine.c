@@ -11,6 +11,7 @@
 #include "agent/base/stats.h"
 #include "agent/base/tenants.h"
 #include "agent/deliver/sender.h"
+#include "agent/kube/kube.h"
 #include "agent/reader.h"
 #include "agent/registry.h"
 #include "agent/writer.h"
@@ -143,6 +144,7 @@ void engine_free(struct engine *e)
         return;
     writer_free(e->writer);
     reader_free(e->reader);
+    kube_stop(e->kube);
     for (size_t i = 0; i < OUTPUTS_MAX; i++) {
         if (e->outputs[i] != NULL)
             e->outputs[i]->ops->close(e->outputs[i]);
@@ -168,11 +170,13 @@ int engine_start(const struct engine_world *world, struct conf *conf, struct tai
         r = open_output(e, i, err);
         recovered[i] = &e->recovery[i];
     }
+    if (r == 0 && world->stepper == NULL) /* before the reader: what was kept of pods is known to its first line */
+        r = kube_start(conf, &e->kube, err);
     if (r == 0) {
         for (size_t i = 0; i < e->n; i++)
             restore_output_rows((uint32_t)i, &e->recovery[i]);
         struct reader_conf rc = { .conf = conf, .outputs = e->outputs, .recovered = recovered,
-                                  .machine_salt = world->machine_salt, .adopt = adopt, .on_ready = on_ready,
+                                  .machine_salt = world->machine_salt, .kube = e->kube, .adopt = adopt, .on_ready = on_ready,
                                   .stepper = world->stepper };
         r = reader_new(&rc, &e->reader, err);
     }

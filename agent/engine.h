@@ -38,6 +38,7 @@ struct engine {
     struct queue_recovery recovery[OUTPUTS_MAX];
     struct slice inputs[INPUTS_MAX]; /* names by index */
     struct stall stalls[OUTPUTS_MAX];
+    struct kube *kube; /* NULL: no metadata but what paths say */
     struct reader *reader;
     struct writer *writer;
     struct sender *sender;

@@ -102,9 +102,22 @@ static uint32_t tenant_decide(struct pipeline *p, struct slice raw, bool *ret_is
     return id != 0 ? id : p->other_tenant;
 }
 
+/* What its pod's annotation says, or that nobody can say it any more: both instead of the template. */
+static bool decide_by_pod(struct pipeline *p, struct source *s)
+{
+    struct slice chosen = s->metadata.choices.tenant;
+    if (metadata_is_unassigned(&s->metadata, s->input)) {
+        s->static_tenant = p->other_tenant;
+        s->is_static_overflow = false;
+    } else if (chosen.len > 0) {
+        s->static_tenant = tenant_decide(p, chosen, &s->is_static_overflow);
+    }
+    return s->static_tenant != 0;
+}
+
 static void set_tenant(struct pipeline *p, struct source *s, struct record *rec)
 {
-    if (s->static_tenant != 0) {
+    if (s->static_tenant != 0 || decide_by_pod(p, s)) {
         rec->tenant_id = s->static_tenant;
         rec->tenant = tenant_name(rec->tenant_id);
         if (s->is_static_overflow)
@@ -290,6 +303,40 @@ static void count(struct work *w, const struct record *rec, uint32_t outputs, ui
     tally_count(t, outputs, is_first, raw_bytes, outcome);
 }
 
+static int make_parser(struct pipeline *p, size_t i, bool text_only, struct parser **ret_parser, struct err *err)
+{
+    static const enum frame_format frames[] = { [FORMAT_AUTO] = FRAME_AUTO,
+                                                [FORMAT_JSON] = FRAME_PLAIN,
+                                                [FORMAT_CRI] = FRAME_CRI,
+                                                [FORMAT_DOCKER] = FRAME_DOCKER,
+                                                [FORMAT_TEXT] = FRAME_PLAIN };
+    const struct conf_input *in = &p->conf.conf->inputs[i];
+    struct parser_conf pc = { .frame = frames[in->format],
+                              .text_only = text_only,
+                              .level_keys = in->level_keys,
+                              .module_keys = in->module_keys,
+                              .time_keys = in->time_keys,
+                              .message_keys = in->message_keys,
+                              .tenant_keys = in->tenant_keys,
+                              .wanted = &p->conf.conf->wanted,
+                              .trusted = p->trusted,
+                              .n_trusted = p->n_trusted,
+                              .find_duplicates = p->find_duplicates,
+                              .timezone = in->timezone };
+    return parser_new(&pc, ret_parser, err);
+}
+
+static struct parser *source_parser(struct pipeline *p, const struct source *s)
+{
+    struct err err = { 0 };
+    struct parser **text = &p->text_parsers[s->input_index];
+    if (!s->metadata.choices.is_text)
+        return p->parsers[s->input_index];
+    if (*text == NULL && make_parser(p, s->input_index, true, text, &err) < 0)
+        return p->parsers[s->input_index]; /* no memory: as if it had not been chosen */
+    return *text;
+}
+
 void pipeline_process(struct work *w, struct record *rec, uint64_t end, uint64_t raw_bytes, struct place place)
 {
     struct pipeline *p = w->p;
@@ -298,8 +345,12 @@ void pipeline_process(struct work *w, struct record *rec, uint64_t end, uint64_t
     uint32_t standing = w->pass->mask, altered = 0;
     if (standing == 0)
         return; /* the record before made the last output leave */
-    bool is_out = parser_record(p->parsers[s->input_index], rec, is_out_early, &early) == PARSE_OUT;
+    bool is_out = parser_record(source_parser(p, s), rec, is_out_early, &early) == PARSE_OUT;
     set_tenant(p, s, rec);
+    if (s->metadata.choices.is_excluded) {
+        count(w, rec, standing, end, raw_bytes, FILTER_RULE, 0);
+        return;
+    }
     if (is_out || !level_is_kept(p, levels_for(s, rec), rec)) {
         count(w, rec, standing, end, raw_bytes, FILTER_LEVEL, 0);
         return;
@@ -336,9 +387,22 @@ void pipeline_skip(struct work *w, uint64_t start, uint64_t end)
 
 /* ---- the sink ---- */
 
+static int64_t sink_holds(void *ctx, void *file)
+{
+    struct pipeline *p = ctx;
+    struct source *s = file;
+    source_refresh(p->conf.conf, s);
+    return metadata_holds(&s->metadata, s->input, s->origin->file, clock_mono_ns());
+}
+
 static size_t sink_feed(void *ctx, void *file, struct tail_pass *pass, const struct feed *feed)
 {
-    return lines_feed(ctx, file, pass, feed);
+    struct pipeline *p = ctx;
+    if (p->levels_freed != metadata_levels_freed()) { /* new directives may stand where those stood: see threshold_of() */
+        memset(p->thresholds, 0, sizeof(p->thresholds));
+        p->levels_freed = metadata_levels_freed();
+    }
+    return lines_feed(p, file, pass, feed);
 }
 
 static int compare_counted(const void *a, const void *b)
@@ -350,7 +414,7 @@ static int compare_counted(const void *a, const void *b)
 static void *sink_file_new(void *ctx, struct tail_file *f, const struct tail_file_info *info)
 {
     struct pipeline *p = ctx;
-    struct source *s = source_new(p->conf.conf, f, info);
+    struct source *s = source_new(p->conf.conf, p->conf.kube, f, info);
     struct counted key = { .incarnation = info->ident->incarnation };
     const struct counted *known = p->n_counted == 0 ? NULL
                                                     : bsearch(&key, p->counted, p->n_counted, sizeof(key),
@@ -371,7 +435,7 @@ static void *sink_file_new(void *ctx, struct tail_file *f, const struct tail_fil
 
 static void sink_file_free(void *ctx, void *file)
 {
-    (void)ctx;
+    (void)ctx; /* may be gone: a reload closes the tail last */
     source_free(file);
 }
 
@@ -414,6 +478,7 @@ struct tail_sink pipeline_sink(struct pipeline *p)
     return (struct tail_sink){ .ctx = p,
                                .file_new = sink_file_new,
                                .file_free = sink_file_free,
+                               .holds = sink_holds,
                                .feed = sink_feed,
                                .parts = sink_parts,
                                .pass_free = sink_pass_free,
@@ -452,27 +517,10 @@ static bool collect_trusted(struct pipeline *p)
     return find_duplicates;
 }
 
-static int input_parser(struct pipeline *p, size_t i, bool find_duplicates, struct err *err)
+static int input_parser(struct pipeline *p, size_t i, struct err *err)
 {
-    static const enum frame_format frames[] = { [FORMAT_AUTO] = FRAME_AUTO,
-                                                [FORMAT_JSON] = FRAME_PLAIN,
-                                                [FORMAT_CRI] = FRAME_CRI,
-                                                [FORMAT_DOCKER] = FRAME_DOCKER,
-                                                [FORMAT_TEXT] = FRAME_PLAIN };
     const struct conf_input *in = &p->conf.conf->inputs[i];
-    struct parser_conf pc = { .frame = frames[in->format],
-                              .text_only = in->format == FORMAT_TEXT,
-                              .level_keys = in->level_keys,
-                              .module_keys = in->module_keys,
-                              .time_keys = in->time_keys,
-                              .message_keys = in->message_keys,
-                              .tenant_keys = in->tenant_keys,
-                              .wanted = &p->conf.conf->wanted,
-                              .trusted = p->trusted,
-                              .n_trusted = p->n_trusted,
-                              .find_duplicates = find_duplicates,
-                              .timezone = in->timezone };
-    int r = parser_new(&pc, &p->parsers[i], err);
+    int r = make_parser(p, i, in->format == FORMAT_TEXT, &p->parsers[i], err);
     if (r == 0 && in->multiline != MULTILINE_OFF)
         r = multiline_new(in->multiline == MULTILINE_AUTO, in->multiline_start, &p->multilines[i], err);
     return r < 0 ? err_prefix(err, "inputs.%.*s", SLICE_ARGS(in->name)) : 0;
@@ -537,11 +585,11 @@ int pipeline_new(const struct pipeline_conf *conf, struct pipeline **ret_pipelin
     p->conf = *conf;
     buf_init(&p->tenant_text, TEMPLATE_OUT_MAX + 64);
     p->other_tenant = tenant_intern(conf->conf->tenants_other);
-    bool find_duplicates = collect_trusted(p);
+    p->find_duplicates = collect_trusted(p);
     int r = p->other_tenant == 0 || keep_counted(p, conf) < 0 ? err_set(err, -ENOMEM, "cannot make the pipeline") : 0;
     p->conf.recovered = NULL;
     for (size_t i = 0; r == 0 && i < conf->conf->n_inputs; i++)
-        r = input_parser(p, i, find_duplicates, err);
+        r = input_parser(p, i, err);
     if (r < 0) {
         pipeline_free(p);
         return r;
@@ -556,6 +604,7 @@ void pipeline_free(struct pipeline *p)
         return;
     for (size_t i = 0; i < INPUTS_MAX; i++) {
         parser_free(p->parsers[i]);
+        parser_free(p->text_parsers[i]);
         multiline_free(p->multilines[i]);
     }
     buf_deinit(&p->tenant_text);

@@ -22,6 +22,7 @@ struct pipeline;
 
 struct pipeline_conf {
     const struct conf *conf;
+    struct kube *kube;      /* metadata of pods; NULL: there is none */
     struct feeder *feeders; /* by output index */
     size_t n_feeders;
     struct tallies *tallies;

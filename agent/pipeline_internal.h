@@ -37,10 +37,13 @@ struct pipeline {
     struct counted *counted; /* by incarnation */
     size_t n_counted;
     struct parser *parsers[INPUTS_MAX];
+    struct parser *text_parsers[INPUTS_MAX]; /* for pods that say format: text; made when first needed */
     struct multiline *multilines[INPUTS_MAX];
     struct slice trusted[TRUSTED_MAX];
     size_t n_trusted;
-    struct threshold thresholds[THRESHOLDS];
+    bool find_duplicates;
+    struct threshold thresholds[THRESHOLDS]; /* known by the address of their directives */
+    uint64_t levels_freed;                   /* as of this many that were freed */
     struct tenant_slot tenants[TENANT_SLOTS];
     uint32_t other_tenant, n_tenants;
     struct buf tenant_text;

@@ -400,7 +400,7 @@ static int open_parts(struct reader *r, struct err *err)
         if (tallies_restore(r->tallies, (uint32_t)i, rec->ledger, rec->n_ledger, i == ref) < 0)
             return err_set(err, -ENOMEM, "cannot make the reader");
     }
-    struct pipeline_conf pc = { .conf = c, .feeders = r->feeders, .n_feeders = c->n_outputs, .tallies = r->tallies,
+    struct pipeline_conf pc = { .conf = c, .kube = r->conf.kube, .feeders = r->feeders, .n_feeders = c->n_outputs, .tallies = r->tallies,
                                 .recovered = r->conf.recovered, .reference = (uint32_t)ref };
     int e = pipeline_new(&pc, &r->pipeline, err);
     if (e < 0)

@@ -22,6 +22,7 @@ struct reader_conf {
     struct output *const *outputs;                  /* by index */
     const struct queue_recovery *const *recovered;  /* by index; borrowed during reader_new only */
     uint64_t machine_salt;
+    struct kube *kube;                              /* metadata of pods; NULL: there is none */
     struct tail *adopt;                             /* of the configuration before, or NULL; taken by reader_start */
     void (*on_ready)(void *ctx);                    /* reader thread: the first scan is done */
     void *ctx;

@@ -64,7 +64,46 @@ static struct slice vm_service(struct slice path)
     return stem_of(path);
 }
 
-static void set_from_path(struct origin *o, const struct conf_input *input)
+/* app.kubernetes.io/name, app, the owner, the container: what a pod's lines go by. */
+static struct slice pod_service(const struct origin *o)
+{
+    static const struct slice labels[] = { SLICE_INIT("app.kubernetes.io/name"), SLICE_INIT("app") };
+    for (size_t i = 0; i < ARRAY_LEN(labels); i++)
+        if (pairs_get(o->labels, labels[i]).len > 0)
+            return pairs_get(o->labels, labels[i]);
+    return o->workload.len > 0 ? o->workload : o->container;
+}
+
+static void set_from_pod(struct origin *o, const struct metadata *m, uint32_t annotations)
+{
+    if (m != NULL && m->pod != NULL) {
+        o->labels = m->pod->labels;
+        o->annotations = m->pod->annotations;
+        o->image = pairs_get(m->pod->images, o->container);
+        if (m->pod->workload.len > 0) {
+            o->workload = m->pod->workload;
+            o->workload_kind = m->pod->workload_kind;
+        }
+        o->service = annotations_choose(m->pod, o->container, annotations).service;
+    }
+    if (m != NULL && m->namespace_ != NULL)
+        o->namespace_labels = m->namespace_->labels;
+    if (o->service.len == 0)
+        o->service = pod_service(o);
+}
+
+static void set_from_container(struct origin *o, const struct pod *c)
+{
+    o->container = c->name;
+    o->uid = c->uid;
+    o->namespace_ = c->namespace_;
+    o->workload = c->workload;
+    o->labels = c->labels;
+    o->image = pairs_get(c->images, c->name);
+    o->service = pod_service(o);
+}
+
+static void set_from_path(struct origin *o, const struct conf_input *input, const struct metadata *m)
 {
     struct pod_path p;
     o->file_stem = stem_of(o->file);
@@ -74,7 +113,9 @@ static void set_from_path(struct origin *o, const struct conf_input *input)
         o->uid = p.uid;
         o->container = p.container;
         o->workload = pod_workload(p.pod);
-        o->service = o->workload.len > 0 ? o->workload : o->container;
+        set_from_pod(o, m, input->annotations);
+    } else if (input->type == INPUT_DOCKER && m != NULL && m->pod != NULL) {
+        set_from_container(o, m->pod);
     } else {
         o->service = vm_service(o->file);
     }
@@ -134,6 +175,7 @@ static const size_t text_offsets[] = {
     offsetof(struct origin, node),      offsetof(struct origin, cluster),   offsetof(struct origin, pod),
     offsetof(struct origin, uid),       offsetof(struct origin, namespace_), offsetof(struct origin, container),
     offsetof(struct origin, workload),  offsetof(struct origin, service),   offsetof(struct origin, input),
+    offsetof(struct origin, image),     offsetof(struct origin, workload_kind),
 };
 static const size_t pairs_offsets[] = { offsetof(struct origin, path), offsetof(struct origin, fields) };
 
@@ -197,7 +239,8 @@ static struct origin *pack(struct origin *o)
     return packed;
 }
 
-struct origin *origin_new(const struct conf *conf, uint32_t input_index, struct slice path, struct pairs captures)
+struct origin *origin_new(const struct conf *conf, uint32_t input_index, struct slice path, struct pairs captures,
+                          const struct metadata *m)
 {
     static _Atomic uint64_t last_id;
     const struct conf_input *input = &conf->inputs[input_index];
@@ -211,7 +254,7 @@ struct origin *origin_new(const struct conf *conf, uint32_t input_index, struct 
                         .node = conf->node,
                         .cluster = conf->cluster,
                         .path = captures };
-    set_from_path(&o, input);
+    set_from_path(&o, input, m);
     struct origin *packed = set_fields(&o, conf, input, &arena) < 0 ? NULL : pack(&o);
     arena_deinit(&arena);
     return packed;
@@ -248,7 +291,24 @@ static void resolve_routes(struct source *s, const struct conf *conf, const stru
     }
 }
 
-struct source *source_new(const struct conf *conf, struct tail_file *f, const struct tail_file_info *info)
+/* All that does not change from line to line, of the origin that it has now. */
+static void decide(struct source *s, const struct conf *conf)
+{
+    struct record rec = { .origin = s->origin };
+    s->levels = s->input->levels;
+    s->tenant = s->input->tenant;
+    s->has_dynamic_overrides = false;
+    s->static_tenant = 0;
+    memset(s->routes, 0, sizeof(s->routes));
+    resolve_overrides(s, &rec);
+    resolve_routes(s, conf, &rec);
+    if (s->metadata.levels != NULL) {
+        s->levels = s->metadata.levels;
+        s->has_dynamic_overrides = false;
+    }
+}
+
+struct source *source_new(const struct conf *conf, struct kube *k, struct tail_file *f, const struct tail_file_info *info)
 {
     struct source *s = pool_alloc(&pool, sizeof(*s));
     if (s == NULL)
@@ -259,17 +319,37 @@ struct source *source_new(const struct conf *conf, struct tail_file *f, const st
     s->file = f;
     for (size_t i = 0; i < STREAMS_MAX; i++)
         s->first_off[i] = UINT64_MAX;
-    s->levels = s->input->levels;
-    s->tenant = s->input->tenant;
-    s->origin = origin_new(conf, info->input_index, info->ident->path, info->captures);
+    metadata_init(&s->metadata, conf, info->input_index, k, info->ident->path);
+    s->origin = origin_new(conf, info->input_index, info->ident->path, info->captures, &s->metadata);
     if (s->origin == NULL) {
-        pool_free(&pool, s);
+        source_free(s);
         return NULL;
     }
-    struct record rec = { .origin = s->origin };
-    resolve_overrides(s, &rec);
-    resolve_routes(s, conf, &rec);
+    metadata_choose(&s->metadata, s->input, s->origin);
+    decide(s, conf);
     return s;
+}
+
+void source_refresh(const struct conf *conf, struct source *s)
+{
+    struct metadata *m = &s->metadata;
+    if (!metadata_is_stale(m))
+        return;
+    struct pod *pod = pod_ref(m->pod), *namespace_ = pod_ref(m->namespace_);
+    bool is_other = metadata_look(m, s->origin->file);
+    struct origin *o = !is_other ? NULL : origin_new(conf, s->input_index, s->origin->file, s->origin->path, m);
+    if (is_other && o == NULL) { /* the origin borrows from what it was made of: both stay, and it is tried again */
+        metadata_restore(m, pod, namespace_);
+        return;
+    }
+    if (is_other) {
+        origin_free(s->origin);
+        s->origin = o;
+        metadata_choose(m, s->input, o);
+        decide(s, conf);
+    }
+    pod_unref(pod);
+    pod_unref(namespace_);
 }
 
 void source_free(struct source *s)
@@ -277,5 +357,6 @@ void source_free(struct source *s)
     if (s == NULL)
         return;
     origin_free(s->origin);
+    metadata_deinit(&s->metadata);
     pool_free(&pool, s);
 }

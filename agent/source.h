@@ -8,6 +8,7 @@
 #define TAILRACE_AGENT_SOURCE_H
 
 #include "agent/base/record.h"
+#include "agent/metadata.h"
 #include "agent/tail/tail.h"
 #include "conf/conf.h"
 
@@ -22,7 +23,8 @@ struct source {
     uint64_t incarnation;
     struct tail_file *file;
     struct origin *origin;
-    const struct levels *levels;        /* the input's, after static overrides; NULL keeps all */
+    struct metadata metadata;
+    const struct levels *levels;        /* the input's, after static overrides and annotations; NULL keeps all */
     bool has_dynamic_overrides;
     const struct template *tenant;      /* of the input or an override */
     uint32_t static_tenant;             /* id, or 0 when it is known per record */
@@ -38,11 +40,16 @@ struct source {
 };
 
 struct origin;
-/* All that the path and the configuration say. NULL when out of memory; the caller frees with origin_free. */
-struct origin *origin_new(const struct conf *conf, uint32_t input_index, struct slice path, struct pairs captures);
+/* All that the path, the configuration and the metadata say; labels and annotations are borrowed from the latter. m may be
+ * NULL. NULL when out of memory; the caller frees with origin_free. */
+struct origin *origin_new(const struct conf *conf, uint32_t input_index, struct slice path, struct pairs captures,
+                          const struct metadata *m);
 void origin_free(struct origin *o);
 
-struct source *source_new(const struct conf *conf, struct tail_file *f, const struct tail_file_info *info);
+/* k may be NULL. */
+struct source *source_new(const struct conf *conf, struct kube *k, struct tail_file *f, const struct tail_file_info *info);
+/* What its pod is may have changed: origin and decisions are made anew then. */
+void source_refresh(const struct conf *conf, struct source *s);
 void source_free(struct source *s);
 
 #endif

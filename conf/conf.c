@@ -546,6 +546,53 @@ int conf_load_text(const char *name, struct slice yaml, const struct output_type
     return loader_finish(&ld, 0, root, ret_conf, errors);
 }
 
+bool conf_reads(const struct conf *c, enum var_kind kind, struct slice key)
+{
+    const struct conf_private *own = c->private_;
+    const struct var *v;
+    for (const struct owned *o = own->owned; o != NULL; o = o->next)
+        for (size_t i = 0; o->template != NULL && (v = template_var(o->template, i)) != NULL; i++)
+            if (v->kind == kind && (key.ptr == NULL || slice_eq(v->key, key)))
+                return true;
+    return false;
+}
+
+static bool is_of_pod(const struct var *v)
+{
+    return v->kind == VAR_LABEL || v->kind == VAR_ANNOTATION || v->kind == VAR_NAMESPACE_LABEL;
+}
+
+/* Was it there before, in the order of the walk? */
+static bool is_repeated(const struct conf_private *own, const struct var *var)
+{
+    const struct var *v;
+    for (const struct owned *o = own->owned; o != NULL; o = o->next)
+        for (size_t i = 0; o->template != NULL && (v = template_var(o->template, i)) != NULL; i++) {
+            if (v == var)
+                return false;
+            if (v->kind == var->kind && slice_eq(v->key, var->key))
+                return true;
+        }
+    return false;
+}
+
+uint64_t conf_reads_hash(const struct conf *c)
+{
+    const struct conf_private *own = c->private_;
+    const struct var *v;
+    uint64_t sum = 0; /* of a set: the order does not count */
+    for (const struct owned *o = own->owned; o != NULL; o = o->next)
+        for (size_t i = 0; o->template != NULL && (v = template_var(o->template, i)) != NULL; i++) {
+            uint64_t hash = UINT64_C(0xcbf29ce484222325) ^ v->kind; /* FNV-1a: it outlives the process */
+            if (!is_of_pod(v) || is_repeated(own, v))
+                continue;
+            for (size_t k = 0; k < v->key.len; k++)
+                hash = (hash ^ (unsigned char)v->key.ptr[k]) * UINT64_C(0x100000001b3);
+            sum += hash * UINT64_C(0x9e3779b97f4a7c15);
+        }
+    return sum;
+}
+
 void conf_free(struct conf *c)
 {
     if (c == NULL)

@@ -23,10 +23,29 @@
 #include "agent/base/output_conf.h"
 #include "agent/base/template.h"
 
-enum input_type { INPUT_FILE, INPUT_KUBERNETES };
+enum input_type { INPUT_FILE, INPUT_KUBERNETES, INPUT_DOCKER };
 enum input_format { FORMAT_AUTO, FORMAT_JSON, FORMAT_CRI, FORMAT_DOCKER, FORMAT_TEXT };
 enum read_from { READ_FROM_BEGINNING, READ_FROM_END, READ_FROM_AGE, READ_FROM_TIME };
 enum multiline_mode { MULTILINE_AUTO, MULTILINE_OFF, MULTILINE_START };
+
+/* What to do with a pod's lines when it is not known what it is: hold them while their tenant or route may depend on it, and
+ * while the API server answers also for an exclusion (auto); for an exclusion always (hold); never (fallback). */
+enum metadata_missing { MISSING_AUTO, MISSING_HOLD, MISSING_FALLBACK };
+
+/* Bits of conf_input.annotations: tailrace.io/NAME. */
+enum annotation { ANNOTATION_EXCLUDE, ANNOTATION_LEVELS, ANNOTATION_TENANT, ANNOTATION_FORMAT, ANNOTATION_SERVICE,
+                  ANNOTATIONS };
+extern const char *const annotation_names[ANNOTATIONS + 1]; /* "exclude" …, NULL */
+
+/* Where labels and annotations come from: the top-level section `kubernetes`. */
+struct conf_kubernetes {
+    struct slice api;        /* "auto": in a pod its own cluster, else nowhere; "off"; https://HOST:PORT */
+    struct slice kubeconfig; /* a file; wins over api */
+    struct slice token_file, ca_file;
+    struct slice kubelet;    /* https://NODE:10250, a second source; empty = none */
+    bool kubelet_insecure;
+    int64_t requests_per_minute;
+};
 
 struct conf_override {
     struct match *match;
@@ -51,6 +70,11 @@ struct conf_input {
     struct levels *levels;          /* NULL = keep all */
     struct conf_override *overrides;
     size_t n_overrides;
+    /* INPUT_KUBERNETES */
+    int64_t metadata_wait_ns;       /* lines of a pod that is not known wait so long */
+    int metadata_missing;           /* enum metadata_missing */
+    struct slices allow_annotations;
+    uint32_t annotations;           /* the same, as bits */
 };
 
 struct conf_route {
@@ -79,6 +103,7 @@ struct conf {
     struct slice tenants_other;
     uint32_t metrics_max_tenants;  /* 100 */
     struct pairs fields;           /* constants for every record */
+    struct conf_kubernetes kubernetes;
     struct slice host, node, cluster; /* hostname; NODE_NAME or the hostname; fields.cluster */
     struct wanted_keys wanted;
     struct conf_input *inputs;
@@ -103,6 +128,11 @@ void conf_free(struct conf *c);
 
 /* The effective configuration as YAML with every default and secrets masked as "***". */
 NODISCARD int conf_print(const struct conf *c, struct buf *out);
+
+/* Does any template read this variable, such as {label.app}? key.ptr NULL: of any key. */
+bool conf_reads(const struct conf *c, enum var_kind kind, struct slice key);
+/* Of all labels and annotations that templates read: another number, others. The same in another process. */
+uint64_t conf_reads_hash(const struct conf *c);
 
 /* What a reload cannot change, as a sentence; NULL when the change is fine. */
 const char *conf_reload_obstacle(const struct conf *old_conf, const struct conf *new_conf);

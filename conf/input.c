@@ -69,6 +69,32 @@ const struct setting input_settings[] = {
     SETTING_END,
 };
 
+static const char *const missing_choices[] = { "auto", "hold", "fallback", NULL };
+
+const struct setting pods_settings[] = {
+    { .key = "metadata_wait",
+      .type = SETTING_DURATION,
+      .offset = offsetof(struct conf_input, metadata_wait_ns),
+      .def = "2s",
+      .max = 300 * NS_PER_SEC,
+      .help = "Lines of a pod that is not known yet wait so long for its labels, then go without." },
+    { .key = "metadata_missing",
+      .type = SETTING_ENUM,
+      .offset = offsetof(struct conf_input, metadata_missing),
+      .def = "auto",
+      .choices = missing_choices,
+      .help = "What is held beyond that: auto: files whose tenant or route depends on it, and while the API server "
+              "answers those that may be excluded; hold: the latter always; fallback: nothing." },
+    { .key = "allow_annotations",
+      .type = SETTING_STRINGS,
+      .offset = offsetof(struct conf_input, allow_annotations),
+      .def = "[exclude, levels, format, service]",
+      .help = "Which of tailrace.io/exclude, levels, tenant, format, service a pod may set; [] for none." },
+    SETTING_END,
+};
+
+const char *const annotation_names[ANNOTATIONS + 1] = { "exclude", "levels", "tenant", "format", "service", NULL };
+
 /* ---- patterns and captures
  * ------------------------------------------------------------------------------------------ */
 
@@ -164,24 +190,31 @@ static void check_captures(struct loader *ld, const struct conf_input *in, const
 /* ---- single keys
  * ---------------------------------------------------------------------------------------------------- */
 
+const struct slice input_types[] = { [INPUT_FILE] = SLICE_INIT("file"),
+                                     [INPUT_KUBERNETES] = SLICE_INIT("kubernetes"),
+                                     [INPUT_DOCKER] = SLICE_INIT("docker") };
+
 static void apply_type(struct loader *ld, const struct node *map, struct conf_input *in)
 {
     const struct node *n = node_get(map, SLICE("type"));
     struct slice text;
     size_t at = report_enter(&ld->rep, SLICE("type"));
     if (n == NULL)
-        report_error(&ld->rep, map->mark, "missing; expected file or kubernetes");
+        report_error(&ld->rep, map->mark, "missing; expected file, kubernetes or docker");
     else if (apply_text(ld, n, &text)) {
         struct suggestion s;
         suggest_init(&s, text);
-        suggest_offer(&s, SLICE("file"));
-        suggest_offer(&s, SLICE("kubernetes"));
-        if (slice_eq(text, SLICE("kubernetes")))
-            in->type = INPUT_KUBERNETES;
-        else if (!slice_eq(text, SLICE("file")))
-            report_error(&ld->rep, n->mark, "\"%.*s\" is no type of input; %s%.*s%s", QUOTED(text),
-                         s.best.len > 0 ? "did you mean \"" : "expected file or kubernetes", QUOTED(s.best),
-                         s.best.len > 0 ? "\"?" : "");
+        for (size_t i = 0; i < ARRAY_LEN(input_types); i++) {
+            suggest_offer(&s, input_types[i]);
+            if (slice_eq(text, input_types[i])) {
+                in->type = (enum input_type)i;
+                report_leave(&ld->rep, at);
+                return;
+            }
+        }
+        report_error(&ld->rep, n->mark, "\"%.*s\" is no type of input; %s%.*s%s", QUOTED(text),
+                     s.best.len > 0 ? "did you mean \"" : "expected file, kubernetes or docker", QUOTED(s.best),
+                     s.best.len > 0 ? "\"?" : "");
     }
     report_leave(&ld->rep, at);
 }
@@ -454,7 +487,10 @@ static void apply_overrides(struct loader *ld, const struct node *n, struct conf
 
 static void set_include(struct loader *ld, const struct node *map, struct conf_input *in)
 {
-    static const struct slice pods[] = { SLICE_INIT("/var/log/pods/*/*/*.log") };
+    static const struct slice defaults[] = {
+        [INPUT_KUBERNETES] = SLICE_INIT("/var/log/pods/*/*/*.log"),
+        [INPUT_DOCKER] = SLICE_INIT("/var/lib/docker/containers/*/*-json.log"),
+    };
     const struct node *include = node_get(map, SLICE("include")), *exclude = node_get(map, SLICE("exclude"));
     if (include != NULL && in->include.n > 0)
         check_patterns(ld, include, SLICE("include"), in->include);
@@ -462,8 +498,8 @@ static void set_include(struct loader *ld, const struct node *map, struct conf_i
         check_patterns(ld, exclude, SLICE("exclude"), in->exclude);
     bool is_empty =
         include == NULL || node_is_null(include) || (include->kind == NODE_LIST && include->n == 0);
-    if (is_empty && in->type == INPUT_KUBERNETES)
-        in->include = (struct slices){ pods, 1 };
+    if (is_empty && in->type != INPUT_FILE)
+        in->include = (struct slices){ &defaults[in->type], 1 };
     else if (is_empty)
         report_error(&ld->rep, map->mark, "include is missing; expected at least one absolute path pattern");
 }
@@ -472,6 +508,7 @@ static void set_include(struct loader *ld, const struct node *map, struct conf_i
 static const struct slice tenant_defaults[] = {
     [INPUT_FILE] = SLICE_INIT("{path.tenant|'default'}"),
     [INPUT_KUBERNETES] = SLICE_INIT("{namespace}"),
+    [INPUT_DOCKER] = SLICE_INIT("{namespace|'default'}"),
 };
 
 static void set_tenant(struct loader *ld, const struct node *map, struct conf_input *in)
@@ -489,6 +526,28 @@ static void set_tenant(struct loader *ld, const struct node *map, struct conf_in
     report_leave(&ld->rep, at);
     if (in->tenant_keys.n > 0 && in->tenant != NULL && !template_uses(in->tenant, VAR_RECORD_TENANT))
         report_warning(&ld->rep, map->mark, "keys.tenant has no effect: tenant does not use {record.tenant}");
+}
+
+static void apply_annotations(struct loader *ld, const struct node *map, struct conf_input *in)
+{
+    const struct node *n = node_get(map, SLICE("allow_annotations"));
+    for (size_t i = 0; i < in->allow_annotations.n; i++) {
+        struct slice name = in->allow_annotations.items[i];
+        struct suggestion s;
+        size_t k = 0;
+        suggest_init(&s, name);
+        while (k < ANNOTATIONS && !slice_eq(slice_cstr(annotation_names[k]), name))
+            suggest_offer(&s, slice_cstr(annotation_names[k++]));
+        if (k < ANNOTATIONS) {
+            in->annotations |= 1u << k;
+            continue;
+        }
+        size_t at = report_enter(&ld->rep, SLICE("allow_annotations"));
+        report_error(&ld->rep, n != NULL ? n->mark : map->mark, "there is no annotation \"%.*s\"; %s%.*s%s", QUOTED(name),
+                     s.best.len > 0 ? "did you mean \"" : "expected exclude, levels, tenant, format or service",
+                     QUOTED(s.best), s.best.len > 0 ? "\"?" : "");
+        report_leave(&ld->rep, at);
+    }
 }
 
 static void apply_own_keys(struct loader *ld, const struct node *map, struct conf_input *in)
@@ -525,10 +584,13 @@ static void apply_input(struct loader *ld, const struct node *map, struct conf_i
                          node_what(map));
         return;
     }
-    apply_check_keys(
-        ld, map, &(struct keyset){ .tables = { input_settings }, .more = more, .n_more = ARRAY_LEN(more) });
     apply_type(ld, map, in);
+    const struct setting *pods = in->type == INPUT_KUBERNETES ? pods_settings : NULL;
+    apply_check_keys(ld, map, &(struct keyset){ .tables = { input_settings, pods }, .more = more, .n_more = ARRAY_LEN(more) });
     apply_table(ld, input_settings, map, in);
+    if (pods != NULL)
+        apply_table(ld, pods, map, in);
+    apply_annotations(ld, map, in);
     if (ld->failed != 0)
         return;
     set_include(ld, map, in);

@@ -70,8 +70,9 @@ void outputs_apply(struct loader *ld, const struct node *root);
 void routes_apply(struct loader *ld, const struct node *root);
 
 /* Setting tables, for print.c. */
-extern const struct setting root_settings[], root_raw_settings[], input_settings[], queue_settings[],
+extern const struct setting root_settings[], root_raw_settings[], input_settings[], pods_settings[], queue_settings[],
     http_settings[];
+extern const struct slice input_types[]; /* by enum input_type */
 
 /* Names that a field sets in a file's origin; others are the user's own, {field.NAME}. */
 bool field_is_settable(struct slice name);

@@ -376,6 +376,9 @@ static void put_root(struct printer *p, const struct conf *c, const struct conf_
     start = section_begin(p, SLICE("metrics"), &body);
     put_table(p, section_of(root_raw_settings, "metrics"), &own->root);
     section_end(p, start, body);
+    start = section_begin(p, SLICE("kubernetes"), &body);
+    put_table(p, section_of(root_settings, "kubernetes"), c);
+    section_end(p, start, body);
     put_constants(p, &c->fields);
 }
 
@@ -482,8 +485,10 @@ static void put_overrides(struct printer *p, const struct conf_input *in)
 static void put_input(struct printer *p, const struct conf_input *in)
 {
     size_t body, start = section_begin(p, in->name, &body);
-    put_pair(p, "type", in->type == INPUT_FILE ? SLICE("file") : SLICE("kubernetes"));
+    put_pair(p, "type", input_types[in->type]);
     put_table(p, input_settings, in);
+    if (in->type == INPUT_KUBERNETES)
+        put_table(p, pods_settings, in);
     put_read_from(p, in);
     put_multiline(p, in);
     put_pair(p, "tenant", template_text(in->tenant));

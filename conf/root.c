@@ -51,6 +51,47 @@ static const struct setting tenants_settings[] = {
     SETTING_END,
 };
 
+static const struct setting kubernetes_settings[] = {
+    { .key = "api",
+      .type = SETTING_STRING,
+      .offset = offsetof(struct conf, kubernetes.api),
+      .def = "auto",
+      .help = "The API server: auto (a pod finds its own cluster's), off, or https://HOST:PORT." },
+    { .key = "kubeconfig",
+      .type = SETTING_STRING,
+      .offset = offsetof(struct conf, kubernetes.kubeconfig),
+      .def = "\"\"",
+      .help = "A kubeconfig file instead: server, authority, token or client certificate of its current context." },
+    { .key = "token_file",
+      .type = SETTING_STRING,
+      .offset = offsetof(struct conf, kubernetes.token_file),
+      .def = "/var/run/secrets/kubernetes.io/serviceaccount/token",
+      .help = "The bearer token; read again for each request, for it changes." },
+    { .key = "ca_file",
+      .type = SETTING_STRING,
+      .offset = offsetof(struct conf, kubernetes.ca_file),
+      .def = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
+      .help = "The authority of the server's certificate; read again like the token." },
+    { .key = "kubelet",
+      .type = SETTING_STRING,
+      .offset = offsetof(struct conf, kubernetes.kubelet),
+      .def = "\"\"",
+      .help = "https://NODE:10250: its /pods is asked while the API server does not answer; empty for never." },
+    { .key = "kubelet_insecure_skip_verify",
+      .type = SETTING_BOOL,
+      .offset = offsetof(struct conf, kubernetes.kubelet_insecure),
+      .def = "false",
+      .help = "Many kubelets sign their own certificate: true takes any." },
+    { .key = "requests_per_minute",
+      .type = SETTING_INT,
+      .offset = offsetof(struct conf, kubernetes.requests_per_minute),
+      .def = "60",
+      .min = 6,
+      .max = 6000,
+      .help = "Requests to the API server at most; most minutes have none, for a watch is one." },
+    SETTING_END,
+};
+
 const struct setting root_settings[] = {
     { .key = "state_dir",
       .type = SETTING_STRING,
@@ -63,6 +104,10 @@ const struct setting root_settings[] = {
       .type = SETTING_SECTION,
       .section = tenants_settings,
       .help = "Which tenants there are." },
+    { .key = "kubernetes",
+      .type = SETTING_SECTION,
+      .section = kubernetes_settings,
+      .help = "Where labels and annotations of pods come from." },
     SETTING_END,
 };
 
@@ -226,6 +271,24 @@ static void check_tenants(struct loader *ld, const struct node *root)
     report_leave(&ld->rep, at);
 }
 
+static void check_kubernetes(struct loader *ld, const struct node *root)
+{
+    const struct {
+        struct slice key, url;
+    } urls[] = { { SLICE("api"), ld->conf->kubernetes.api }, { SLICE("kubelet"), ld->conf->kubernetes.kubelet } };
+    for (size_t i = 0; i < ARRAY_LEN(urls); i++) {
+        struct slice url = urls[i].url;
+        bool is_word = i == 0 ? slice_eq(url, SLICE("auto")) || slice_eq(url, SLICE("off")) : url.len == 0;
+        if (is_word || slice_starts(url, SLICE("https://")) || slice_starts(url, SLICE("http://127.0.0.1:")))
+            continue;
+        size_t at = report_enter(&ld->rep, SLICE("kubernetes"));
+        report_enter(&ld->rep, urls[i].key);
+        report_error(&ld->rep, mark_of(root, SLICE("kubernetes"), urls[i].key),
+                     "\"%.*s\" is not an address; expected %shttps://HOST:PORT", QUOTED(url), i == 0 ? "auto, off or " : "");
+        report_leave(&ld->rep, at);
+    }
+}
+
 static void check_state_dir(struct loader *ld, const struct node *root)
 {
     struct slice dir = ld->conf->state_dir;
@@ -328,6 +391,8 @@ void root_apply(struct loader *ld, const struct node *root)
     apply_root_section(ld, root, SLICE("limits"));
     apply_root_section(ld, root, SLICE("tenants"));
     apply_root_section(ld, root, SLICE("metrics"));
+    apply_root_section(ld, root, SLICE("kubernetes"));
+    check_kubernetes(ld, root);
     c->tenants_max = (uint32_t)ld->own->root.tenants_max;
     c->metrics_max_tenants = (uint32_t)ld->own->root.metrics_max_tenants;
     check_state_dir(ld, root);

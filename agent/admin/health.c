@@ -133,6 +133,20 @@ static void judge_agent(struct health *h)
             (long long)(off.inputs + off.outputs));
 }
 
+static void judge_kube(struct health *h, int64_t now)
+{
+    const struct kube_stats *k = &stats.kube;
+    int64_t since = gauge_get(&k->unsynced_since_wall_ns), held = gauge_get(&k->files_held);
+    if (gauge_get(&k->is_wanted) != 0 && since != 0 && now - since > MINUTE_NS)
+        say(h, HEALTH_DEGRADED, SLICE(""), "kubernetes",
+            "the API server is not watched for %lld s: new pods lack labels; the log says why (kube.failing)",
+            (long long)((now - since) / NS_PER_SEC));
+    if (held > 0)
+        say(h, now - since > MINUTE_NS && since != 0 ? HEALTH_DEGRADED : HEALTH_HEALTHY, SLICE(""), "kubernetes",
+            "lines of %lld files wait for what their pod is (file.held); metadata_missing: fallback would let them go",
+            (long long)held);
+}
+
 void health_judge(const struct conf *conf, int64_t wall_ns, struct health *ret)
 {
     *ret = (struct health){ .level = HEALTH_OPTIMAL };
@@ -145,6 +159,7 @@ void health_judge(const struct conf *conf, int64_t wall_ns, struct health *ret)
         judge_keys(ret, conf->outputs[i].name, s);
     }
     judge_inputs(ret, conf);
+    judge_kube(ret, wall_ns);
 }
 
 bool health_is_live(int64_t mono_ns, const char **ret_why)

@@ -2,6 +2,7 @@
  * metrics.c - Prometheus text 0.0.4 (docs/METRICS.md lists every name). Families are contiguous; all counters of the
  * configured inputs and outputs exist from the start.
  */
+#include <assert.h>
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -542,14 +543,59 @@ static void agent(struct writer_ctx *w)
     sample(w, "tailrace_build_info", (struct label[]){ { "version", SLICE(TAILRACE_VERSION) } }, 1, 1);
 }
 
+/* ---- metadata of pods ---- */
+
+static void kube_requests(struct writer_ctx *w)
+{
+    family(w, "tailrace_kube_requests_total", "counter", "Requests to the Kubernetes API by status or failure.");
+    for (int v = 0; v < KUBE_VERBS; v++)
+        for (int k = 0; k < CODES_MAX; k++) {
+            const struct code_count *c = &stats.kube.requests[v][k];
+            const char *code = atomic_load_explicit((_Atomic(const char *) *)&c->code, memory_order_acquire);
+            if (code != NULL)
+                sample(w, "tailrace_kube_requests_total",
+                       (struct label[]){ { "verb", slice_cstr(kube_verb_name((enum kube_verb)v)) },
+                                         { "code", slice_cstr(code) } },
+                       2, (int64_t)counter_get(&c->n));
+        }
+}
+
+static void kube(struct writer_ctx *w)
+{
+    single(w, "tailrace_kube_synced", "gauge", "1 while pods are known and watched, 0 while not, or not wanted.",
+           gauge_get(&stats.kube.synced));
+    single(w, "tailrace_kube_pods", "gauge", "Pods of this node that are known.", gauge_get(&stats.kube.pods));
+    single(w, "tailrace_kube_table_bytes", "gauge", "Memory of what is known of pods.", gauge_get(&stats.kube.table_bytes));
+    single(w, "tailrace_kube_request_budget", "gauge", "Requests that may be made at once now (kubernetes.requests_per_minute).",
+           gauge_get(&stats.kube.budget_left));
+    single(w, "tailrace_kube_events_total", "counter", "Objects read from watches and lists.",
+           (int64_t)counter_get(&stats.kube.events));
+    single(w, "tailrace_kube_relists_total", "counter", "Times the whole state was read.",
+           (int64_t)counter_get(&stats.kube.relists));
+    single(w, "tailrace_kube_files_held", "gauge", "Files whose lines wait for what their pod is.",
+           gauge_get(&stats.kube.files_held));
+    family(w, "tailrace_kube_waits_total", "counter", "Files that waited for what their pod is, by how it ended.");
+    for (int k = 0; k < KUBE_WAITS; k++)
+        sample(w, "tailrace_kube_waits_total",
+               (struct label[]){ { "result", slice_cstr(kube_wait_name((enum kube_wait)k)) } }, 1,
+               (int64_t)counter_get(&stats.kube.waits[k]));
+    family(w, "tailrace_annotation_errors_total", "counter", "Annotations of pods that are not understood.");
+    for (int k = 0; k < ANNOTATIONS; k++)
+        sample(w, "tailrace_annotation_errors_total", (struct label[]){ { "annotation", slice_cstr(annotation_names[k]) } }, 1,
+               (int64_t)counter_get(&stats.kube.annotation_errors[k]));
+    kube_requests(w);
+}
+
 int metrics_write(const struct admin_view *view, struct buf *out)
 {
+    static_assert(KUBE_ANNOTATIONS == ANNOTATIONS, "a counter each");
     struct writer_ctx w = { .out = out, .conf = view->conf };
     rows(&w);
     ledger(&w);
     inputs(&w);
     outputs(&w);
     agent(&w);
+    kube(&w);
     process(&w);
     return w.r;
 }

@@ -31,7 +31,7 @@ struct origin {
     uint64_t id;          /* never reused in a process: caches are keyed by it */
     uint32_t input_index; /* conf->inputs[] */
     struct slice input, file, file_stem, host, node, cluster;
-    struct slice pod, uid, namespace_, container, workload, service;
+    struct slice pod, uid, namespace_, container, workload, workload_kind, image, service;
     struct pairs path;        /* captures of the include pattern: {path.NAME} */
     struct pairs fields;      /* constants that are not one of the names above: {field.NAME} */
     struct pairs labels, annotations, namespace_labels;

@@ -27,6 +27,18 @@ const char *output_waits_name(enum output_waits w)
     return names[w];
 }
 
+const char *kube_verb_name(enum kube_verb v)
+{
+    static const char *const names[KUBE_VERBS] = { "list", "watch", "get", "kubelet" };
+    return names[v];
+}
+
+const char *kube_wait_name(enum kube_wait w)
+{
+    static const char *const names[KUBE_WAITS] = { "found", "timeout", "absent" };
+    return names[w];
+}
+
 const char *filter_reason_name(enum filter_reason r)
 {
     return filter_names[r];

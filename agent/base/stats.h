@@ -123,6 +123,26 @@ struct output_stats {
     gauge reread_pending_bytes;
 };
 
+/* Metadata of pods. */
+enum kube_verb { KUBE_LIST, KUBE_WATCH, KUBE_GET, KUBE_KUBELET, KUBE_VERBS };
+enum kube_wait { KUBE_WAIT_FOUND, KUBE_WAIT_TIMEOUT, KUBE_WAIT_ABSENT, KUBE_WAITS };
+#define KUBE_ANNOTATIONS 5 /* conf.h: enum annotation */
+const char *kube_verb_name(enum kube_verb v);
+const char *kube_wait_name(enum kube_wait w);
+
+struct kube_stats {
+    gauge is_wanted;                /* a server is configured */
+    gauge synced;                   /* the first state is complete and the watch is open */
+    gauge unsynced_since_wall_ns;   /* 0 = synced */
+    gauge failing_since_wall_ns;    /* the last request failed; 0 = not */
+    gauge pods, table_bytes, budget_left;
+    gauge files_held;               /* reader: files whose lines wait for their pod's metadata */
+    counter events, relists;
+    counter waits[KUBE_WAITS];      /* reader: how waiting ended, by file */
+    counter annotation_errors[KUBE_ANNOTATIONS];
+    struct code_count requests[KUBE_VERBS][CODES_MAX];
+};
+
 struct agent_stats {
     counter inotify_overflows;
     gauge held_disk_bytes;                /* sizes of files that have no name left and are held open */
@@ -132,6 +152,7 @@ struct agent_stats {
     gauge writer_in_sync;                 /* 1 while inside a sync */
     gauge ready_config, ready_queues, ready_scan;
     gauge started_wall_ns;
+    struct kube_stats kube;
     struct input_stats inputs[INPUTS_MAX];
     struct output_stats outputs[OUTPUTS_MAX];
 };

@@ -48,6 +48,8 @@ static const struct {
     { SLICE_INIT("namespace"), VAR_NAMESPACE },
     { SLICE_INIT("container"), VAR_CONTAINER },
     { SLICE_INIT("workload"), VAR_WORKLOAD },
+    { SLICE_INIT("workload_kind"), VAR_WORKLOAD_KIND },
+    { SLICE_INIT("image"), VAR_IMAGE },
     { SLICE_INIT("service"), VAR_SERVICE },
     { SLICE_INIT("stream"), VAR_STREAM },
     { SLICE_INIT("tenant"), VAR_TENANT },
@@ -70,8 +72,8 @@ static const struct {
 };
 
 #define ALL_NAMES                                                                                            \
-    "input, file, file_stem, host, node, cluster, pod, uid, namespace, container, workload, service, "       \
-    "stream, "                                                                                               \
+    "input, file, file_stem, host, node, cluster, pod, uid, namespace, container, workload, "                \
+    "workload_kind, image, service, stream, "                                                                                               \
     "tenant, level, module, message, path.NAME, record.KEY, field.KEY, label.KEY, annotation.KEY, "          \
     "namespace_label.KEY"
 
@@ -190,6 +192,10 @@ static struct slice origin_get(const struct var *v, const struct origin *o)
         return o->container;
     case VAR_WORKLOAD:
         return o->workload;
+    case VAR_WORKLOAD_KIND:
+        return o->workload_kind;
+    case VAR_IMAGE:
+        return o->image;
     case VAR_SERVICE:
         return o->service;
     case VAR_PATH:
@@ -242,6 +248,8 @@ struct slice var_get(const struct var *v, const struct record *rec)
     case VAR_NAMESPACE:
     case VAR_CONTAINER:
     case VAR_WORKLOAD:
+    case VAR_WORKLOAD_KIND:
+    case VAR_IMAGE:
     case VAR_SERVICE:
     case VAR_PATH:
     case VAR_FIELD:

@@ -222,7 +222,7 @@ static int make_source(struct explain *x)
 {
     struct file_ident ident = { .incarnation = 1, .path = x->path, .input = x->conf->inputs[x->input].name };
     struct tail_file_info info = { .input_index = x->input, .ident = &ident, .captures = x->captures };
-    x->source = source_new(x->conf, NULL, &info);
+    x->source = source_new(x->conf, NULL, NULL, &info);
     return x->source == NULL ? -ENOMEM : 0;
 }
 

@@ -126,6 +126,7 @@ struct tail_file {
     bool is_sniffed;   /* its first bytes were looked at */
     bool is_displaced; /* it lost its name: where is it? */
     bool is_stalled;   /* could not be opened or read */
+    bool is_sink_held; /* the sink cannot take its lines yet */
     bool is_warned;
     bool is_stuck;     /* stall_check() had to kick it, and it has not moved since */
     uint32_t n_turns, stall_turns;

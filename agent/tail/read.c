@@ -37,7 +37,7 @@ void file_rest(struct tail_file *f)
     if (f->sink_file == NULL || !f->is_tracked || f->stage != STAGE_READING || f->phase != PHASE_LIVE ||
         t->now - f->read_ns < REST_NS || list_is_in(&f->ready) || list_is_in(&f->waking) || f->after != NULL ||
         f->successor != NULL || f->parked != NULL || p == NULL || p->next != NULL || p->mask != t->outputs ||
-        p->state != NULL || p->off < f->size || p->off < p->resume_until || p->skip_to_newline)
+        f->is_sink_held || p->state != NULL || p->off < f->size || p->off < p->resume_until || p->skip_to_newline)
         return;
     f->fed_to = p->off;
     f->fed_incarnation = f->ident.incarnation;
@@ -240,6 +240,19 @@ static ssize_t read_raw(const struct tail_file *f, const struct pass *p, const s
     return more < 0 ? more : n + more;
 }
 
+/* Not yet: what the lines are is not known. It is asked again by time, nothing else tells. */
+static bool is_held(struct tail_file *f, struct pass *p)
+{
+    struct tail *t = f->t;
+    int64_t wait_ns = t->sink.holds == NULL ? 0 : t->sink.holds(t->sink.ctx, f->sink_file);
+    f->is_sink_held = wait_ns > 0;
+    if (!f->is_sink_held)
+        return false;
+    p->is_hungry = false;
+    tail_wake_at(f, t->now + wait_ns);
+    return true;
+}
+
 static void read_pass(struct tail_file *f, struct pass *p)
 {
     struct tail *t = f->t;
@@ -299,7 +312,7 @@ static void read_pass(struct tail_file *f, struct pass *p)
     file_see(f, p->pub.off, ptr, len);
     size_t landed = land(p, len), used;
     is_short = is_short && landed == len;
-    if (!feed(p, ptr, landed, false, &used))
+    if (is_held(f, p) || !feed(p, ptr, landed, false, &used))
         return;
     plan_next(p, ptr, landed, used, is_short);
 }
@@ -355,6 +368,10 @@ static void end_pass(struct tail_file *f, struct pass *p)
     struct source src;
     if (passes_reserve(t) < 0 || source_of(f, &src) < 0 || file_ensure_sink(f) < 0)
         return; /* next time */
+    if (is_held(f, p)) {
+        p->is_hungry = true; /* what is left is read when it may be */
+        return;
+    }
     for (;;) {
         ssize_t n = source_pread(&src, t->raw, READ_MAX, p->pub.off);
         if (n == -EBADMSG && f->gz_at_end)

@@ -18,7 +18,7 @@
 static bool is_explained(const struct tail_file *f)
 {
     return !f->is_tracked || f->stage != STAGE_READING || (f->phase != PHASE_LIVE && f->phase != PHASE_ROTATED) ||
-           f->is_stalled || f->passes == NULL || (f->after != NULL && f->after->stage == STAGE_READING);
+           f->is_stalled || f->is_sink_held || f->passes == NULL || (f->after != NULL && f->after->stage == STAGE_READING);
 }
 
 /* Bytes that nobody told us of. Of files without a descriptor, those that were read lately; the rest is for the rescan. */

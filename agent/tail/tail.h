@@ -86,6 +86,9 @@ struct tail_sink {
     void (*pass_free)(void *ctx, struct tail_pass *pass);
     /* Lines that are given up: held limit, truncated unread. Called before the position moves. */
     void (*lost)(void *ctx, void *file, uint32_t mask, uint64_t start, uint64_t end, enum lost_reason reason);
+    /* Asked before feed(): 0, or after how long to ask again, for the sink cannot take them yet (what they are is
+     * not known). May be NULL. */
+    int64_t (*holds)(void *ctx, void *file);
 };
 
 struct tail_conf {

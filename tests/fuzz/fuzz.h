@@ -15,7 +15,7 @@
 
 /* All targets, for the replay. A name is that of the file, of the folders and of `make fuzz-NAME`. */
 #define FUZZ_TARGETS(X) \
-    X(codec) X(config) X(es_reply) X(frame) X(glob) X(json) X(levels) X(line) X(loki_reply) X(queue) X(template) X(text) \
+    X(codec) X(config) X(es_reply) X(frame) X(glob) X(json) X(kube) X(levels) X(line) X(loki_reply) X(queue) X(template) X(text) \
     X(timestamp) X(zone)
 
 #define FUZZ_DECLARE(name) int fuzz_##name(const uint8_t *data, size_t size);

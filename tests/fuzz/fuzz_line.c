@@ -92,7 +92,7 @@ static void make(void)
         static const struct pair captures[] = { { SLICE_INIT("service"), SLICE_INIT("we\"b") } };
         struct file_ident ident = { .incarnation = i + 1, .path = slice_cstr(paths[i]), .input = conf->inputs[i].name };
         struct tail_file_info info = { .input_index = i, .ident = &ident, .captures = { captures, 1 } };
-        sources[i] = source_new(conf, NULL, &info);
+        sources[i] = source_new(conf, NULL, NULL, &info);
         fuzz_check(sources[i] != NULL, "source");
     }
 }

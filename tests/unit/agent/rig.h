@@ -301,7 +301,7 @@ static inline void rig_start(struct rig *g)
     }
     for (uint32_t i = 0; i < RIG_OUTPUTS; i++)
         assert_int_equal(tallies_restore(g->tallies, i, g->out[i].ledger, g->out[i].n_ledger, i == ref), 0);
-    struct pipeline_conf pc = { g->conf, g->feeders, RIG_OUTPUTS, g->tallies, recovered, (uint32_t)ref };
+    struct pipeline_conf pc = { g->conf, NULL, g->feeders, RIG_OUTPUTS, g->tallies, recovered, (uint32_t)ref };
     if (pipeline_new(&pc, &g->pipeline, &err) < 0)
         fail_msg("%s", err.text);
     struct tail_sink sink = pipeline_sink(g->pipeline);

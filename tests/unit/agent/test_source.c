@@ -51,7 +51,7 @@ static void test_names_from_the_path(void **state)
     struct conf *c = load("state_dir: /tmp/x\ninputs: { i: { type: file, include: /var/log/*.log } }\noutputs: { o: { type: t } }\n");
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        struct origin *o = origin_new(c, 0, slice_cstr(cases[i].path), (struct pairs){ 0 });
+        struct origin *o = origin_new(c, 0, slice_cstr(cases[i].path), (struct pairs){ 0 }, NULL);
         assert_non_null(o);
         if (!is(o->file_stem, cases[i].stem) || !is(o->service, cases[i].service))
             fail_msg("%s: stem %.*s, service %.*s", cases[i].path, SLICE_ARGS(o->file_stem), SLICE_ARGS(o->service));
@@ -65,12 +65,12 @@ static void test_pods(void **state)
 {
     struct conf *c = load("state_dir: /tmp/x\ninputs: { pods: { type: kubernetes } }\noutputs: { o: { type: t } }\n");
     struct slice path = SLICE("/var/log/pods/shop_web-6d4b75cb6d-x7k2p_0a1b/nginx/0.log");
-    struct origin *o = origin_new(c, 0, path, (struct pairs){ 0 });
+    struct origin *o = origin_new(c, 0, path, (struct pairs){ 0 }, NULL);
     (void)state;
     assert_true(is(o->namespace_, "shop") && is(o->pod, "web-6d4b75cb6d-x7k2p") && is(o->uid, "0a1b"));
     assert_true(is(o->container, "nginx") && is(o->workload, "web") && is(o->service, "web"));
     origin_free(o);
-    o = origin_new(c, 0, SLICE("/var/log/pods/odd"), (struct pairs){ 0 });
+    o = origin_new(c, 0, SLICE("/var/log/pods/odd"), (struct pairs){ 0 }, NULL);
     assert_true(o->pod.len == 0 && is(o->service, "pods"));
     origin_free(o);
     conf_free(c);
@@ -85,8 +85,8 @@ static void test_fields_are_packed(void **state)
                           "outputs: { o: { type: t } }\n");
     char path[] = "/srv/red/a.log", name[] = "team", value[] = "red";
     struct pair captures[] = { { slice_cstr(name), slice_cstr(value) } };
-    struct origin *a = origin_new(c, 0, slice_cstr(path), (struct pairs){ captures, 1 });
-    struct origin *b = origin_new(c, 0, slice_cstr(path), (struct pairs){ captures, 1 });
+    struct origin *a = origin_new(c, 0, slice_cstr(path), (struct pairs){ captures, 1 }, NULL);
+    struct origin *b = origin_new(c, 0, slice_cstr(path), (struct pairs){ captures, 1 }, NULL);
     (void)state;
     memset(path, 'X', sizeof(path) - 1);
     memset(name, 'X', sizeof(name) - 1);
@@ -106,7 +106,7 @@ static struct source *make(const struct conf *c, const char *path)
 {
     struct file_ident ident = { .incarnation = 9, .path = slice_cstr(path) };
     struct tail_file_info info = { .ident = &ident };
-    struct source *s = source_new(c, NULL, &info);
+    struct source *s = source_new(c, NULL, NULL, &info);
     assert_non_null(s);
     return s;
 }

@@ -316,7 +316,7 @@ static void mistakes(void **state)
         const char *before, *key, *words;
     } cases[] = {
         { "", "state_dri: x", "f.yaml:1:1: state_dri: unknown key; did you mean \"state_dir\"?" },
-        { "", "zzz: x", "zzz: unknown key; expected one of state_dir, admin, limits, tenants, metrics, fields" },
+        { "", "zzz: x", "zzz: unknown key; expected one of state_dir, admin, limits, tenants, kubernetes, metrics, fields" },
         { "", "state_dir: \"\"", "state_dir: expected the path of a folder" },
         { "", "state_dir:", "state_dir: expected text, found nothing" },
         { "", "admin: { listen: nine }", "admin.listen: \"nine\" is not an address" },
@@ -481,7 +481,7 @@ static void what_is_missing(void **state)
                                    "inputs: none", "outputs: none" });
     refused("text\n", 3, (const char *const[]){ "found text", "inputs: none", "outputs: none" });
     refused("inputs: { i: {} }\noutputs: { o: {} }\n", 3,
-            (const char *const[]){ "inputs.i.type: missing; expected file or kubernetes",
+            (const char *const[]){ "inputs.i.type: missing; expected file, kubernetes or docker",
                                    "inputs.i: include is missing", "outputs.o: type is missing" });
     refused("inputs: { i: x, \"a b\": { type: file } }\noutputs: { o: [] }\n", 3,
             (const char *const[]){ "inputs.i: expected a map with type and include, found text",

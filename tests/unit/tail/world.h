@@ -451,7 +451,7 @@ static inline void world_start(struct world *w)
         w->q[o].refuses = false;
         w->q[o].n_groups = 0;
     }
-    struct tail_sink sink = { w, w_file_new, w_file_free, w_feed, w_parts, w_pass_free, w_lost };
+    struct tail_sink sink = { w, w_file_new, w_file_free, w_feed, w_parts, w_pass_free, w_lost, NULL };
     struct tail_conf tc = { &w->conf, (1u << w->n_outputs) - 1, 42 };
     struct err err = { 0 };
     if (tail_open(&tc, &sink, recp, w->n_outputs, &w->t, &err) < 0)
