@@ -36,6 +36,9 @@ NODISCARD int admin_start(struct slice listen, struct slice state_dir, struct ad
 void admin_set_view(struct admin *a, const struct admin_view *view);
 void admin_stop(struct admin *a); /* NULL is fine */
 
+/* Open descriptors, and how many there may be. */
+int64_t process_descriptors(int64_t *ret_limit);
+
 /* ---- what the endpoints answer; also used by tests ---- */
 NODISCARD int metrics_write(const struct admin_view *view, struct buf *out); /* Prometheus text 0.0.4 */
 NODISCARD int admin_write_status(const struct admin_view *view, struct buf *out); /* JSON with the ledger */
@@ -60,11 +63,15 @@ struct health {
         char text[200];  /* what is so, since when, what to do */
     } reasons[HEALTH_REASONS_MAX];
     size_t n_reasons;
+    const struct conf *conf; /* of whose outputs more is told, as of then */
+    int64_t wall_ns;
 };
 /* The worst that applies (metrics.md has the thresholds); wall_ns, mono_ns: now. */
 void health_judge(const struct conf *conf, int64_t wall_ns, struct health *ret);
 bool health_is_live(int64_t mono_ns, const char **ret_why);
 bool health_is_ready(const char **ret_why);
+/* {"level", "overall_status", "version", "checks": [{level, check, text}], "outputs": [{output, up, last_success_seconds,
+ * latency_mean_ms, latency_p99_ms, certificate_days, client_certificate_days}], "room": {…}}; what is not known is null. */
 NODISCARD int health_write_json(const struct health *h, struct buf *out);
 NODISCARD int health_write_text(const struct health *h, struct buf *out);
 

@@ -11,6 +11,8 @@
 #include "agent/base/stats.h"
 
 #define MINUTE_NS (60 * NS_PER_SEC)
+#define DAY_S 86400
+#define CERTIFICATE_DAYS 14
 #define LIVE_NS (30 * NS_PER_SEC)
 #define LIVE_IN_SYNC_NS (120 * NS_PER_SEC)
 
@@ -103,6 +105,33 @@ static void judge_keys(struct health *h, struct slice name, const struct output_
     }
 }
 
+static void judge_certificates(struct health *h, struct slice name, const struct output_stats *s, int64_t now)
+{
+    static const char *const whose[] = { "server's", "client" };
+    for (size_t i = 0; i < ARRAY_LEN(whose); i++) {
+        int64_t at = gauge_get(&s->certificate_expiry_s[i]), left = at - now / NS_PER_SEC;
+        if (at != 0 && left <= 0)
+            say(h, HEALTH_DEGRADED, name, "output", "the %s certificate ended %lld days ago; renew it", whose[i],
+                (long long)(-left / DAY_S));
+        else if (at != 0 && left < CERTIFICATE_DAYS * DAY_S)
+            say(h, HEALTH_DEGRADED, name, "output", "the %s certificate ends in %lld days; renew it", whose[i],
+                (long long)(left / DAY_S));
+    }
+}
+
+static void judge_room(struct health *h)
+{
+    int64_t free_bytes = gauge_get(&stats.state_free_bytes), least = gauge_get(&stats.state_min_free_bytes), limit;
+    if (least > 0 && free_bytes < 2 * least)
+        say(h, free_bytes < least ? HEALTH_DEGRADED : HEALTH_HEALTHY, SLICE(""), "disk",
+            "%lld MiB are free where the queues are, below %lld MiB (limits.min_free) reading waits; free some space",
+            (long long)(free_bytes / (int64_t)MIB), (long long)(least / (int64_t)MIB));
+    int64_t n = process_descriptors(&limit);
+    if (n >= limit / 4 * 3)
+        say(h, n >= limit / 10 * 9 ? HEALTH_DEGRADED : HEALTH_HEALTHY, SLICE(""), "descriptors",
+            "%lld of %lld are open; raise the limit (LimitNOFILE), or follow fewer files", (long long)n, (long long)limit);
+}
+
 static void judge_inputs(struct health *h, const struct conf *conf)
 {
     for (size_t i = 0; i < conf->n_inputs; i++) {
@@ -149,14 +178,16 @@ static void judge_kube(struct health *h, int64_t now)
 
 void health_judge(const struct conf *conf, int64_t wall_ns, struct health *ret)
 {
-    *ret = (struct health){ .level = HEALTH_OPTIMAL };
+    *ret = (struct health){ .level = HEALTH_OPTIMAL, .conf = conf, .wall_ns = wall_ns };
     judge_agent(ret);
+    judge_room(ret);
     for (size_t i = 0; i < conf->n_outputs; i++) {
         const struct output_stats *s = &stats.outputs[i];
         judge_age(ret, conf->outputs[i].name, s, wall_ns);
         judge_fill(ret, conf->outputs[i].name, s);
         judge_losses(ret, conf->outputs[i].name, s, wall_ns);
         judge_keys(ret, conf->outputs[i].name, s);
+        judge_certificates(ret, conf->outputs[i].name, s, wall_ns);
     }
     judge_inputs(ret, conf);
     judge_kube(ret, wall_ns);
@@ -188,6 +219,61 @@ bool health_is_ready(const char **ret_why)
     return *ret_why == NULL;
 }
 
+/* ---- what is told beside the checks ---- */
+
+static int put_number(struct buf *out, const char *key, bool is_known, double value)
+{
+    return is_known ? buf_printf(out, ",\"%s\":%.6g", key, value) : buf_printf(out, ",\"%s\":null", key);
+}
+
+/* The bound below which 99 of 100 requests stayed; of those above the last bound nothing is known. */
+static bool percentile_99(const struct histogram *hist, uint64_t n, double *ret_seconds)
+{
+    uint64_t below = 0;
+    for (size_t i = 0; n > 0 && i < HISTOGRAM_BUCKETS; i++) {
+        below += counter_get(&hist->buckets[i]);
+        *ret_seconds = histogram_bounds[i];
+        if (below * 100 >= n * 99)
+            return true;
+    }
+    return false;
+}
+
+static int write_output(struct buf *out, const struct health *h, size_t i)
+{
+    const struct output_stats *s = &stats.outputs[i];
+    int64_t success = gauge_get(&s->last_success_wall_ns);
+    double p99 = 0;
+    uint64_t n = 0;
+    for (size_t k = 0; k <= HISTOGRAM_BUCKETS; k++)
+        n += counter_get(&s->request_duration.buckets[k]);
+    bool has_p99 = percentile_99(&s->request_duration, n, &p99);
+    int r = buf_append_cstr(out, i == 0 ? "{\"output\":" : ",{\"output\":");
+    r = r < 0 ? r : buf_append_json_string(out, h->conf->outputs[i].name);
+    r = r < 0 ? r : buf_printf(out, ",\"up\":%s", gauge_get(&s->up) != 0 ? "true" : "false");
+    r = r < 0 ? r : put_number(out, "last_success_seconds", success != 0, (double)(h->wall_ns - success) / 1e9);
+    r = r < 0 ? r : put_number(out, "latency_mean_ms", n > 0, n == 0 ? 0 : (double)counter_get(&s->request_duration.sum_us) / 1e3 / (double)n);
+    r = r < 0 ? r : put_number(out, "latency_p99_ms", has_p99, p99 * 1e3);
+    for (int k = 0; r == 0 && k < 2; k++) {
+        int64_t at = gauge_get(&s->certificate_expiry_s[k]);
+        r = put_number(out, k == 0 ? "certificate_days" : "client_certificate_days", at != 0,
+                       (double)((at - h->wall_ns / NS_PER_SEC) / DAY_S));
+    }
+    return r < 0 ? r : buf_append_byte(out, '}');
+}
+
+static int write_more(struct buf *out, const struct health *h)
+{
+    int64_t limit, n = process_descriptors(&limit);
+    int r = buf_append_lit(out, "],\"outputs\":[");
+    for (size_t i = 0; r == 0 && h->conf != NULL && i < h->conf->n_outputs; i++)
+        r = write_output(out, h, i);
+    return r < 0 ? r : buf_printf(out, "],\"room\":{\"state_free_bytes\":%lld,\"state_min_free_bytes\":%lld,\"descriptors\":%lld,"
+                                       "\"descriptors_limit\":%lld}}\n",
+                                  (long long)gauge_get(&stats.state_free_bytes), (long long)gauge_get(&stats.state_min_free_bytes),
+                                  (long long)n, (long long)limit);
+}
+
 int health_write_json(const struct health *h, struct buf *out)
 {
     static const char *const words[] = { "optimal", "healthy", "degraded", "unhealthy" };
@@ -204,7 +290,7 @@ int health_write_json(const struct health *h, struct buf *out)
         if (r == 0)
             r = buf_append_byte(out, '}');
     }
-    return r == 0 ? buf_append_lit(out, "]}\n") : r;
+    return r == 0 ? write_more(out, h) : r;
 }
 
 int health_write_text(const struct health *h, struct buf *out)

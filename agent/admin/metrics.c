@@ -471,10 +471,12 @@ static void outputs(struct writer_ctx *w)
 
 /* ---- the agent and its process ---- */
 
-static int64_t open_descriptors(void)
+int64_t process_descriptors(int64_t *ret_limit)
 {
+    struct rlimit l;
     DIR *d = opendir("/proc/self/fd");
     int64_t n = 0;
+    *ret_limit = getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < INT64_MAX ? (int64_t)l.rlim_cur : INT64_MAX;
     while (d != NULL && readdir(d) != NULL)
         n++;
     if (d == NULL)
@@ -498,15 +500,14 @@ static void single_real(struct writer_ctx *w, const char *name, const char *type
 static void process(struct writer_ctx *w)
 {
     struct rusage u;
-    struct rlimit l;
+    int64_t limit, n = process_descriptors(&limit);
     if (getrusage(RUSAGE_SELF, &u) == 0)
         single_real(w, "process_cpu_seconds_total", "counter", "User and system CPU time.",
                     (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
                         (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6);
     single(w, "process_resident_memory_bytes", "gauge", "Resident memory.", gauge_get(&stats.memory_bytes));
-    single(w, "process_open_fds", "gauge", "Open descriptors.", open_descriptors());
-    if (getrlimit(RLIMIT_NOFILE, &l) == 0)
-        single(w, "process_max_fds", "gauge", "Their limit.", (int64_t)l.rlim_cur);
+    single(w, "process_open_fds", "gauge", "Open descriptors.", n);
+    single(w, "process_max_fds", "gauge", "Their limit.", limit);
     single_real(w, "process_start_time_seconds", "gauge", "Unix time of the start.",
                 (double)(gauge_get(&stats.started_wall_ns) / NS_PER_MS) / 1e3);
 }

@@ -51,6 +51,46 @@ static void print_text(yajl_val v)
     }
 }
 
+static bool number_at(yajl_val v, const char *key, double *ret)
+{
+    const char *path[] = { key, NULL };
+    yajl_val n = yajl_tree_get(v, path, yajl_t_number);
+    if (n != NULL)
+        *ret = YAJL_GET_DOUBLE(n);
+    return n != NULL;
+}
+
+static void print_output(yajl_val o)
+{
+    const char *up_path[] = { "up", NULL };
+    double n;
+    printf("  %-9s %s: %s", "", text_at(o, "output"), YAJL_IS_TRUE(yajl_tree_get(o, up_path, yajl_t_any)) ? "up" : "down");
+    if (number_at(o, "last_success_seconds", &n))
+        printf(", last success %.0f s ago", n);
+    if (number_at(o, "latency_mean_ms", &n))
+        printf(", %.1f ms a request", n);
+    if (number_at(o, "latency_p99_ms", &n))
+        printf(" (99 %% within %.0f ms)", n);
+    if (number_at(o, "certificate_days", &n))
+        printf(", certificate %.0f days", n);
+    if (number_at(o, "client_certificate_days", &n))
+        printf(", client certificate %.0f days", n);
+    putchar('\n');
+}
+
+static void print_more(yajl_val v)
+{
+    const char *outputs_path[] = { "outputs", NULL }, *room_path[] = { "room", NULL };
+    yajl_val outputs = yajl_tree_get(v, outputs_path, yajl_t_array), room = yajl_tree_get(v, room_path, yajl_t_object);
+    double free_bytes, least, open, limit;
+    for (size_t i = 0; outputs != NULL && i < YAJL_GET_ARRAY(outputs)->len; i++)
+        print_output(YAJL_GET_ARRAY(outputs)->values[i]);
+    if (room != NULL && number_at(room, "state_free_bytes", &free_bytes) && number_at(room, "state_min_free_bytes", &least) &&
+        number_at(room, "descriptors", &open) && number_at(room, "descriptors_limit", &limit))
+        printf("  %-9s room: %.0f MiB free for the queues, limits.min_free is %.0f MiB; %.0f of %.0f descriptors open\n", "",
+               free_bytes / 1048576, least / 1048576, open, limit);
+}
+
 static int no_answer(bool is_json)
 {
     if (is_json)
@@ -73,10 +113,12 @@ static int report(const char *config, bool is_json)
         v = yajl_tree_parse(body.ptr, why, sizeof(why));
     if (v != NULL) {
         status = status_of(text_at(v, "level"));
-        if (is_json)
+        if (is_json) {
             printf("%.*s", SLICE_ARGS(buf_slice(&body)));
-        else
+        } else {
             print_text(v);
+            print_more(v);
+        }
         yajl_tree_free(v);
     } else {
         status = no_answer(is_json);

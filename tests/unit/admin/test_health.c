@@ -34,6 +34,8 @@ static int set_up(void **state)
     gauge_set(&stats.state_writable, 1);
     gauge_set(&stats.reload_successful, 1);
     gauge_set(&stats.started_wall_ns, NOW - 3600 * S);
+    gauge_set(&stats.state_free_bytes, 100);
+    gauge_set(&stats.kube.is_wanted, 1);
     gauge_set(&stats.outputs[0].queue_limit_bytes, 1000);
     gauge_set(&stats.outputs[0].last_success_wall_ns, NOW);
     return 0;
@@ -85,6 +87,17 @@ static void test_thresholds(void **state)
         { &o->stalled, 1, HEALTH_DEGRADED },
         { &stats.state_writable, 0, HEALTH_UNHEALTHY },
         { &stats.reload_successful, 0, HEALTH_DEGRADED },
+        { &o->certificate_expiry_s[0], NOW / S + 14 * 86400, HEALTH_OPTIMAL },
+        { &o->certificate_expiry_s[0], NOW / S + 14 * 86400 - 1, HEALTH_DEGRADED },
+        { &o->certificate_expiry_s[1], NOW / S + 5 * 86400, HEALTH_DEGRADED },
+        { &o->certificate_expiry_s[0], NOW / S - 86400, HEALTH_DEGRADED },
+        { &stats.state_min_free_bytes, 50, HEALTH_OPTIMAL },
+        { &stats.state_min_free_bytes, 51, HEALTH_HEALTHY },
+        { &stats.state_min_free_bytes, 100, HEALTH_HEALTHY },
+        { &stats.state_min_free_bytes, 101, HEALTH_DEGRADED },
+        { &stats.kube.unsynced_since_wall_ns, NOW - 61 * S, HEALTH_DEGRADED },
+        { &stats.kube.unsynced_since_wall_ns, NOW - 60 * S, HEALTH_OPTIMAL },
+        { &stats.kube.files_held, 1, HEALTH_HEALTHY },
     };
     struct health h;
     assert_int_equal(judge(&h), HEALTH_OPTIMAL);
@@ -195,6 +208,58 @@ static void test_forms(void **state)
     buf_deinit(&out);
 }
 
+static double number(yajl_val v, const char *key)
+{
+    const char *path[] = { "outputs", NULL }, *key_path[] = { key, NULL };
+    yajl_val list = yajl_tree_get(v, path, yajl_t_array);
+    assert_non_null(list);
+    yajl_val n = yajl_tree_get(YAJL_GET_ARRAY(list)->values[0], key_path, yajl_t_any);
+    assert_non_null(n);
+    return YAJL_IS_NULL(n) ? -1 : YAJL_GET_DOUBLE(n);
+}
+
+static yajl_val told(void)
+{
+    struct health h;
+    struct buf out;
+    char why[128];
+    buf_init(&out, MIB);
+    (void)judge(&h);
+    assert_int_equal(health_write_json(&h, &out), 0);
+    assert_int_equal(buf_terminate(&out), 0);
+    yajl_val v = yajl_tree_parse(out.ptr, why, sizeof(why));
+    assert_non_null(v);
+    buf_deinit(&out);
+    return v;
+}
+
+static void test_what_is_told_of_an_output(void **state)
+{
+    static const char *const unknown[] = { "latency_mean_ms", "latency_p99_ms", "certificate_days", "client_certificate_days" };
+    struct output_stats *o = &stats.outputs[0];
+    (void)state;
+    yajl_val v = told();
+    for (size_t i = 0; i < ARRAY_LEN(unknown); i++)
+        assert_true(number(v, unknown[i]) < 0);
+    assert_true(number(v, "last_success_seconds") == 0);
+    yajl_tree_free(v);
+    for (int i = 0; i < 199; i++)
+        histogram_observe(&o->request_duration, 4 * NS_PER_MS);
+    histogram_observe(&o->request_duration, S);
+    gauge_set(&o->certificate_expiry_s[0], NOW / S + 29 * 86400 + 7);
+    gauge_set(&o->last_success_wall_ns, NOW - 3 * S);
+    v = told();
+    assert_true(number(v, "latency_p99_ms") == 5 && number(v, "certificate_days") == 29);
+    assert_true(number(v, "last_success_seconds") == 3);
+    assert_true(number(v, "latency_mean_ms") > 8.9 && number(v, "latency_mean_ms") < 9.1);
+    yajl_tree_free(v);
+    for (int i = 0; i < 10; i++)
+        histogram_observe(&o->request_duration, 1000 * S);
+    v = told();
+    assert_true(number(v, "latency_p99_ms") < 0); /* above all that is told apart */
+    yajl_tree_free(v);
+}
+
 static void test_live(void **state)
 {
     const char *why = NULL;
@@ -238,6 +303,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_thresholds, set_up), cmocka_unit_test_setup(test_memory, set_up), cmocka_unit_test_setup(test_nothing_accepted, set_up),
         cmocka_unit_test_setup(test_held_keys_and_ledger, set_up), cmocka_unit_test_setup(test_forms, set_up),
+        cmocka_unit_test_setup(test_what_is_told_of_an_output, set_up),
         cmocka_unit_test_setup(test_live, set_up), cmocka_unit_test_setup(test_ready, set_up),
     };
     return cmocka_run_group_tests_name("admin/health", tests, NULL, NULL);
