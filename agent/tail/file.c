@@ -485,6 +485,8 @@ int open_regular(struct tail *t, const char *path, struct stat *st)
         if (fd != -EPERM)
             break;
     }
+    if (fd >= t->fd_top && fd < t->fd_limit)
+        (void)(evict_one(t) && evict_one(t)); /* the others hold more than was thought: files make room */
     if (fd < 0)
         return fd;
     int r = fs->fstat(fd, st);

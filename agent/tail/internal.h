@@ -38,7 +38,9 @@
 #define RAW_IDLE_NS (2 * NS_PER_SEC)         /* after the last turn the read buffer's memory is given back */
 #define IDLE_CLOSE_NS (600 * NS_PER_SEC)
 #define MISSING_NS (600 * NS_PER_SEC) /* recovered, not found: a mount may be late */
-#define FD_RESERVE 128
+#define FD_RESERVE 40     /* of the limit: what there is once, and 16 connections to the admin endpoint */
+#define FD_PER_OUTPUT 32  /* its queue's ten, its connections or files */
+#define FD_SPARE 16       /* never for files */
 #define FD_BUDGET_MAX 4096
 #define DEPTH_MAX 40
 #define LOOKS_MAX 4                     /* at names that change while they are looked at */
@@ -228,6 +230,7 @@ struct tail {
     struct table missing; /* by inode number, through by_ino: recovered files that were not found yet */
     struct list files, ready, lru, ending, stages, waking;
     size_t n_files, n_open, fd_budget;
+    int fd_top, fd_limit; /* numbers of descriptors between the two are not for files */
     struct vec touched, pending; /* struct pending */
     struct vec stirred;          /* char *: live names of chains that are to be looked through */
     size_t n_displaced;          /* files that lost their name since the last settling */

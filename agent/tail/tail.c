@@ -11,14 +11,19 @@
 #include "agent/queue/fs.h"
 #include "agent/tail/internal.h"
 
-static size_t fd_budget(void)
+/* What files may have, and the number from which on descriptors are not for files: the kernel gives the lowest that is
+ * free, so there are always some for the admin endpoint, whatever the others hold. */
+static void set_fd_budget(struct tail *t)
 {
     struct rlimit lim;
-    if (getrlimit(RLIMIT_NOFILE, &lim) < 0 || lim.rlim_cur == RLIM_INFINITY ||
-        lim.rlim_cur > FD_BUDGET_MAX * 2)
-        return FD_BUDGET_MAX;
-    size_t n = (size_t)lim.rlim_cur;
-    return MIN(n > 2 * FD_RESERVE ? n - FD_RESERVE : MAX(n / 2, (size_t)8), (size_t)FD_BUDGET_MAX);
+    t->fd_budget = FD_BUDGET_MAX;
+    t->fd_top = t->fd_limit = INT_MAX;
+    if (getrlimit(RLIMIT_NOFILE, &lim) < 0 || lim.rlim_cur > INT_MAX)
+        return;
+    size_t n = (size_t)lim.rlim_cur, others = FD_RESERVE + FD_PER_OUTPUT * t->n_outputs;
+    t->fd_budget = MIN(MAX(n > others ? n - others : 0, MAX(n / 4, (size_t)8)), (size_t)FD_BUDGET_MAX);
+    t->fd_limit = (int)n;
+    t->fd_top = (int)(n - MIN(n / 6, (size_t)FD_SPARE));
 }
 
 static int init_tables(struct tail *t)
@@ -50,7 +55,7 @@ int tail_open(const struct tail_conf *conf, const struct tail_sink *sink,
     t->n_outputs = n_outputs;
     t->salt = conf->machine_salt;
     t->now = clock_mono_ns();
-    t->fd_budget = fd_budget();
+    set_fd_budget(t);
     t->watch.fd = -1;
     t->next_ending_ns = t->next_wake_ns = INT64_MAX;
     /* Mapped, so that a quiet tail can give its pages back: see tail_tick(). */

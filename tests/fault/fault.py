@@ -62,11 +62,11 @@ PLANS = {
     "sample": [
         ("selftest", 0, 7, 1), ("kill", 0, 4400, 55), ("random", 0, 10, 1), ("error", 2058, 2205, 2), ("error", 2205, 2352, 9),
         ("malloc", 0, 900, 30), ("power", 0, 5, 1), ("full", 0, 2, 1), ("readonly", 0, 2, 1), ("clock", 0, 4, 1),
-        ("stopped", 0, 2, 1), ("memory", 0, 1, 1),
+        ("stopped", 0, 2, 1), ("memory", 0, 1, 1), ("descriptors", 0, 1, 1),
     ],
     "full": [
         ("kill", 0, 3000, 1), ("random", 0, 200, 1), ("error", 0, 5200, 1), ("malloc", 0, 1000, 1), ("power", 0, 250, 1),
-        ("full", 0, 40, 1), ("readonly", 0, 40, 1), ("clock", 0, 200, 1), ("stopped", 0, 100, 1), ("memory", 0, 20, 1),
+        ("full", 0, 40, 1), ("readonly", 0, 40, 1), ("clock", 0, 200, 1), ("stopped", 0, 100, 1), ("memory", 0, 20, 1), ("descriptors", 0, 10, 1),
     ],
 }
 

@@ -4,6 +4,8 @@
  */
 #include "world.h"
 
+#include <sys/resource.h>
+
 #include "agent/queue/fs.h"
 
 static struct world *one(void)
@@ -843,6 +845,43 @@ static void test_inode_used_again_without_descriptor(void **state)
     world_free(w);
 }
 
+/* With fewer descriptors than files some stay free for the rest of the program, whatever that holds by now. */
+static void test_spare_descriptors(void **state)
+{
+    (void)state;
+    struct rlimit old, few;
+    int others[64];
+    size_t n_others = 0;
+    char name[32];
+    struct world *w = world_new(3);
+    world_include(w, 0, "*.log");
+    for (int i = 0; i < 200; i++) {
+        (void)snprintf(name, sizeof(name), "%d.log", i);
+        w_append(w, name, "one\n");
+    }
+    assert_int_equal(0, getrlimit(RLIMIT_NOFILE, &old));
+    few = old;
+    few.rlim_cur = 96;
+    assert_int_equal(0, setrlimit(RLIMIT_NOFILE, &few));
+    while (n_others < 40)
+        others[n_others++] = dup(w->log_fd);
+    world_start(w);
+    world_run(w);
+    assert_int_equal(200, w->q[0].open.n);
+    assert_true(w->t->n_open > 0 && w->t->n_open <= 24);
+    for (int i = 0; i < 20; i++) { /* they want more */
+        assert_true((others[n_others++] = dup(w->log_fd)) >= 0);
+        (void)snprintf(name, sizeof(name), "%d.log", i);
+        w_append(w, name, "two\n");
+        world_run(w);
+    }
+    assert_int_equal(220, w->q[0].open.n);
+    assert_int_equal(0, setrlimit(RLIMIT_NOFILE, &old));
+    while (n_others > 0)
+        (void)close(others[--n_others]);
+    world_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -879,6 +918,7 @@ int main(void)
         cmocka_unit_test(test_status_and_explain),
         cmocka_unit_test(test_inode_used_again),
         cmocka_unit_test(test_inode_used_again_without_descriptor),
+        cmocka_unit_test(test_spare_descriptors),
     };
     return cmocka_run_group_tests_name("tail/tail", tests, NULL, NULL);
 }
