@@ -269,6 +269,7 @@ int queue_open(const struct queue_open_conf *conf, struct queue **ret_queue, str
 void queue_recovered_free(struct queue *q)
 {
     positions_export_free(&q->positions);
+    positions_forget_marks(&q->positions);
     free(q->rec_ledger);
     free(q->rec_rows);
     q->rec_ledger = NULL;

@@ -175,6 +175,7 @@ void positions_clear(struct positions *p)
 void positions_deinit(struct positions *p)
 {
     positions_clear(p);
+    positions_forget_marks(p);
     free(p->entries);
     free(p->heads);
     *p = (struct positions){ 0 };
@@ -289,6 +290,51 @@ int positions_put(const struct positions *p, struct buf *meta)
     return 0;
 }
 
+/* Without memory there are fewer: they only save lines from being sent twice. */
+static void add_mark(struct positions *p, const struct file_position *pos)
+{
+    if (pos->flags != 0 || pos->end == 0)
+        return;
+    if (p->n_marks == MARKS_MAX) {
+        p->n_marks /= 2;
+        memmove(p->marks, p->marks + p->n_marks, p->n_marks * sizeof(p->marks[0]));
+    }
+    if (p->n_marks == p->cap_marks) {
+        size_t cap = p->cap_marks == 0 ? 64 : p->cap_marks * 2;
+        struct recovered_mark *more = realloc(p->marks, cap * sizeof(more[0]));
+        if (more == NULL)
+            return;
+        p->marks = more;
+        p->cap_marks = cap;
+    }
+    p->marks[p->n_marks++] = (struct recovered_mark){ pos->incarnation, pos->end, pos->head_crc };
+}
+
+/* A record is unfinished there: it is no place to go on from. */
+static void drop_mark(struct positions *p, uint64_t incarnation)
+{
+    if (p->n_marks > 0 && p->marks[p->n_marks - 1].incarnation == incarnation)
+        p->n_marks--;
+}
+
+void positions_trim_marks(struct positions *p)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < p->n_marks; i++) {
+        const struct position_entry *e = find(p, p->marks[i].incarnation);
+        if (e != NULL && e->durable.is_set && p->marks[i].end <= e->durable.end)
+            p->marks[n++] = p->marks[i];
+    }
+    p->n_marks = n;
+}
+
+void positions_forget_marks(struct positions *p)
+{
+    free(p->marks);
+    p->marks = NULL;
+    p->n_marks = p->cap_marks = 0;
+}
+
 static int take_part(struct positions *p, struct slice bytes)
 {
     uint64_t incarnation;
@@ -301,6 +347,7 @@ static int take_part(struct positions *p, struct slice bytes)
         return -EBADMSG; /* not of a position of this group: a rollback would not know of it */
     e->written.part_starts[e->written.n_parts] = part.start;
     e->written.part_streams[e->written.n_parts++] = part.stream;
+    drop_mark(p, incarnation);
     return 0;
 }
 
@@ -321,6 +368,7 @@ int positions_take(struct positions *p, uint8_t tag, struct slice bytes)
         if (e == NULL)
             return -ENOMEM;
         advance(p, e, &pos);
+        add_mark(p, &pos);
     } else if (tag == META_PART) {
         return take_part(p, bytes);
     } else if (tag == META_GONE) {

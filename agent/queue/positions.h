@@ -14,6 +14,8 @@
 #include "agent/base/buf.h"
 #include "agent/queue/queue.h"
 
+#define MARKS_MAX (UINT32_C(1) << 17) /* 3 MiB for as long as a start takes */
+
 struct position_entry;
 
 struct positions {
@@ -23,6 +25,8 @@ struct positions {
     size_t n_heads;
     struct position_entry *dirty;
     struct recovered_file *exported;
+    struct recovered_mark *marks; /* of what was taken; until positions_forget_marks() */
+    size_t n_marks, cap_marks;
 };
 
 void positions_deinit(struct positions *p); /* zeroed is fine */
@@ -44,5 +48,8 @@ NODISCARD int positions_take(struct positions *p, uint8_t tag, struct slice byte
 /* Every live file as of the last durable group. Valid until the next change of the table. */
 NODISCARD int positions_export(struct positions *p, const struct recovered_file **ret_files, size_t *ret_n);
 void positions_export_free(struct positions *p);
+/* Where the files stood, beyond what is durable not: p->marks. At most MARKS_MAX, the older half goes for the newer ones. */
+void positions_trim_marks(struct positions *p);
+void positions_forget_marks(struct positions *p);
 
 #endif

@@ -99,6 +99,12 @@ struct recovered_file {
     struct file_position position; /* start == end */
 };
 
+/* A place where an output stood before, between records: of [0, end) the CRC is known. */
+struct recovered_mark {
+    uint64_t incarnation, end;
+    uint32_t head_crc;
+};
+
 struct recovered_row {           /* the output's ledger, by tenant */
     struct slice tenant;
     uint64_t accepted, queued, parked, dead, lost[LOST_REASONS], lost_bytes[LOST_REASONS];
@@ -114,6 +120,8 @@ struct queue_recovery {
     uint64_t damaged_bytes, damaged_frames; /* quarantined */
     const struct recovered_file *files;
     size_t n_files;
+    const struct recovered_mark *marks; /* of the newest segments, in the order of writing; all of durable groups */
+    size_t n_marks;
     const struct ledger_row *ledger;
     size_t n_ledger;
     const struct recovered_row *rows;

@@ -901,6 +901,11 @@ static int recover_steps(struct recovery *rc)
         r = begin(rc);
     if (r == 0)
         r = positions_export(&q->positions, &rc->rec->files, &rc->rec->n_files);
+    if (r == 0) {
+        positions_trim_marks(&q->positions);
+        rc->rec->marks = q->positions.marks;
+        rc->rec->n_marks = q->positions.n_marks;
+    }
     if (r == 0)
         r = report_ledger(rc);
     if (r == 0)

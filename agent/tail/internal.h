@@ -234,6 +234,7 @@ struct tail {
     struct vec touched, pending; /* struct pending */
     struct vec stirred;          /* char *: live names of chains that are to be looked through */
     size_t n_displaced;          /* files that lost their name since the last settling */
+    const struct queue_recovery *const *recovered; /* during the first scan */
     bool is_first_scan, is_scan_done;
     bool has_new_names;          /* since tail_takes_new_names() */
 
@@ -506,6 +507,11 @@ void chain_stir(struct tail *t, const char *path);
 /* Its siblings that are copies of a file of the chain stand for that; those that are newer than all that is known are
  * begun, oldest first. */
 void chains_settle(struct tail *t);
+
+/* ---- cutback.c ---- */
+/* f is MISSING, and st is of its inode, in the same life, but not what was read of it: did it only lose its end? Then it
+ * goes on, as another incarnation, where it is proven to be what was read. */
+bool cut_back(struct tail_file *f, int fd, const struct stat *st);
 
 /* ---- resume.c ---- */
 NODISCARD int resume_init(struct tail *t, const struct queue_recovery *const *recovered, size_t n);

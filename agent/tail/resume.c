@@ -199,7 +199,7 @@ static bool is_it(struct tail_file *f, int fd, const struct stat *st, bool is_co
 
 static struct tail_file *match_inode(struct tail *t, int fd, const struct stat *st)
 {
-    struct tail_file *best = NULL;
+    struct tail_file *best = NULL, *other = NULL;
     struct file_ident id = { 0 };
     struct link *l = table_first(&t->missing, st->st_ino);
     if (l == NULL)
@@ -209,10 +209,14 @@ static struct tail_file *match_inode(struct tail *t, int fd, const struct stat *
         struct tail_file *f = CONTAINER_OF(l, struct tail_file, by_ino);
         bool is_telling =
             f->ident.fp_len > 0 || id.generation != 0 || id.btime_ns != 0 || f->ident.dev == id.dev;
-        if (is_telling && ident_same_inode(&id, &f->ident) && is_it(f, fd, st, false) &&
-            (best == NULL || f->ident.first_seen_ns > best->ident.first_seen_ns))
-            best = f; /* of two lives of one inode the younger is the present one */
+        if (!is_telling || !ident_same_inode(&id, &f->ident))
+            continue;
+        struct tail_file **which = is_it(f, fd, st, false) ? &best : &other;
+        if (*which == NULL || f->ident.first_seen_ns > (*which)->ident.first_seen_ns)
+            *which = f; /* of two lives of one inode the younger is the present one */
     }
+    if (best == NULL && other != NULL && cut_back(other, fd, st))
+        return other;
     return best;
 }
 
@@ -294,7 +298,7 @@ static bool find_at_own_path(struct tail_file *f)
         return false;
     struct file_ident id = { 0 };
     ident_of_fd(fd, &st, &id);
-    if (ident_same_inode(&id, &f->ident) && is_it(f, fd, &st, false)) {
+    if (ident_same_inode(&id, &f->ident) && (is_it(f, fd, &st, false) || cut_back(f, fd, &st))) {
         char *path = strdup(f->path.path); /* found_at replaces it */
         if (path != NULL) {
             settle_at(f, fd, &st, path, path, f->input);

@@ -82,8 +82,10 @@ int tail_open(const struct tail_conf *conf, const struct tail_sink *sink,
         goto fail;
     }
     t->is_first_scan = true;
+    t->recovered = recovered;
     discover_rescan(t, true);
     t->is_first_scan = false;
+    t->recovered = NULL;
     t->is_scan_done = true;
     t->next_rescan_ns = t->now + RESCAN_NS;
     *ret_tail = t;

@@ -346,6 +346,36 @@ static void many_files_fit_a_snap(void **state)
     free(paths);
 }
 
+/* Places between records, in the order of writing, none beyond what is durable. */
+static void marks_say_where_a_file_stood(void **state)
+{
+    struct fixture *f = *state;
+    struct sample_end e;
+    uint64_t seq;
+    fixture_open(f);
+    put_synced(f, 1, 3);
+    (void)sample_end(&e, 1, 3, 10);
+    e.pos.parts[e.pos.n_parts++] = (struct position_part){ .stream = 1, .start = 5 };
+    assert_int_equal(queue_append(f->q, NULL, &e.end, &seq), 0);
+    (void)sample_end(&e, 1, 10, 20);
+    e.pos.flags = POSITION_SKIP_TO_NEWLINE;
+    assert_int_equal(queue_append(f->q, NULL, &e.end, &seq), 0);
+    assert_int_equal(queue_append(f->q, NULL, sample_end(&e, 2, 0, 7), &seq), 0);
+    assert_int_equal(queue_append(f->q, NULL, sample_end(&e, 1, 20, 30), &seq), 0);
+    assert_int_equal(queue_sync(f->q), 0);
+    struct sample s;
+    assert_int_equal(queue_append(f->q, sample_frame(&s, 99, 5, "a"), NULL, &seq), 0); /* void */
+    fixture_crash(f);
+    fixture_open(f);
+    static const struct recovered_mark want[] = { { 1, 1, 1 }, { 1, 2, 2 }, { 1, 3, 3 }, { 2, 7, 7 }, { 1, 30, 30 } };
+    assert_int_equal(f->rec.n_marks, ARRAY_LEN(want));
+    for (size_t i = 0; i < ARRAY_LEN(want); i++) {
+        assert_int_equal(f->rec.marks[i].incarnation, want[i].incarnation);
+        assert_int_equal(f->rec.marks[i].end, want[i].end);
+        assert_int_equal(f->rec.marks[i].head_crc, want[i].head_crc);
+    }
+}
+
 static void second_agent_is_refused(void **state)
 {
     struct fixture *f = *state;
@@ -559,6 +589,7 @@ int main(void)
         TEST(full_blocks_and_drains),
         TEST(full_can_drop_the_oldest),
         TEST(many_files_fit_a_snap),
+        TEST(marks_say_where_a_file_stood),
         TEST(second_agent_is_refused),
         TEST(other_wire_form_waits_for_the_drain),
         TEST(newer_version_is_left_alone),

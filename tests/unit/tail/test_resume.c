@@ -713,9 +713,131 @@ static void test_adopt(void **state)
     world_free(w);
 }
 
+/* ---- logs that a power cut made shorter ---- */
+
+#define STEP "%c: a line that is long enough to tell one text from another, and more of it\n"
+
+static void step(struct world *w, char c)
+{
+    char text[128];
+    (void)snprintf(text, sizeof(text), STEP, c);
+    w_append(w, "a.log", text);
+    if (w->t == NULL)
+        return;
+    world_run(w);
+    world_commit_all(w);
+}
+
+/* What arrived at an output, a letter a line. */
+static void expect_letters(struct world *w, uint32_t o, const char *want)
+{
+    char got[64] = "";
+    for (size_t i = 0; i < w->q[o].durable.n; i++)
+        got[i] = w->q[o].durable.item[i][0];
+    assert_string_equal(got, want);
+}
+
+static struct world *read_to_f(size_t n_outputs)
+{
+    struct world *w = world_new(n_outputs);
+    world_include(w, 0, "*.log");
+    world_start(w);
+    for (char c = 'a'; c <= 'f'; c++)
+        step(w, c);
+    world_stop(w);
+    return w;
+}
+
+static off_t line_bytes(void)
+{
+    return snprintf(NULL, 0, STEP, 'a');
+}
+
+static void go_on(struct world *w)
+{
+    world_start(w);
+    world_pass(w, 20);
+    world_commit_all(w);
+}
+
+/* Within the fourth line: the three before it are known. Its rest is what somebody writes next. */
+static void test_power_cut(void **state)
+{
+    (void)state;
+    struct world *w = read_to_f(1);
+    assert_int_equal(0, truncate(w_path(w, "a.log"), 3 * line_bytes() + 10));
+    w_append(w, "a.log", "\n");
+    go_on(w);
+    expect_letters(w, 0, "abcdefd");
+    step(w, 'x');
+    expect_letters(w, 0, "abcdefdx");
+    world_stop(w); /* what is known of it now is durable */
+    step(w, 'y');
+    go_on(w);
+    expect_letters(w, 0, "abcdefdxy");
+    assert_int_equal(1, w->q[0].n);
+    world_free(w);
+}
+
+/* Programs were back before us: there is more than there was, and not the same. */
+static void test_power_cut_and_grown_past(void **state)
+{
+    (void)state;
+    struct world *w = read_to_f(2);
+    assert_int_equal(0, truncate(w_path(w, "a.log"), 4 * line_bytes()));
+    for (char c = 'p'; c <= 't'; c++)
+        step(w, c);
+    go_on(w);
+    expect_letters(w, 0, "abcdefpqrst");
+    expect_letters(w, 1, "abcdefpqrst");
+    world_free(w);
+}
+
+/* Emptied, and begun with another text; or shorter than the first place that is known. */
+static void test_cut_and_another_text(void **state)
+{
+    (void)state;
+    struct world *w = read_to_f(1);
+    assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
+    step(w, 'n');
+    step(w, 'o');
+    go_on(w);
+    expect_letters(w, 0, "abcdefno");
+    world_free(w);
+    w = read_to_f(1);
+    assert_int_equal(0, truncate(w_path(w, "a.log"), line_bytes() - 5));
+    w_append(w, "a.log", "\n");
+    go_on(w);
+    expect_letters(w, 0, "abcdefa");
+    world_free(w);
+}
+
+/* One output is behind: all go on where it stood. */
+static void test_power_cut_with_one_behind(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    world_include(w, 0, "*.log");
+    world_start(w);
+    for (char c = 'a'; c <= 'f'; c++) {
+        w->q[1].refuses = c > 'b';
+        step(w, c);
+    }
+    world_stop(w);
+    assert_int_equal(0, truncate(w_path(w, "a.log"), 4 * line_bytes()));
+    go_on(w);
+    expect_letters(w, 0, "abcdefcd");
+    expect_letters(w, 1, "abcd");
+    world_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_power_cut),
+        cmocka_unit_test(test_power_cut_and_grown_past),
+        cmocka_unit_test(test_cut_and_another_text),
+        cmocka_unit_test(test_power_cut_with_one_behind),
         cmocka_unit_test(test_rotated_once),
         cmocka_unit_test(test_rotated_keeps_its_captures),
         cmocka_unit_test(test_rotated_thrice),

@@ -47,6 +47,8 @@ struct w_lines {
 struct w_queue {
     struct recovered_file *files;
     size_t n, cap;
+    struct recovered_mark marks[256]; /* the first ones */
+    size_t n_marks;
     struct w_lines open, durable;
     bool is_new;
     bool refuses; /* blocks at the next line */
@@ -352,6 +354,8 @@ static inline void w_apply(struct w_queue *q, const struct group_end *end)
         assert_true(pos->start <= pos->end);
         rf->position = *pos;
         rf->position.start = pos->end;
+        if (pos->flags == 0 && pos->n_parts == 0 && pos->end > 0 && q->n_marks < ARRAY_LEN(q->marks))
+            q->marks[q->n_marks++] = (struct recovered_mark){ pos->incarnation, pos->end, pos->head_crc };
     }
     for (size_t i = 0; i < end->n_gone; i++) {
         struct recovered_file *rf = w_find(q, end->gone[i]);
@@ -445,7 +449,8 @@ static inline void world_start(struct world *w)
     const struct queue_recovery *recp[W_OUTPUTS];
     for (size_t o = 0; o < w->n_outputs; o++) {
         rec[o] =
-            (struct queue_recovery){ .is_new = w->q[o].is_new, .files = w->q[o].files, .n_files = w->q[o].n };
+            (struct queue_recovery){ .is_new = w->q[o].is_new, .files = w->q[o].files, .n_files = w->q[o].n,
+                                      .marks = w->q[o].marks, .n_marks = w->q[o].n_marks };
         recp[o] = &rec[o];
         w->q[o].is_new = false;
         w->q[o].refuses = false;
