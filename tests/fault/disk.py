@@ -3,8 +3,10 @@
 import fcntl
 import os
 import pathlib
+import shutil
 import struct
 import subprocess
+import time
 
 EXT4_IOC_SHUTDOWN = 0x8004587D
 NO_LOG_FLUSH = 2  # nothing more reaches the disk, not even the journal that is in memory
@@ -28,8 +30,23 @@ class Ext4:
         self.on()
 
     def on(self):
-        """The journal is replayed."""
+        """The journal is replayed. A mount namespace that somebody made meanwhile still holds the disk that was cut: then a
+        copy of it goes on."""
         _call("mount", "-o", "loop", self.image, self.path)
+        if not self._works():
+            self.off()
+            held, self.image = self.image, self.image.with_name(f"image{time.monotonic_ns()}")
+            shutil.copyfile(held, self.image)
+            held.unlink()
+            _call("mount", "-o", "loop", self.image, self.path)
+
+    def _works(self):
+        try:
+            with open(self.path / ".works", "wb"):
+                os.unlink(self.path / ".works")
+            return True
+        except OSError:
+            return False
 
     def cut(self):
         """The power is gone: what was not synced is lost, every call from now on fails."""

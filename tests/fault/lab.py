@@ -19,7 +19,7 @@ from world import World, check_sum, line_id  # noqa: E402
 
 # Small batches, at once; several frames a group; a queue of the smallest kind.
 QUEUE = {"max_bytes": "64MiB", "batch_bytes": "8KiB", "batch_wait": "10ms", "sync": "5ms"}
-PATIENCE = 30  # seconds for what must come; a run that is well takes less than one
+PATIENCE = 120  # seconds for what must come; a run that is well takes less than one, and only one that is not so long
 
 
 class Violation(Exception):
