@@ -500,18 +500,18 @@ int open_regular(struct tail *t, const char *path, struct stat *st)
 
 /* Where an inode has neither birth time nor generation, its number may be another file's by now: then what is in it has to
  * say whose it is. */
-static bool is_same_file(struct tail_file *f, int fd, const struct file_ident *id)
+static int is_same_file(struct tail_file *f, int fd, const struct file_ident *id)
 {
     struct source src = { fd, NULL };
     if (id->dev != f->ident.dev || !ident_same_inode(id, &f->ident))
-        return false;
+        return 0;
     if (id->generation != 0 || id->btime_ns != 0 || !f->is_tracked)
-        return true;
-    if (f->is_gz && gz_open(fd, &src.gz) < 0)
-        return false;
-    bool is_same = source_holds(f, &src, false);
+        return 1;
+    int r = f->is_gz ? gz_open(fd, &src.gz) : 0;
+    if (r == 0)
+        r = source_holds(f, &src, false);
     gz_close(src.gz);
-    return is_same;
+    return r;
 }
 
 /* The name leads to the same file as ever? */
@@ -523,12 +523,13 @@ int file_open_at(struct tail_file *f, const char *path)
         return fd;
     struct file_ident id = { 0 };
     ident_of_fd(fd, &st, &id);
-    if (is_same_file(f, fd, &id)) {
+    int r = is_same_file(f, fd, &id);
+    if (r > 0) {
         file_take_fd(f, fd);
         return 0;
     }
-    (void)fs_current()->close(fd); /* another file now */
-    return -ENOENT;
+    (void)fs_current()->close(fd); /* another file now, or nobody can say */
+    return r < 0 ? r : -ENOENT;
 }
 
 int file_open(struct tail_file *f)

@@ -493,8 +493,9 @@ void text_close(struct text *x);
 /* Is it f's text? All that is known of f, or all that f holds, is compared; a copy may be shorter than what f still
  * holds, or longer than what is known of f. */
 bool text_is_of(struct text *x, struct tail_file *f);
-/* Same text as f's up to its furthest place, tails included? is_full: by the CRC of everything before, too. */
-bool source_holds(struct tail_file *f, const struct source *src, bool is_full);
+/* Same text as f's up to its furthest place, tails included? is_full: by the CRC of everything before, too. 1, 0, or the
+ * error that kept it from being seen. */
+int source_holds(struct tail_file *f, const struct source *src, bool is_full);
 struct pass *furthest(const struct tail_file *f);
 /* Its bytes are not what was read of them any more. False when it cannot be looked into now. */
 bool file_is_cut(struct tail_file *f);
@@ -515,10 +516,10 @@ bool cut_back(struct tail_file *f, int fd, const struct stat *st);
 
 /* ---- resume.c ---- */
 NODISCARD int resume_init(struct tail *t, const struct queue_recovery *const *recovered, size_t n);
-/* A MISSING file that is this open one, by inode and content, or (is_content) by content alone: placed there.
- */
-struct tail_file *resume_match(struct tail *t, int fd, const struct stat *st, const char *path,
-                               const char *real, uint32_t input, bool is_content);
+/* Is a MISSING file this open one, by inode and content, or (is_content) by content alone? 1: it is placed there, and has
+ * taken fd; 0: none is; an error: that cannot be said now. */
+NODISCARD int resume_match(struct tail *t, int fd, const struct stat *st, const char *path, const char *real, uint32_t input,
+                           bool is_content);
 void resume_found(struct tail_file *f); /* no longer MISSING */
 void place_at_furthest(struct tail_file *f, uint32_t output);
 void resume_captures(struct tail_file *f); /* of the name by which it is, or was, included */

@@ -537,12 +537,16 @@ static void begin(struct tail *t, const struct pending *p, bool by_inode_only)
                          "a file cannot be opened; it is tried again every 10 s");
         return;
     }
-    if (resume_match(t, fd, &st, p->path, real, (uint32_t)input, !by_inode_only) != NULL)
+    r = resume_match(t, fd, &st, p->path, real, (uint32_t)input, !by_inode_only);
+    if (r > 0)
         return;
-    if (by_inode_only) {
-        (void)fs->close(fd); /* the second round opens it again */
+    if (r < 0 || by_inode_only)
+        (void)fs->close(fd); /* the second round, or a later one, opens it again */
+    if (r < 0 && !by_inode_only)
+        begin_unread(t, (uint32_t)input, p->path, &st, PHASE_UNREADABLE, "file.unreadable",
+                     "a file cannot be compared with what is known of it; it is tried again every 10 s");
+    if (r < 0 || by_inode_only)
         return;
-    }
     bool is_from = named != p->path;
     struct new_file nf = { .input = (uint32_t)input,
                            .caps = caps,

@@ -180,30 +180,31 @@ void resume_found(struct tail_file *f)
 
 /* ---- finding them ---- */
 
-static bool is_it(struct tail_file *f, int fd, const struct stat *st, bool is_content)
+/* 1, 0, or the error that kept it from being seen. */
+static int is_it(struct tail_file *f, int fd, const struct stat *st, bool is_content)
 {
     struct source src = { fd, NULL };
     uint64_t end = 0;
     for (struct tail_pass *p = f->passes; p != NULL; p = p->next)
         end = MAX(end, pass_end(p));
     if (!f->is_gz && (uint64_t)st->st_size < end)
-        return false;
-    if (is_content && f->ident.fp_len < ADOPT_BYTES_MIN)
-        return false;
-    if (f->is_gz && (is_content || gz_open(fd, &src.gz) < 0))
-        return false;
-    bool ok = source_holds(f, &src, is_content);
+        return 0;
+    if (is_content && (f->is_gz || f->ident.fp_len < ADOPT_BYTES_MIN))
+        return 0;
+    int r = f->is_gz ? gz_open(fd, &src.gz) : 0;
+    if (r == 0)
+        r = source_holds(f, &src, is_content);
     gz_close(src.gz);
-    return ok;
+    return r == -EBADMSG ? 0 : r;
 }
 
-static struct tail_file *match_inode(struct tail *t, int fd, const struct stat *st)
+static int match_inode(struct tail *t, int fd, const struct stat *st, struct tail_file **ret)
 {
     struct tail_file *best = NULL, *other = NULL;
     struct file_ident id = { 0 };
     struct link *l = table_first(&t->missing, st->st_ino);
     if (l == NULL)
-        return NULL;
+        return 0;
     ident_of_fd(fd, st, &id);
     for (; l != NULL; l = table_next(l)) {
         struct tail_file *f = CONTAINER_OF(l, struct tail_file, by_ino);
@@ -211,22 +212,26 @@ static struct tail_file *match_inode(struct tail *t, int fd, const struct stat *
             f->ident.fp_len > 0 || id.generation != 0 || id.btime_ns != 0 || f->ident.dev == id.dev;
         if (!is_telling || !ident_same_inode(&id, &f->ident))
             continue;
-        struct tail_file **which = is_it(f, fd, st, false) ? &best : &other;
+        int r = is_it(f, fd, st, false);
+        if (r < 0)
+            return r;
+        struct tail_file **which = r > 0 ? &best : &other;
         if (*which == NULL || f->ident.first_seen_ns > (*which)->ident.first_seen_ns)
             *which = f; /* of two lives of one inode the younger is the present one */
     }
-    if (best == NULL && other != NULL && cut_back(other, fd, st))
-        return other;
-    return best;
+    *ret = best != NULL ? best : other;
+    return best != NULL || (other != NULL && cut_back(other, fd, st));
 }
 
-static struct tail_file *match_content(struct tail *t, int fd, const struct stat *st)
+static int match_content(struct tail *t, int fd, const struct stat *st, struct tail_file **ret)
 {
+    int r = 0;
     for (size_t i = 0; i < t->missing.n_slots; i++)
-        for (struct link *l = t->missing.slots[i]; l != NULL; l = l->next)
-            if (is_it(CONTAINER_OF(l, struct tail_file, by_ino), fd, st, true))
-                return CONTAINER_OF(l, struct tail_file, by_ino);
-    return NULL;
+        for (struct link *l = t->missing.slots[i]; r == 0 && l != NULL; l = l->next) {
+            *ret = CONTAINER_OF(l, struct tail_file, by_ino);
+            r = is_it(*ret, fd, st, true);
+        }
+    return r;
 }
 
 /* What the pattern catches of its name; rotated before the restart, of the name it had before: that tells its tenant. */
@@ -273,15 +278,22 @@ static void settle_at(struct tail_file *f, int fd, const struct stat *st, const 
     resume_captures(f);
 }
 
-struct tail_file *resume_match(struct tail *t, int fd, const struct stat *st, const char *path,
-                               const char *real, uint32_t input, bool is_content)
+int resume_match(struct tail *t, int fd, const struct stat *st, const char *path, const char *real, uint32_t input,
+                 bool is_content)
 {
-    struct tail_file *f = match_inode(t, fd, st);
-    if (f == NULL && is_content)
-        f = match_content(t, fd, st);
-    if (f != NULL)
+    struct tail_file *f = NULL;
+    int r = match_inode(t, fd, st, &f);
+    if (r == 0 && is_content)
+        r = match_content(t, fd, st, &f);
+    if (r > 0)
         settle_at(f, fd, st, path, real, input);
-    return f;
+    return r;
+}
+
+static bool is_it_still(struct tail_file *f, int fd, const struct stat *st)
+{
+    int r = is_it(f, fd, st, false);
+    return r > 0 || (r == 0 && cut_back(f, fd, st));
 }
 
 /* A rotated file that no include names is looked for where it was last. */
@@ -298,7 +310,7 @@ static bool find_at_own_path(struct tail_file *f)
         return false;
     struct file_ident id = { 0 };
     ident_of_fd(fd, &st, &id);
-    if (ident_same_inode(&id, &f->ident) && (is_it(f, fd, &st, false) || cut_back(f, fd, &st))) {
+    if (ident_same_inode(&id, &f->ident) && is_it_still(f, fd, &st)) {
         char *path = strdup(f->path.path); /* found_at replaces it */
         if (path != NULL) {
             settle_at(f, fd, &st, path, path, f->input);

@@ -36,30 +36,37 @@ static int tail_holds(struct pass *p, const struct source *src)
     return 1;
 }
 
-bool source_holds(struct tail_file *f, const struct source *src, bool is_full)
+/* As tail_holds(). */
+static int crc_holds(const struct source *src, uint64_t len, uint32_t want)
 {
     uint32_t crc;
+    int r = source_crc(src, len, &crc);
+    return r == -ENODATA ? 0 : r < 0 ? r : crc == want;
+}
+
+static int tails_hold(struct tail_pass *list, const struct source *src)
+{
+    int r = 1;
+    for (struct tail_pass *p = list; r > 0 && p != NULL; p = p->next)
+        r = tail_holds(pass_of(p), src);
+    return r;
+}
+
+int source_holds(struct tail_file *f, const struct source *src, bool is_full)
+{
     struct pass *far = furthest(f);
     if (far == NULL)
-        return false;
-    if (f->ident.fp_len > 0 && (source_crc(src, f->ident.fp_len, &crc) < 0 || crc != f->ident.fp_crc))
-        return false;
-    if (src->gz != NULL && !is_full)
-        return true; /* all of it would have to be inflated */
-    uint64_t end = pass_end(&far->pub);
+        return 0;
+    int r = f->ident.fp_len == 0 ? 1 : crc_holds(src, f->ident.fp_len, f->ident.fp_crc);
+    if (r <= 0 || (src->gz != NULL && !is_full))
+        return r; /* of a .gz all would have to be inflated */
     if (is_full && !far->head_unknown) {
-        if (source_crc(src, end, &crc) < 0 || crc != far->pub.head_crc)
-            return false;
-        if (src->gz != NULL)
-            return true; /* reading its tails means inflating it again, and says no more */
+        r = crc_holds(src, pass_end(&far->pub), far->pub.head_crc);
+        if (r <= 0 || src->gz != NULL)
+            return r; /* reading its tails means inflating it again, and says no more */
     }
-    for (struct tail_pass *p = f->passes; p != NULL; p = p->next)
-        if (tail_holds(pass_of(p), src) <= 0)
-            return false;
-    for (struct tail_pass *p = f->parked; p != NULL; p = p->next)
-        if (tail_holds(pass_of(p), src) <= 0)
-            return false;
-    return true;
+    r = tails_hold(f->passes, src);
+    return r <= 0 ? r : tails_hold(f->parked, src);
 }
 
 int text_open(struct tail *t, const char *path, bool is_gz, struct text *x)
@@ -173,7 +180,7 @@ static bool holds_known(struct text *x, struct tail_file *f)
     if (fp_len < ADOPT_BYTES_MIN && x->len != fp_len &&
         timespec_ns(x->st.st_mtim) < f->ident.first_seen_ns - MTIME_SLACK_NS)
         return false;
-    return source_holds(f, &x->src, true);
+    return source_holds(f, &x->src, true) > 0;
 }
 
 bool text_is_of(struct text *x, struct tail_file *f)

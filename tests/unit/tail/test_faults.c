@@ -209,6 +209,39 @@ static void test_blind(void **state)
     }
 }
 
+/* After a restart nothing can be read for a while: files that cannot be compared are not begun anew. */
+static void restart_blind(enum call call, unsigned first, int result)
+{
+    struct world *w = world_new(2);
+    world_include(w, 0, "*.log");
+    n_written = 0;
+    log_lines(w, 20);
+    w_append(w, "b.log", "line 00020\n");
+    n_written++;
+    world_start(w);
+    settle(w, 1);
+    world_stop(w);
+    log_lines(w, 5);
+    use_faults(call, first, UINT_MAX - first, result);
+    world_start(w);
+    settle(w, 12);
+    fs_set_ops(NULL);
+    settle(w, 30);
+    expect_each_once(w);
+    world_free(w);
+}
+
+static void test_restart_blind(void **state)
+{
+    (void)state;
+    for (unsigned n = 1; n < 20; n++) {
+        restart_blind(CALL_PREAD, n, -EIO);
+        restart_blind(CALL_OPEN, n, -EACCES);
+        restart_blind(CALL_FSTAT, n, -EIO);
+        restart_blind(CALL_STAT, n, -EACCES);
+    }
+}
+
 static void test_failing_looks(void **state)
 {
     (void)state;
@@ -225,6 +258,7 @@ int main(void)
         cmocka_unit_test(test_failing_opens),
         cmocka_unit_test(test_failing_looks),
         cmocka_unit_test(test_blind),
+        cmocka_unit_test(test_restart_blind),
     };
     return cmocka_run_group_tests_name("tail/faults", tests, NULL, NULL);
 }
