@@ -8,7 +8,7 @@ libyaml-dev libmicrohttpd-dev"
 tests="libcmocka-dev libjansson-dev libclang-rt-dev python3 python3-pytest curl jq openssl logrotate strace valgrind prometheus rsyslog
 rsyslog-elasticsearch clang clang-format clang-tidy systemd maven openjdk-17-jdk-headless golang-go cargo python3-venv git
 ca-certificates faketime procps python3-yaml prometheus-alertmanager"
-packaging="debhelper lintian debootstrap fakeroot buildah rpm"
+packaging="debhelper lintian debootstrap fakeroot buildah rpm systemd-container"
 
 case "${1:-test}" in
 build) want=$build ;;
