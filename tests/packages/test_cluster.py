@@ -95,11 +95,11 @@ def test_its_account_may_read_pods_and_nothing_else(cluster, more, request):
         api, all_ = "api=false" not in str(more), bool(more) and "api=false" not in str(more)
         reads = {verb: may(cluster, account, verb, "pods", "kube-system") for verb in ("get", "list", "watch")}
         assert set(reads.values()) == {api}
-        assert may(cluster, account, "watch", "namespaces") == all_ and may(cluster, account, "get", "nodes/proxy") == all_
+        assert may(cluster, account, "watch", "namespaces") == all_ and may(cluster, account, "get", "nodes/pods") == all_
         for verb in ("create", "update", "patch", "delete", "deletecollection"):
-            for what in ("pods", "namespaces", "nodes/proxy", "configmaps"):
+            for what in ("pods", "namespaces", "nodes/pods", "configmaps"):
                 assert not may(cluster, account, verb, what), (verb, what)
-        for what in ("secrets", "configmaps", "nodes", "deployments.apps", "replicasets.apps", "pods/log", "pods/exec", "events"):
+        for what in ("secrets", "configmaps", "nodes", "nodes/proxy", "deployments.apps", "replicasets.apps", "pods/log", "pods/exec", "events"):
             assert not may(cluster, account, "get", what) and not may(cluster, account, "list", what), what
         if api:  # what the agent asks, with the account's own token
             token = cluster.service_token(namespace, "tailrace")
