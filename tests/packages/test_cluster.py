@@ -110,3 +110,36 @@ def test_its_account_may_read_pods_and_nothing_else(cluster, more, request):
             assert {code for _, _, code in cluster.audited(account)} == {200, 403}
     finally:
         cluster.helm("uninstall", "tailrace", "-n", namespace)
+
+
+@pytest.mark.parametrize("uses_namespaces", [False, True], ids=["pods", "namespaces"])
+def test_what_the_agent_asks_is_what_its_account_may(cluster, agent, tmp_path, uses_namespaces):
+    """By the API server's audit log: it asks for nothing that is refused, and uses every verb it is given but one."""
+    name = f"audit-{int(uses_namespaces)}"
+    namespace = cluster.namespace(name)
+    cluster.helm("install", "tailrace", CHART, "-n", namespace, "--set", f"kubernetes.namespaceLabels={str(uses_namespaces).lower()}")
+    try:
+        (tmp_path / "token").write_text(cluster.service_token(namespace, "tailrace"))
+        apps = cluster.namespace("apps-" + name, labels={"team": "blue"})
+        pod = cluster.pod(apps, "web-1", labels={"app": "web"}, node="node-a")
+        log = tmp_path / f"pods/{apps}_web-1_{pod['metadata']['uid']}/app/0.log"
+        log.parent.mkdir(parents=True)
+        log.write_text('2026-06-01T12:00:00.000000000Z stdout F {"level":"info","message":"one"}\n')
+        fields = {"app": "{label.app}", **({"team": "{namespace_label.team}"} if uses_namespaces else {})}
+        a = agent({"kubernetes": {"api": cluster.url, "token_file": str(tmp_path / "token"), "ca_file": str(cluster.ca)},
+                   "inputs": {"pods": {"type": "kubernetes", "include": [f"{tmp_path}/pods/*/*/*.log"], "fields": fields}},
+                   "outputs": {"out": {"type": "file", "path": str(tmp_path / "out.ndjson"), "compress": False}}},
+                  env={"NODE_NAME": "node-a"})
+        a.wait_delivered(1, "out")
+        line = json.loads((tmp_path / "out.ndjson").read_text())
+        assert line["app"] == "web" and line.get("team") == ("blue" if uses_namespaces else None), line
+        a.sigterm()
+        asked = cluster.audited(f"system:serviceaccount:{namespace}:tailrace")
+        assert asked and all(code == 200 for _, _, code in asked), asked
+        used = {(verb, path.split("?")[0].split("/")[3]) for verb, path, _ in asked}
+        assert used <= {(v, w) for v in ("list", "watch", "get") for w in ("pods", "namespaces")}, used
+        assert {w for _, w in used} == ({"pods", "namespaces"} if uses_namespaces else {"pods"}), used
+        assert all("fieldSelector=spec.nodeName" in path for _, path, _ in asked if path.startswith("/api/v1/pods?")), asked
+        print(sorted(asked))
+    finally:
+        cluster.helm("uninstall", "tailrace", "-n", namespace)
