@@ -66,7 +66,7 @@ def takes(conf, tmp_path):
         path.write_text("secret\n")
     path = tmp_path / "tailrace.yaml"
     path.write_text(conf.replace("/var/run/secrets/tailrace", str(tmp_path / "secrets")))
-    got = run("check", "-c", path, env={"LOKI_URL": "http://loki:3100"})
+    got = run("check", "-c", path, env={"LOKI_URL": "http://loki:3100", "NODE_IP": "10.0.0.1"})
     assert got.returncode == 0, got.stderr
 
 
@@ -85,6 +85,7 @@ def test_chart(values, tmp_path):
     found = objects(text)
     config = next(o for o in found if o["kind"] == "ConfigMap" and "tailrace.yaml" in o["data"])["data"]["tailrace.yaml"]
     takes(config, tmp_path)
+    asks = yaml.safe_load(config).get("kubernetes", {})
     pod = next(o for o in found if o["kind"] == "DaemonSet")["spec"]["template"]["spec"]
     security = pod["containers"][0]["securityContext"]
     assert security["capabilities"] == {"drop": ["ALL"], "add": ["DAC_READ_SEARCH"]} and security["runAsUser"] == 0
@@ -94,7 +95,8 @@ def test_chart(values, tmp_path):
     assert set(mounts) == {v["name"] for v in pod["volumes"]}
     assert all(m.get("readOnly") for n, m in mounts.items() if n not in ("state", "x"))
     rules = [r for o in found if o["kind"] == "ClusterRole" for r in o["rules"]]
-    assert bool(rules) == pod["automountServiceAccountToken"]
+    assert bool(rules) == pod["automountServiceAccountToken"] == (asks.get("api") != "off")
+    assert any(r["resources"] == ["nodes/pods"] for r in rules) == ("kubelet" in asks)
     assert {v for r in rules for v in r["verbs"]} <= {"get", "list", "watch"}
     for o in found:
         if o["kind"] == "PrometheusRule":
