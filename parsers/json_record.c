@@ -7,6 +7,8 @@
 #include "parsers/shapes.h"
 
 #define RANK_NONE UINT16_MAX
+/* Times of a line that are kept to be read at its end; the next ones are read at once. */
+#define LATER_TIMES 4
 
 struct json_record {
     struct keys keys;
@@ -23,6 +25,11 @@ struct json_record {
     bool is_time_bad;                              /* a time key held something that is none */
     uint16_t time_rank, message_rank, tenant_rank; /* of what the record holds so far */
     int64_t time_ns;
+    struct {
+        const struct key_node *node;
+        struct value value;
+    } later[LATER_TIMES]; /* a line that is out needs no time: they are read when it is known to stay */
+    unsigned n_later;
     uint16_t seconds_rank, nanos_rank;     /* a time in two members: instant.epochSecond and instant.nanoOfSecond */
     int64_t seconds, nanos;
     bool is_nested[WANTED_KEYS_MAX]; /* values[i] came by the nested path: a flat key beats it */
@@ -112,7 +119,7 @@ static bool on_time_part(struct json_record *r, const struct key_node *node, str
     return true;
 }
 
-static void on_time(struct json_record *r, const struct key_node *node, struct value value)
+static void read_time(struct json_record *r, const struct key_node *node, struct value value)
 {
     if (value.kind == VALUE_NULL || (value.kind == VALUE_STRING && value.text.len == 0))
         return; /* written by loggers for "has none" */
@@ -135,6 +142,21 @@ static void on_time(struct json_record *r, const struct key_node *node, struct v
     r->time_ns = ns;
     if (value.kind == VALUE_NUMBER)
         r->marks |= SHAPE_EPOCH;
+}
+
+static void read_later_times(struct json_record *r)
+{
+    for (unsigned i = 0; i < r->n_later; i++)
+        read_time(r, r->later[i].node, r->later[i].value);
+    r->n_later = 0;
+}
+
+static void on_time(struct json_record *r, const struct key_node *node, struct value value)
+{
+    if (r->n_later == LATER_TIMES)
+        read_later_times(r);
+    r->later[r->n_later].node = node;
+    r->later[r->n_later++].value = value;
 }
 
 static void on_wanted(struct json_record *r, const struct key_node *node, struct value value)
@@ -207,6 +229,7 @@ static void begin(struct json_record *r)
     r->has_level = r->has_module = r->is_time_bad = false;
     r->time_rank = r->message_rank = r->tenant_rank = r->seconds_rank = r->nanos_rank = RANK_NONE;
     r->nanos = 0;
+    r->n_later = 0;
     memset(r->is_nested, 0, r->n_wanted * sizeof(r->is_nested[0]));
 }
 
@@ -247,6 +270,7 @@ enum json_result json_record_read(struct json_record *r, const struct timestamp_
     enum json_result result = json_scan(r->json, rec->line, &sink, r);
     if (result != JSON_OBJECT)
         return result;
+    read_later_times(r); /* the first thing: SHAPE_EPOCH is known by it */
     if (!r->has_level) {
         rec->level = shapes_default_level(r->marks);
         bool is_news = !r->has_module || rec->level != LEVEL_UNKNOWN;
