@@ -95,7 +95,8 @@ static size_t flow_share(void)
 
 size_t budget_batches_share(void)
 {
-    return MIN(flow_share() / 2, (size_t)BATCHES_SHARE_MAX);
+    size_t n = atomic_load_explicit(&outputs, memory_order_relaxed);
+    return MIN(flow_share() / 2, BATCHES_ALL_MAX / n);
 }
 
 size_t budget_sending_share(void)

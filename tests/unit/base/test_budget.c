@@ -63,12 +63,12 @@ static void test_shares(void **state)
 {
     (void)state;
     budget_configure(0, 2); /* no limit */
-    assert_int_equal(budget_batches_share(), BATCHES_SHARE_MAX);
+    assert_int_equal(budget_batches_share(), BATCHES_ALL_MAX / 2);
     assert_int_equal(budget_sending_share(), SENDING_ALL_MAX / 2);
     assert_false(budget_is_exceeded());
     budget_configure(32 * MIB, 2);
     assert_int_equal(budget_limit(), 32 * MIB);
-    assert_int_equal(budget_batches_share(), (32 * MIB - MEMORY_BASE_BYTES) / 4);
+    assert_int_equal(budget_batches_share(), BATCHES_ALL_MAX / 2);
     budget_add(FILES, 12 * MIB);
     assert_int_equal(budget_batches_share(), (20 * MIB - MEMORY_BASE_BYTES) / 4);
     assert_int_equal(budget_sending_share(), (20 * MIB - MEMORY_BASE_BYTES) / 4);
