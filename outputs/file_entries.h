@@ -10,9 +10,8 @@
 #include "outputs/file_chain.h"
 #include "outputs/file_journal.h"
 #include "outputs/file_keep.h"
+#include "outputs/file_state.h"
 #include "outputs/file_store.h"
-
-#define FILE_STATE_NAME "files.state"
 
 /* A file that we may write to, or have since the last close. */
 struct file_entry {
@@ -39,7 +38,8 @@ struct file_series; /* file_series.h */
 struct file_store {
     struct file_store_conf conf;
     struct file_keep *keep;
-    int state_fd, journal_fd;
+    int state_fd;
+    struct file_state journal;
     struct file_entry **entries;
     size_t n_entries, n_fds;
     struct file_series **series; /* NULL until there is a chain */

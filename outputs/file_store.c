@@ -117,13 +117,6 @@ static int put_entry(const struct file_entry *e, struct buf *out)
     return r;
 }
 
-static int open_journal(struct file_store *s, struct err *err)
-{
-    fd_close(&s->journal_fd);
-    s->journal_fd = openat(s->state_fd, FILE_STATE_NAME, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
-    return s->journal_fd < 0 ? err_set(err, -errno, "cannot open " FILE_STATE_NAME) : 0;
-}
-
 /* Replaces the journal by what the entries say; all of it must be on disk. */
 static int write_snapshot(struct file_store *s, uint64_t seq, struct err *err)
 {
@@ -140,34 +133,23 @@ static int write_snapshot(struct file_store *s, uint64_t seq, struct err *err)
     if (r < 0)
         r = err_set(err, r, "cannot write " FILE_STATE_NAME);
     else
-        r = io_replace_file(s->state_fd, FILE_STATE_NAME, buf_slice(&content), 0640, err);
+        r = file_state_replace(&s->journal, buf_slice(&content), err);
     buf_deinit(&content);
-    return r < 0 ? r : open_journal(s, err);
+    return r;
 }
 
-/* Appends one entry, durably. A torn end would hide what comes behind it, so a failure takes it off again. */
+/* Appends one entry, durably. A torn end would hide what comes behind it: then the next snapshot replaces it. */
 static int note_entry(struct file_store *s, const struct file_entry *e, struct err *err)
 {
     struct buf record;
-    struct stat st;
-    off_t end = -1;
+    bool is_torn = false;
     buf_init(&record, 16 * KIB);
-    if (s->journal_fd < 0) {
-        int r = open_journal(s, err);
-        if (r < 0)
-            return r;
-    }
-    int r = fstat(s->journal_fd, &st) < 0 ? -errno : put_entry(e, &record);
-    if (r == 0) {
-        end = st.st_size;
-        r = io_write_full(s->journal_fd, record.ptr, record.len);
-    }
-    if (r == 0 && fdatasync(s->journal_fd) < 0)
-        r = -errno;
+    int r = put_entry(e, &record);
+    r = r < 0 ? err_set(err, r, "cannot write " FILE_STATE_NAME)
+              : file_state_append(&s->journal, buf_slice(&record), &is_torn, err);
+    s->is_dirty |= is_torn;
     buf_deinit(&record);
-    if (r < 0 && end >= 0 && ftruncate(s->journal_fd, end) < 0)
-        s->is_dirty = true; /* the next snapshot replaces it */
-    return r < 0 ? err_set(err, r, "cannot write " FILE_STATE_NAME) : 0;
+    return r;
 }
 
 /* ---- syncing ---- */
@@ -649,6 +631,7 @@ static int open_state(struct file_store *s, struct err *err)
         s->state_fd = open(path.ptr, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (s->state_fd < 0)
             r = err_set(err, -errno, "cannot open %s", path.ptr);
+        file_state_init(&s->journal, s->state_fd);
     }
     buf_deinit(&path);
     return r;
@@ -660,7 +643,7 @@ int file_store_open(const struct file_store_conf *conf, struct file_store **ret_
     if (s == NULL)
         return err_set(err, -ENOMEM, "cannot open the archive");
     s->conf = *conf;
-    s->state_fd = s->journal_fd = -1;
+    s->state_fd = s->journal.fd = -1;
     s->entries = calloc(FILE_ENTRIES_MAX, sizeof(struct file_entry *));
     int r = s->entries == NULL ? -ENOMEM : file_keep_new(&s->keep);
     if (r < 0)
@@ -694,7 +677,7 @@ void file_store_close(struct file_store *s)
         free_entry(s, s->entries[i]);
     free(s->entries);
     file_series_free_all(s);
-    fd_close(&s->journal_fd);
+    file_state_deinit(&s->journal);
     fd_close(&s->state_fd);
     free(s);
 }

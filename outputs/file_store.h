@@ -2,7 +2,7 @@
  * file_store.h - the files that the file output is writing: appended to, synced, cut back after a crash, closed.
  *
  * A journal, STATE/files.state, says up to which frame everything is durable and how long each file was then. It is
- * replaced as a whole at each sync; before a file is written that it does not know, an entry is appended and synced. So
+ * replaced as a whole at each sync (file_state.h); before a file is written that it does not know, an entry is appended and synced. So
  * whatever the crash, each file is cut back to what the journal says, and the frames after it are written again: nothing
  * twice, nothing missing.
  *

@@ -70,8 +70,7 @@ def full(case):
     """Full of queued lines while the servers are away, or full of something else while they are there."""
     disk = Tmpfs(case.folder.parent / f"{case.name}-disk", 20)
     try:
-        # The archive's own checkpoint needs a little space: with it the disk would stay full.
-        run = case.make(scripts.segments, state=disk.path / "state", outputs=("loki", "search"))
+        run = case.make(scripts.segments, state=disk.path / "state")
         run.world.width = 8000
         if case.number % 2:
             _full_of_others(case, run, disk)
