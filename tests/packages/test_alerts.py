@@ -93,6 +93,9 @@ def causes(world, faults, tmp_path, certs, make_certificate):
     world.agent("future", {"loki": loki_output(faults(default=Reply(204)).url)})
     rejected, _ = world.agent("rejected", {"out": archive_output(tmp_path / "rejected.ndjson")})
 
+    world.agent("pods", {"out": archive_output(tmp_path / "pods.ndjson")}, {"type": "kubernetes"}, env={"NODE_NAME": "n"},
+                kubernetes={"api": faults(default=Reply(403)).url, "token_file": "", "ca_file": "", "requests_per_minute": 600})
+
     for name, days in (("soon", 10), ("tomorrow", 1)):
         server = faults(tls=make_certificate(certs, name, days), default=Reply(204))
         world.agent(name, {"loki": loki_output(server.url, tls={"ca_file": str(certs.ca)})})
@@ -181,7 +184,7 @@ def test_each_alert_fires_when_its_cause_is_there(agent, faults, certs, tmp_path
         "TailraceBacklogGrowing": "away", "TailraceQueueFullSoon": "away", "TailraceQueueNearlyFull": "full",
         "TailraceReadingBlocked": "full", "TailraceHeldFilesNearLimit": "full", "TailraceDiskLow": "disk",
         "TailraceMemoryHigh": "memory", "TailraceDescriptorsLow": "descriptors", "TailraceTenantOverflow": "tenants",
-        "TailraceFileUnreadable": "locked", "TailraceFileStalled": "stalled", "TailraceClockOff": "clock", "TailraceLinesFromTheFuture": "future",
+        "TailraceFileUnreadable": "locked", "TailraceFileStalled": "stalled", "TailraceClockOff": "clock", "TailracePodsUnknown": "pods", "TailraceLinesFromTheFuture": "future",
     }
     for (alert, severity), about in seen.items():
         if alert in table:
