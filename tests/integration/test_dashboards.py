@@ -53,9 +53,12 @@ def test_prometheus_boards(agent, faults, certs, tmp_path):
     refusing = faults(default=BulkReply(lambda items: [400] * len(items)))
     log = tmp_path / "app.log"
     a = agent(config(
-        {"app": file_input(log, tenant="{record.org|'acme'}", levels="info", multiline="off")},
+        {"app": file_input(log, tenant="{record.org|'acme'}", levels="info", multiline="off"),
+         "pods": {"type": "kubernetes", "include": [f"{tmp_path}/pods/*/*/*.log"]}},
         {"loki": loki_output(picky.url, tls={"ca_file": str(certs.ca)}), "out": archive_output(tmp_path / "out.ndjson"),
-         "search": search_output(refusing.url, template="off", document={"on_refused": "dead"})}))
+         "search": search_output(refusing.url, template="off", document={"on_refused": "dead"})},
+        kubernetes={"api": faults(default=Reply(403)).url, "token_file": "", "ca_file": "", "requests_per_minute": 600}),
+        env={"NODE_NAME": "n"})
     generator = Loggen(seed=31)
     variables = {"job": "tailrace", "instance": ".*", "output": ".*", "tenant": ".*"}
     queries = [(b, title, filled(t["expr"], **variables)) for b in ("operators", "tenants") for title, t in targets(b)]
