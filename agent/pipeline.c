@@ -9,6 +9,7 @@
 #include "agent/base/must.h"
 #include "agent/base/tenants.h"
 #include "agent/join.h"
+#include "agent/line_counters.h"
 #include "agent/pipeline_internal.h"
 #include "agent/reread.h"
 
@@ -301,6 +302,10 @@ static void count(struct work *w, const struct record *rec, uint32_t outputs, ui
     if (is_first && (altered != 0 || (rec->flags & (RECORD_CUT | RECORD_BAD_JSON | RECORD_BAD_TIME | RECORD_SPLIT)) != 0))
         count_altered(s->input_index, rec, altered);
     tally_count(t, outputs, is_first, raw_bytes, outcome);
+    if (is_first)
+        line_counters_level(w->p->line_counters, s, rec);
+    if (is_first && outcome != FILTER_LEVEL && w->p->conf.conf->n_counters > 0)
+        line_counters_rules(w->p->line_counters, rec);
 }
 
 static int make_parser(struct pipeline *p, size_t i, bool text_only, struct parser **ret_parser, struct err *err)
@@ -590,6 +595,8 @@ int pipeline_new(const struct pipeline_conf *conf, struct pipeline **ret_pipelin
     p->conf.recovered = NULL;
     for (size_t i = 0; r == 0 && i < conf->conf->n_inputs; i++)
         r = input_parser(p, i, err);
+    if (r == 0)
+        r = line_counters_new(conf->conf, &p->line_counters, err);
     if (r < 0) {
         pipeline_free(p);
         return r;
@@ -608,6 +615,7 @@ void pipeline_free(struct pipeline *p)
         multiline_free(p->multilines[i]);
     }
     buf_deinit(&p->tenant_text);
+    line_counters_free(p->line_counters);
     free(p->counted);
     free(p);
 }

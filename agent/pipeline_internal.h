@@ -46,6 +46,7 @@ struct pipeline {
     uint64_t levels_freed;                   /* as of this many that were freed */
     struct tenant_slot tenants[TENANT_SLOTS];
     uint32_t other_tenant, n_tenants;
+    struct line_counters *line_counters;
     struct buf tenant_text;
     struct record rec;         /* the one in work: large, so not on the stack for every line */
     int64_t mono_ns, wall_ns;  /* of the feed in work */

@@ -17,6 +17,15 @@
 struct tally;
 struct join;
 
+struct series;
+
+/* Of tailrace_log_lines_total, for this source's lines of one tenant and origin (line_counters.h). */
+struct line_series {
+    uint32_t tenant;
+    uint64_t origin; /* its id: what is known of a pod may change */
+    struct series *by_level[LEVEL_OFF];
+};
+
 struct source {
     const struct conf_input *input;
     uint32_t input_index;
@@ -35,6 +44,7 @@ struct source {
     uint64_t counted_off[STREAMS_MAX], behind_off[STREAMS_MAX], behind_end[STREAMS_MAX];
     uint64_t skipped_off; /* the rests of lines that were cut are counted up to here */
     struct tally *last_tally;
+    struct line_series line_series;
     struct join *joins;                 /* of its passes */
     uint64_t first_off[STREAMS_MAX];    /* of the first line of each stream that was seen: only it can go on from another file */
 };

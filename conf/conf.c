@@ -477,7 +477,8 @@ static int loader_init(struct loader *ld, const char *path, const struct output_
 static void check_root_keys(struct loader *ld, const struct node *root)
 {
     static const struct slice sections[] = { SLICE_INIT("fields"), SLICE_INIT("inputs"),
-                                             SLICE_INIT("outputs"), SLICE_INIT("routes") };
+                                             SLICE_INIT("outputs"), SLICE_INIT("routes"),
+                                             SLICE_INIT("counters") };
     apply_check_keys(ld, root,
                      &(struct keyset){ .tables = { root_settings, root_raw_settings },
                                        .more = sections,
@@ -488,6 +489,7 @@ static void build(struct loader *ld, const struct node *root)
 {
     check_root_keys(ld, root);
     root_apply(ld, root);
+    counters_apply(ld, root);
     inputs_apply(ld, root);
     outputs_apply(ld, root);
     if (ld->failed == 0)

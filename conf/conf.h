@@ -85,6 +85,13 @@ struct conf_route {
     int64_t file_line;
 };
 
+/* counters: tailrace_log_NAME_total of the lines that match. */
+struct conf_counter {
+    struct slice name, help;
+    struct match *match; /* NULL = every line */
+    struct template_map labels;
+};
+
 struct conf_size_or_percent {
     uint64_t bytes;
     unsigned percent; /* 0: bytes count */
@@ -102,6 +109,7 @@ struct conf {
     uint32_t tenants_max;
     struct slice tenants_other;
     uint32_t metrics_max_tenants;  /* 100 */
+    uint32_t metrics_max_series;   /* 1000, of each counter of log lines */
     struct pairs fields;           /* constants for every record */
     struct conf_kubernetes kubernetes;
     struct slice host, node, cluster; /* hostname; NODE_NAME or the hostname; fields.cluster */
@@ -112,6 +120,8 @@ struct conf {
     size_t n_outputs;
     struct conf_route *routes;     /* never empty: without `routes` one that sends all to all */
     size_t n_routes;
+    struct conf_counter *counters;
+    size_t n_counters;
     struct slices warnings;        /* sentences with FILE:LINE:COL, for `check` and the log */
     struct slices watched_files;   /* every file read (config, conf.d/, secrets) and the folders looked in; a change reloads */
     uint64_t fingerprint;          /* of all files' bytes, secrets included, and expanded variables; in this process only */

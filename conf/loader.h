@@ -21,7 +21,7 @@ struct owned {
 /* Keys of the configuration that need work after their table was applied. */
 struct root_raw {
     struct slice min_free, cpu;
-    int64_t tenants_max, metrics_max_tenants;
+    int64_t tenants_max, metrics_max_tenants, metrics_max_series;
 };
 
 struct queue_raw {
@@ -68,10 +68,11 @@ void root_apply(struct loader *ld, const struct node *root);
 void inputs_apply(struct loader *ld, const struct node *root);
 void outputs_apply(struct loader *ld, const struct node *root);
 void routes_apply(struct loader *ld, const struct node *root);
+void counters_apply(struct loader *ld, const struct node *root);
 
 /* Setting tables, for print.c. */
 extern const struct setting root_settings[], root_raw_settings[], input_settings[], pods_settings[], queue_settings[],
-    http_settings[];
+    http_settings[], counter_settings[];
 extern const struct slice input_types[]; /* by enum input_type */
 
 /* Names that a field sets in a file's origin; others are the user's own, {field.NAME}. */

@@ -543,6 +543,15 @@ static void put_route(struct printer *p, const struct conf *c, const struct conf
     item_end(p, item);
 }
 
+static void put_counter(struct printer *p, const struct conf_counter *counter)
+{
+    size_t item = item_begin(p);
+    put_table(p, counter_settings, counter);
+    if (counter->match != NULL)
+        put_match(p, counter->match);
+    item_end(p, item);
+}
+
 int conf_print(const struct conf *c, struct buf *out)
 {
     const struct conf_private *own = c->private_;
@@ -567,6 +576,10 @@ int conf_print(const struct conf *c, struct buf *out)
     p.indent++;
     for (size_t i = 0; i < c->n_routes; i++)
         put_route(&p, c, &c->routes[i]);
+    if (c->n_counters > 0)
+        put_cstr(&p, "counters:\n");
+    for (size_t i = 0; i < c->n_counters; i++)
+        put_counter(&p, &c->counters[i]);
     if (p.error < 0)
         out->len = start;
     return p.error;

@@ -145,6 +145,13 @@ static const struct setting metrics_settings[] = {
       .min = 1,
       .max = 10000,
       .help = "Tenants with metrics of their own; the rest is summed up as _other." },
+    { .key = "max_series",
+      .type = SETTING_INT,
+      .offset = offsetof(struct root_raw, metrics_max_series),
+      .def = "1000",
+      .min = 1,
+      .max = 100000,
+      .help = "Series of each counter of log lines; the rest counts as _other." },
     SETTING_END,
 };
 
@@ -395,6 +402,7 @@ void root_apply(struct loader *ld, const struct node *root)
     check_kubernetes(ld, root);
     c->tenants_max = (uint32_t)ld->own->root.tenants_max;
     c->metrics_max_tenants = (uint32_t)ld->own->root.metrics_max_tenants;
+    c->metrics_max_series = (uint32_t)ld->own->root.metrics_max_series;
     check_state_dir(ld, root);
     check_listen(ld, root);
     check_min_free(ld, root);

@@ -10,6 +10,7 @@
 
 #include "agent/admin/admin.h"
 #include "agent/base/clock.h"
+#include "agent/base/series.h"
 #include "agent/base/stats.h"
 #include "agent/base/tenants.h"
 
@@ -265,6 +266,36 @@ static void dead_letters(struct writer_ctx *w, const struct row_list *l)
                                      { "reason", SLICE("none") } },
                    3, 0);
     }
+}
+
+/* ---- counters of log lines ---- */
+
+static void log_family(void *ctx, struct slice name, struct slice help)
+{
+    struct writer_ctx *w = ctx;
+    keep(w, buf_printf(w->out, "# HELP %.*s ", SLICE_ARGS(name)));
+    for (size_t i = 0; i < help.len; i++)
+        keep(w, help.ptr[i] == '\n' ? buf_append_lit(w->out, "\\n") : help.ptr[i] == '\\' ? buf_append_lit(w->out, "\\\\")
+                                                                                       : buf_append_byte(w->out, help.ptr[i]));
+    keep(w, buf_printf(w->out, "\n# TYPE %.*s counter\n", SLICE_ARGS(name)));
+}
+
+static void log_series(void *ctx, struct slice name, const struct slice *labels, const struct slice *values, size_t n,
+                       uint64_t value)
+{
+    struct writer_ctx *w = ctx;
+    keep(w, buf_append_slice(w->out, name));
+    for (size_t i = 0; i < n; i++) {
+        keep(w, buf_printf(w->out, "%c%.*s=\"", i == 0 ? '{' : ',', SLICE_ARGS(labels[i])));
+        label_value(w, values[i]);
+        keep(w, buf_append_byte(w->out, '"'));
+    }
+    keep(w, buf_printf(w->out, "%s %llu\n", n > 0 ? "}" : "", (unsigned long long)value));
+}
+
+static void log_counters(struct writer_ctx *w)
+{
+    series_each(&(struct series_seen){ .family = log_family, .series = log_series, .ctx = w });
 }
 
 static void rows(struct writer_ctx *w)
@@ -592,6 +623,7 @@ int metrics_write(const struct admin_view *view, struct buf *out)
     static_assert(KUBE_ANNOTATIONS == ANNOTATIONS, "a counter each");
     struct writer_ctx w = { .out = out, .conf = view->conf };
     rows(&w);
+    log_counters(&w);
     ledger(&w);
     inputs(&w);
     outputs(&w);

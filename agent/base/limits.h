@@ -20,6 +20,7 @@
 #define OUTPUTS_MAX 16
 #define INPUTS_MAX 64
 #define ROUTES_MAX 256
+#define COUNTERS_MAX 64
 /* Streams joined apart in one file: none, stdout, stderr. */
 #define STREAMS_MAX 3
 /* Tenant names: Loki takes 150 bytes. Longer ones go to tenants.other. */
