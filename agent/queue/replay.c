@@ -92,7 +92,7 @@ static int take(struct replay *rp, const struct frame_hdr *h)
     return r == -EBADMSG ? 0 : r;
 }
 
-/* The highest synced_seq in what follows: once for the first place that is not whole. */
+/* The highest synced_seq in what follows: of the newest at once, else for the first place that is not whole. */
 static void look_further(struct replay *rp, struct place *p, uint64_t last_seq)
 {
     struct frame_hdr h;
@@ -158,9 +158,9 @@ static int step(struct replay *rp, struct place *p, uint64_t last_seq)
         return step_over(rp, p, &h, last_seq);
     if (r < 0)
         return r;
-    /* With a good meta the positions hold whatever became of the body. Bodies of older segments are checked when they
-     * are sent. */
-    bool is_damaged = p->is_newest && !scan_body_is_good(&p->scan, p->off, &h);
+    /* With a good meta the positions hold whatever became of the body. Bodies that were known durable are checked when they
+     * are sent: a start reads no more of a long segment than what may have been torn. */
+    bool is_damaged = p->is_newest && h.seq > rp->synced_seq && !scan_body_is_good(&p->scan, p->off, &h);
     if (is_damaged) {
         if (!step_over(rp, p, &h, last_seq))
             return 0;
@@ -186,6 +186,8 @@ int replay_segment(struct replay *rp, const struct segment *seg, uint64_t last_s
     r = scan_init(&p.scan, p.fd, size, seg->salt);
     rp->good_end = SEGMENT_HEAD_BYTES;
     rp->good_seq = seg->first_seq - 1;
+    if (r == 0 && is_newest)
+        look_further(rp, &p, last_seq);
     while (r == 0) {
         r = step(rp, &p, last_seq);
         if (p.scan.error < 0)

@@ -34,7 +34,7 @@ static const uint8_t *view(struct scan *s, uint64_t off, size_t len)
     if (off >= s->window_off && off - s->window_off + len <= s->window_len)
         return s->window + (off - s->window_off);
 
-    bool is_next = off >= s->window_off && off <= s->window_off + s->window_len + WINDOW_STEP;
+    bool is_next = s->window_len > 0 && off >= s->window_off && off <= s->window_off + s->window_len + WINDOW_STEP;
     size_t step = is_next ? WINDOW_BYTES : MAX(WINDOW_STEP, len);
     size_t want = (size_t)MIN((uint64_t)step, s->size - off);
     ssize_t n = fs_pread_full(s->fd, s->window, want, off);

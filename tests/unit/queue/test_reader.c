@@ -9,6 +9,7 @@ static struct {
     unsigned reads;
     size_t most;        /* bytes a preadv gives; 0: all */
     uint64_t bad_at;    /* a place that cannot be read; 0: none */
+    uint64_t bytes;     /* read in all */
     unsigned skip, fails; /* after so many reads so many fail, whatever they ask for */
     int error;
 } disk;
@@ -35,6 +36,7 @@ static ssize_t counted_pread(int fd, void *ptr, size_t len, uint64_t off)
 {
     if (strikes())
         return disk.error;
+    disk.bytes += len;
     return is_bad(off, len) ? -EIO : fs_real.pread(fd, ptr, len, off);
 }
 
@@ -218,6 +220,29 @@ static void what_passes_later_is_waited_for(void **state)
     drain(f, 3, 3);
 }
 
+/* However long the newest segment is: of what was known durable a start reads headers and metas. */
+static void a_start_reads_no_old_bodies(void **state)
+{
+    struct fixture *f = *state;
+    static char text[300 * KIB];
+    struct sample s;
+    struct sample_end e;
+    uint64_t seq;
+    memset(text, 'x', sizeof(text));
+    fixture_open(f);
+    for (unsigned i = 1; i <= 12; i++) {
+        struct frame_in *in = sample_frame(&s, i, 1, "t");
+        in->wire = slice_of(text, sizeof(text));
+        assert_int_equal(queue_append(f->q, in, sample_end(&e, 1, i - 1, i), &seq), 0);
+        assert_int_equal(queue_sync(f->q), 0);
+    }
+    fixture_crash(f);
+    disk.bytes = 0;
+    fixture_open(f);
+    assert_int_equal(f->rec.queued_lines, 12);
+    assert_true(disk.bytes < 4 * sizeof(text)); /* the last, that no frame behind it calls durable: looked at, written again */
+}
+
 /* A search over a sector that cannot be read goes on behind it, and asks for it a few times only. */
 static void bad_sectors_are_stepped_over(void **state)
 {
@@ -272,6 +297,7 @@ int main(void)
         TEST(short_reads_are_finished),
         TEST(what_fails_for_a_moment_is_no_damage),
         TEST(what_passes_later_is_waited_for),
+        TEST(a_start_reads_no_old_bodies),
         TEST(bad_sectors_are_stepped_over),
         TEST(bad_place_in_a_body_costs_the_body),
     };
