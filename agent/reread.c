@@ -232,15 +232,18 @@ static bool feed(struct rereader *r, const char *ptr, size_t len, bool is_last, 
     return false;
 }
 
-/* What was unfinished at the range's end was placed by a later group. */
-static void forget_parts(struct rereader *r, const struct file_position *to)
+/* What was unfinished at the range's end was placed by a later group. When it is not known what was, it is a line that has only
+ * some of its pieces, and no record of several lines: those are given up waiting for sooner or later. */
+static void forget_parts(struct rereader *r, const struct reread_range *g)
 {
     struct join *j = r->pass.state;
-    for (uint8_t i = 0; j != NULL && i < to->n_parts; i++) {
-        if (to->parts[i].stream >= STREAMS_MAX)
+    for (uint8_t i = 0; j != NULL && !g->knows_to && i < STREAMS_MAX; i++)
+        pending_end(&j->streams[i].part);
+    for (uint8_t i = 0; j != NULL && i < g->to.n_parts; i++) {
+        if (g->to.parts[i].stream >= STREAMS_MAX)
             continue;
-        pending_end(&j->streams[to->parts[i].stream].part);
-        pending_end(&j->streams[to->parts[i].stream].group);
+        pending_end(&j->streams[g->to.parts[i].stream].part);
+        pending_end(&j->streams[g->to.parts[i].stream].group);
     }
 }
 
@@ -248,7 +251,7 @@ static void end_range(struct rereader *r, const struct reread_range *g)
 {
     size_t used;
     r->is_ending = true;
-    forget_parts(r, &g->to);
+    forget_parts(r, g);
     if (feed(r, r->raw, 0, true, &used))
         next_range(r);
 }
@@ -269,7 +272,7 @@ static void read_chunk(struct rereader *r, const struct reread_range *g, int64_t
     }
     size_t used, len = (size_t)n;
     bool is_end = len == left;
-    if (!feed(r, r->raw, len, is_end && g->to.n_parts == 0, &used))
+    if (!feed(r, r->raw, len, is_end && g->knows_to && g->to.n_parts == 0, &used))
         return;
     r->n_retries = 0;
     if (used > 0) {

@@ -198,7 +198,8 @@ NODISCARD int queue_open_file(const struct fs_ops *fs, int dir_fd, const char *n
 /* The header of the file of this id. -EBADMSG: it has none; -EPROTO: a newer version's; else passing (fs.h). */
 NODISCARD int segment_head_read(int fd, uint64_t id, struct segment_head *ret);
 NODISCARD int segment_begin(struct queue *q);    /* the next segment, durable; from here on it is written */
-NODISCARD int segment_seal(struct queue *q);     /* SEAL and sync; nothing may be unsealed after it */
+/* SEAL and sync; nothing may be unsealed after it. with_places: no other segment follows now. */
+NODISCARD int segment_seal(struct queue *q, bool with_places);
 void segment_make_spare(struct queue *q);
 void segment_drop_spare(struct queue *q);
 NODISCARD int segment_list_add(struct queue *q, const struct segment *s); /* takes the lock */

@@ -243,14 +243,14 @@ int dead_put_losses(struct queue *q, const struct losses *l)
 }
 
 /* As LOSS items: they move from damage. */
-static int tally_found(const struct totals *found, struct tally *ret)
+static int tally_found(struct queue *q, const struct totals *found, struct tally *ret)
 {
     for (size_t i = 0; found != NULL && i < found->n; i++) {
-        struct tally_row *t = found->rows[i].lines == 0 ? NULL : tally_get(ret, found->rows[i].tenant);
-        if (t == NULL && found->rows[i].lines > 0)
+        const struct tally_row *was = tally_get(&q->dead.tally, found->rows[i].tenant);
+        struct tally_row *t = was == NULL ? NULL : tally_get(ret, found->rows[i].tenant);
+        if (t == NULL)
             return -ENOMEM;
-        if (t != NULL)
-            t->lost[LOST_REREAD] += found->rows[i].lines;
+        t->lost[LOST_REREAD] = MIN(found->rows[i].lines, was->lost[LOST_DAMAGE]); /* no more than were counted */
     }
     return 0;
 }
@@ -258,12 +258,11 @@ static int tally_found(const struct totals *found, struct tally *ret)
 static void count_found(struct queue *q, const struct tally *found)
 {
     for (size_t i = 0; i < found->n; i++) {
-        const struct tally_row *f = &found->rows[i], *was = tally_get(&q->dead.tally, f->tenant);
-        uint64_t moved = was == NULL ? 0 : MIN(was->lost[LOST_DAMAGE], f->lost[LOST_REREAD]);
+        const struct tally_row *f = &found->rows[i];
         struct output_row *row = q->is_opening ? NULL : stats_output_row(q->output_index, tenant_intern(f->tenant));
         if (row != NULL) {
             counter_add(&row->lost_lines[LOST_REREAD], f->lost[LOST_REREAD]);
-            counter_add(&row->lost_lines[LOST_DAMAGE], -moved);
+            counter_add(&row->lost_lines[LOST_DAMAGE], -f->lost[LOST_REREAD]);
         }
         (void)!add_loss(&q->dead, f->tenant, LOST_REREAD, f->lost[LOST_REREAD], 0);
     }
@@ -275,7 +274,7 @@ int dead_put_marks(struct queue *q, const struct marks *m, const struct totals *
     struct tally tally = { 0 };
     struct frame_hdr h = { .type = FRAME_LOST, .built_ns = clock_wall_ns() };
     buf_init(&meta, FRAME_META_MAX);
-    int r = tally_found(found, &tally);
+    int r = tally_found(q, found, &tally);
     if (r == 0)
         r = put_losses(&meta, &tally);
     for (size_t i = 0; r == 0 && i < m->n; i++)

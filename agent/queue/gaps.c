@@ -15,6 +15,7 @@
 
 struct place {
     struct file_position pos; /* as of the last good group that names the file */
+    uint64_t first;           /* where the first group that names it began; of a SNAP: where it stood */
     bool is_holed;            /* lost frames lie behind it: where the file goes on tells what they held of it */
 };
 
@@ -28,6 +29,8 @@ struct search {
     size_t n, cap;
     struct buf idents;    /* FILE items seen so far, for their paths */
     struct buf held;      /* HELD items of the group at hand, and of what may be of it */
+    bool has_snap;        /* this segment's own */
+    bool has_hole;        /* frames of it are lost */
     bool is_hit;          /* a frame of the group at hand is lost */
     bool is_holed;        /* lost frames lie directly before the group at hand */
     bool is_spoiled;      /* of a frame of the group nobody knows what became of its lines */
@@ -45,7 +48,7 @@ static struct place *place_of(const struct search *s, uint64_t incarnation)
     return NULL;
 }
 
-static void place_set(struct search *s, const struct file_position *pos)
+static void place_set(struct search *s, const struct file_position *pos, bool is_snap)
 {
     struct place *p = place_of(s, pos->incarnation);
     if (p == NULL && s->n == s->cap) {
@@ -58,15 +61,16 @@ static void place_set(struct search *s, const struct file_position *pos)
         s->places = places;
         s->cap = cap;
     }
+    uint64_t first = p != NULL ? p->first : is_snap ? pos->end : pos->start;
     if (p == NULL)
         p = &s->places[s->n++];
-    *p = (struct place){ .pos = *pos };
+    *p = (struct place){ .pos = *pos, .first = first };
     p->pos.start = pos->end;
 }
 
 static void hole(struct search *s)
 {
-    s->is_holed = true;
+    s->is_holed = s->has_hole = true;
     for (size_t i = 0; i < s->n; i++)
         s->places[i].is_holed = true;
 }
@@ -105,17 +109,27 @@ static void found(struct search *s, const struct file_position *from, const stru
         s->r = gaps_put(&s->ret->gaps, &g);
 }
 
-/* One position: of a SNAP, or of a group's end. */
+/* A SEAL, or the next SNAP, says where the file stood at this segment's: a lost group may have been the first to name it. */
+static void take_beginning(struct search *s, const struct place *last, const struct file_position *pos)
+{
+    struct file_position from = { .incarnation = pos->incarnation, .end = pos->start };
+    struct file_position to = { .incarnation = pos->incarnation, .end = last == NULL ? pos->end : last->first };
+    found(s, &from, last == NULL ? pos : &to, last == NULL);
+}
+
+/* One position: of a SNAP or SEAL, or of a group's end. */
 static void take_position(struct search *s, const struct file_position *pos, bool is_snap, bool is_hit)
 {
     const struct place *last = place_of(s, pos->incarnation);
     struct file_position begins = { .incarnation = pos->incarnation, .end = is_snap ? pos->end : pos->start };
+    if (is_snap && s->has_snap && s->has_hole)
+        take_beginning(s, last, pos);
     bool is_holed = last != NULL && last->is_holed;
     if (is_holed && (is_snap || !is_hit || last->pos.end >= begins.end))
         found(s, &last->pos, is_snap ? pos : &begins, is_snap);
     if (is_hit && !is_snap)
         found(s, last != NULL && (is_holed || last->pos.end == begins.end) ? &last->pos : &begins, pos, true);
-    place_set(s, pos);
+    place_set(s, pos, is_snap);
 }
 
 /* Behind a hole, this group begins where the last good one ended: then what is lost was of this one. */
@@ -164,11 +178,12 @@ static void take_end(struct search *s, const struct frame_hdr *h, struct slice m
     while (s->r == 0 && meta_next(&rest, &item) > 0)
         if (item.tag == META_FILE)
             s->r = meta_put(&s->idents, META_FILE, true, item.bytes);
-    take_positions(s, meta, h->type == FRAME_SNAP, is_hit);
+    take_positions(s, meta, h->type == FRAME_SNAP || h->type == FRAME_SEAL, is_hit);
     if (s->r == 0 && (is_hit || s->is_holed || s->ret->gaps.n > before))
         s->r = buf_append_slice(&s->ret->gaps.held, buf_slice(&s->held));
     buf_reset(&s->held);
     s->is_hit = s->is_holed = s->is_spoiled = false;
+    s->has_snap |= h->type == FRAME_SNAP;
 }
 
 /* ---- frames ---- */

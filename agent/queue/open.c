@@ -283,7 +283,7 @@ void queue_close(struct queue *q)
     /* Whatever fails here is found by the next open: it is what a crash would leave. */
     queue_abandon_group(q);
     if (q->fd >= 0 && !q->is_failed && !q->must_roll)
-        (void)!segment_seal(q);
+        (void)!segment_seal(q, true);
     else
         (void)!queue_sync(q);
     if (queue_cursor_sync(q) < 0)

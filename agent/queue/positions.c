@@ -24,7 +24,8 @@ struct position_entry {
     struct place written, durable;
     struct position_entry *next_dirty;
     uint32_t next; /* in its hash chain: entry number + 1 */
-    bool is_dirty;
+    bool is_dirty, is_news;
+    uint64_t noted_end; /* with is_news: where it stood when it was noted, or where it began since */
 };
 
 static size_t slot_of(const struct positions *p, uint64_t incarnation)
@@ -139,6 +140,7 @@ static int set_ident(struct positions *p, const struct file_ident *f)
 
 static void mark_dirty(struct positions *p, struct position_entry *e)
 {
+    e->is_news = true;
     if (e->is_dirty)
         return;
     e->is_dirty = true;
@@ -210,6 +212,8 @@ static void place_set(struct place *w, const struct file_position *pos)
 
 static void advance(struct positions *p, struct position_entry *e, const struct file_position *pos)
 {
+    if (!e->is_news)
+        e->noted_end = e->written.is_set ? e->written.end : pos->start;
     if (!e->durable.is_set) /* nobody told the CRC of what is before */
         e->durable = (struct place){ .end = pos->start, .flags = pos->start > 0 ? POSITION_HEAD_UNKNOWN : 0, .is_set = true };
     place_set(&e->written, pos);
@@ -272,16 +276,23 @@ static void export_place(const struct position_entry *e, const struct place *w, 
         ret->parts[i] = (struct position_part){ .stream = w->part_streams[i], .start = w->part_starts[i] };
 }
 
-int positions_put(const struct positions *p, struct buf *meta)
+void positions_noted(struct positions *p)
+{
+    for (size_t i = 0; i < p->n; i++)
+        p->entries[i]->is_news = false;
+}
+
+int positions_put(const struct positions *p, bool only_news, struct buf *meta)
 {
     for (size_t i = 0; i < p->n; i++) {
         const struct position_entry *e = p->entries[i];
-        if (e->written.is_gone)
+        if (e->written.is_gone || (only_news && !e->is_news))
             continue;
         int r = meta_put_file(meta, &e->ident);
         if (r == 0 && e->written.is_set) {
             struct file_position pos;
             export_place(e, &e->written, &pos);
+            pos.start = e->is_news ? MIN(e->noted_end, pos.end) : pos.end;
             r = meta_put_position(meta, &pos);
         }
         if (r < 0)

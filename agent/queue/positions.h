@@ -40,8 +40,9 @@ void positions_commit(struct positions *p);   /* what is written is durable */
 void positions_rollback(struct positions *p); /* what is not durable never was */
 void positions_clear(struct positions *p);
 
-/* FILE, POS and PART items of every live file, as written. */
-NODISCARD int positions_put(const struct positions *p, struct buf *meta);
+/* FILE, POS and PART items of every live file, as written; only_news: of those that moved since positions_noted(). */
+NODISCARD int positions_put(const struct positions *p, bool only_news, struct buf *meta);
+void positions_noted(struct positions *p); /* all that is written stands in a SNAP now */
 /* An item of a meta: FILE, POS, PART, GONE; others pass. */
 NODISCARD int positions_take(struct positions *p, uint8_t tag, struct slice bytes);
 

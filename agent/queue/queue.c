@@ -202,7 +202,7 @@ static int prepare_segment(struct queue *q)
                 segment_make_spare(q);
             return 0;
         }
-        int r = segment_seal(q);
+        int r = segment_seal(q, false);
         if (r < 0)
             return r;
     } else if (q->fd >= 0 && q->must_roll && !q->is_failed && q->synced_end < q->group_end) {

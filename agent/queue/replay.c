@@ -68,12 +68,14 @@ static int take_items(struct replay *rp, const struct frame_hdr *h, struct slice
     return r;
 }
 
-static void close_group(struct replay *rp, const struct place *p)
+static void close_group(struct replay *rp, const struct place *p, bool is_snap)
 {
     positions_commit(&rp->q->positions);
     totals_commit(&rp->q->totals);
     rp->good_end = p->off;
     rp->good_seq = p->expect - 1;
+    if (is_snap)
+        positions_noted(&rp->q->positions);
     rp->n_letters = rp->q->replayed.n;
 }
 
@@ -172,7 +174,7 @@ static int step(struct replay *rp, struct place *p, uint64_t last_seq)
     if (r < 0)
         return r;
     if (!(h.flags & FRAME_FLAG_MORE))
-        close_group(rp, p);
+        close_group(rp, p, h.type == FRAME_SNAP);
     return 1;
 }
 
@@ -196,7 +198,7 @@ int replay_segment(struct replay *rp, const struct segment *seg, uint64_t last_s
             break;
         /* Damage may have taken the last frame of a group; what was durable was whole. */
         if (p.expect - 1 == rp->synced_seq)
-            close_group(rp, &p);
+            close_group(rp, &p, false);
         r = 0;
     }
     positions_rollback(&rp->q->positions);

@@ -192,7 +192,7 @@ static int build_snap(struct queue *q)
 {
     buf_reset(&q->snap);
     buf_reset(&q->meta);
-    int r = positions_put(&q->positions, &q->snap);
+    int r = positions_put(&q->positions, false, &q->snap);
     for (size_t i = 0; r == 0 && i < q->rereads.done.n; i++) /* dead/ does not know of them yet */
         r = marks_put(&q->snap, q->rereads.done.list[i].id, LETTER_RESENT);
     if (r == 0)
@@ -273,19 +273,30 @@ int segment_begin(struct queue *q)
         q->top_seq = s.first_seq;
         return r;
     }
+    positions_noted(&q->positions);
     adopt(q, fd, &s);
     atomic_store(&q->durable_seq, s.last_seq);
     return 0;
 }
 
-/* The counts at its end, the file cut to its length, everything synced. */
-int segment_seal(struct queue *q)
+/*
+ * The counts at its end, the file cut to its length, everything synced. When nothing follows, the places stand nowhere but at the
+ * ends of their groups: were one of these damaged, the file would be read from where it stood before, beside what the group's other
+ * frames hold. So they stand here once more.
+ */
+int segment_seal(struct queue *q, bool with_places)
 {
     assert(q->fd >= 0 && !q->in_group && q->end == q->group_end);
+    /* First what is before it: else its last group, if it is damaged, looks like one that was torn. */
+    int r = queue_sync(q);
+    if (r < 0)
+        return -ESTALE;
     struct frame_hdr h = { .type = FRAME_SEAL, .seq = q->group_seq + 1, .synced_seq = q->synced_seq,
                            .built_ns = clock_wall_ns(), .salt = q->salt };
     buf_reset(&q->meta);
-    int r = totals_put(&q->totals, &q->meta, false);
+    r = totals_put(&q->totals, &q->meta, false);
+    if (r == 0)
+        r = with_places ? positions_put(&q->positions, true, &q->meta) : 0;
     if (r == 0)
         r = frame_write(q, q->fd, q->end, &h, buf_slice(&q->meta), SLICE(""));
     if (r < 0)

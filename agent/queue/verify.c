@@ -117,7 +117,7 @@ static int check_position(struct verify *v, const struct file *f, uint64_t off, 
     if (h->flags & FRAME_FLAG_GAP)
         return 0; /* a range read again */
     const struct verify_file *last = chain_find(&v->chain, pos.incarnation);
-    uint64_t start = h->type == FRAME_SNAP ? pos.end : pos.start;
+    uint64_t start = h->type == FRAME_SNAP || h->type == FRAME_SEAL ? pos.end : pos.start;
     int r = 0;
     if (last != NULL && last->end != start)
         r = problem(v, f, off, PROBLEM_CHAIN, pos.incarnation);

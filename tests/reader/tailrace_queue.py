@@ -549,7 +549,7 @@ class Verify:
         self.ranges += 1
         if frame.flags & GAP:
             return
-        begins = end if frame.type == SNAP else start
+        begins = end if frame.type in (SNAP, SEAL) else start
         if self.ends.get(incarnation, begins) != begins:
             self.say(f.name, frame.offset, "chain", incarnation)
         self.ends[incarnation] = end

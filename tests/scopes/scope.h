@@ -173,7 +173,7 @@ static inline void scope_sync(struct scope *s)
 
 static inline void scope_roll(struct scope *s)
 {
-    assert_int_equal(segment_seal(s->q), 0);
+    assert_int_equal(segment_seal(s->q, false), 0);
     assert_int_equal(segment_begin(s->q), 0);
 }
 

@@ -253,7 +253,7 @@ static void roll(void)
 {
     if (is_dead())
         return;
-    int r = segment_seal(a.s.q);
+    int r = segment_seal(a.s.q, false);
     if (r == -ESTALE)
         fence();
     if (r == 0 && !is_dead())

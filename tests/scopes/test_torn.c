@@ -56,7 +56,7 @@ static void positions(void)
 
 static void seal(void)
 {
-    assert_int_equal(segment_seal(s.q), 0);
+    assert_int_equal(segment_seal(s.q, false), 0);
 }
 
 static void next_segment(void)

@@ -307,6 +307,54 @@ static void stop_clean(void)
     after_death(false, LOSS_NOTHING);
 }
 
+/* A byte of a frame that waits, in each queue: what it took is read again from the files. Frames that a server may have had
+ * already are left alone, for Loki cannot know them again. */
+static void rot_one(const char *name, uint64_t *rng)
+{
+    static uint8_t bytes[256 * KIB];
+    char path[128];
+    struct cursor_slot slots[2];
+    uint64_t acked = 0, offs[64], seqs[64];
+    size_t n = 0;
+    (void)snprintf(path, sizeof(path), "/state/queue/%s/cursor", name);
+    for (unsigned i = 0; i < 2; i++)
+        if (disk_read(sim.disk, path, bytes, CURSOR_SLOT_BYTES, (uint64_t)i * CURSOR_SLOT_OFF) == CURSOR_SLOT_BYTES &&
+            cursor_decode(bytes, &slots[i]) == 0)
+            acked = MAX(acked, cursor_top(&slots[i]));
+    for (uint64_t id = 1; id < 4096 && n == 0; id++) {
+        (void)snprintf(path, sizeof(path), "/state/queue/%s/%016llx.seg", name, (unsigned long long)id);
+        ssize_t len = disk_read(sim.disk, path, bytes, sizeof(bytes), 0);
+        struct frame_hdr h;
+        for (uint64_t off = SEGMENT_HEAD_BYTES; len > 0 && off + FRAME_HEAD_BYTES <= (uint64_t)len; off += frame_bytes(&h)) {
+            if (frame_hdr_decode(bytes + off, &h) < 0)
+                break;
+            if (h.type != FRAME_DATA || (h.flags & FRAME_FLAG_GAP) || h.seq <= acked || n == ARRAY_LEN(offs))
+                continue;
+            seqs[n] = h.seq;
+            offs[n++] = off + rnd(rng, FRAME_HEAD_BYTES + h.meta_len + h.body_len);
+        }
+    }
+    if (n == 0)
+        return;
+    const size_t k = rnd(rng, (uint32_t)n);
+    uint8_t byte;
+    (void)disk_read(sim.disk, path, &byte, 1, offs[k]);
+    byte ^= 0x10;
+    (void)disk_poke(sim.disk, path, offs[k], &byte, 1);
+    sim.n_rots++;
+    sim_say("  %s: byte %llu, of frame %llu", path, (unsigned long long)offs[k], (unsigned long long)seqs[k]);
+}
+
+static void rot(const struct action *a)
+{
+    uint64_t rng = a->rng;
+    for (unsigned i = 0; i < sim.conf->n_outputs; i++) {
+        char name[64];
+        (void)snprintf(name, sizeof(name), "%.*s", SLICE_ARGS(sim.conf->outputs[i].name));
+        rot_one(name, &rng);
+    }
+}
+
 static void begin_outputs_again(uint32_t outputs)
 {
     static uint32_t seen;
@@ -484,6 +532,8 @@ static void act(const struct action *a)
         return;
     case ACT_STOP:
         stop_clean();
+        if (sim.plan->shape.rots && sim.conf != NULL)
+            rot(a);
         pass(a->ns);
         return;
     case ACT_RELOAD:

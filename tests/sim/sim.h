@@ -62,6 +62,7 @@ struct shape { /* of the whole run */
     enum server_kind servers[SIM_OUTPUTS];
     enum log_kind kinds[SIM_LOGS];
     bool copytruncates[SIM_LOGS]; /* else renames */
+    bool rots;                    /* while the agent is stopped bytes of its queues change; see rot() */
     bool compresses;              /* rotated files, also while the agent stops and starts */
     bool is_real_size;            /* production constants */
     uint32_t first_outputs;       /* mask: configured at first */
@@ -167,6 +168,7 @@ struct sim {
     uint32_t garbage[SIM_OUTPUTS]; /* distinct things that arrived and are no line */
 
     int64_t fault_until_ns, space_until_ns;
+    uint64_t n_rots;           /* bytes of queues that were changed */
     uint64_t turns;            /* for the report and for runaways */
     bool is_renumbered;        /* at the next start of the machine */
     bool has_failed;

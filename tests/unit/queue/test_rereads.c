@@ -47,7 +47,9 @@ static void hurt(struct fixture *f, unsigned segment, const char *body)
     int fd = open(path, O_RDWR);
     assert_true(fd >= 0);
     ssize_t n = pread(fd, bytes, sizeof(bytes), 0);
-    const char *at = memmem(bytes, (size_t)n, body, strlen(body));
+    const char *at = NULL; /* the last of them */
+    for (char *p = bytes; (p = memmem(p, (size_t)(bytes + n - p), body, strlen(body))) != NULL; p++)
+        at = p;
     assert_non_null(at);
     assert_int_equal(pwrite(fd, "X", 1, at - bytes), 1);
     close(fd);
@@ -262,6 +264,29 @@ static void two_bodies_of_a_group(void **state)
     assert_int_equal(f->q->dead.tally.rows[1].lost[LOST_DAMAGE], 2);
 }
 
+/* The last frame of the last group, with the positions in it: the SEAL has them once more, so the file is not read again from
+ * where it stood before, beside what the group's other frames hold. */
+static void the_last_positions_are_twice_there(void **state)
+{
+    struct fixture *f = *state;
+    fixture_open(f);
+    put_group(f, 1, 0);
+    put_group(f, 3, 20);
+    queue_close(f->q);
+    hurt(f, 1, "frame 4 of u"); /* and its meta, by the route in it */
+    hurt(f, 1, "/var/log/app.log");
+    fixture_open(f);
+    assert_int_equal(file_end(&f->rec, 1), 40);
+    assert_int_equal(take_all(f), 3);
+    const struct reread *rr = next(f);
+    assert_non_null(rr);
+    assert_int_equal(rr->n_ranges, 1);
+    assert_int_equal(rr->ranges[0].from.end, 20);
+    assert_int_equal(rr->ranges[0].to.end, 40);
+    assert_true(reread_is_held(rr, SLICE("t"), 1, 0, 25));
+    assert_false(reread_is_held(rr, SLICE("u"), 1, 0, 35));
+}
+
 /* Of a frame without SOURCES all lines of its route count as held: rather lost than doubled. */
 static void frames_without_sources(void **state)
 {
@@ -292,6 +317,7 @@ int main(void)
         TEST(dead_is_full),
         TEST(a_segment_is_gone),
         TEST(two_bodies_of_a_group),
+        TEST(the_last_positions_are_twice_there),
         TEST(frames_without_sources),
     };
     return cmocka_run_group_tests_name("queue/rereads", tests, NULL, NULL);
