@@ -151,13 +151,13 @@ static bool must_hold(const struct metadata *m, const struct conf_input *input)
     return m->decides || (may_be_excluded && (input->metadata_missing == MISSING_HOLD || m->is_answering));
 }
 
-static void say_held(struct metadata *m, struct slice path, int64_t waited_ns)
+static void say_held(struct metadata *m, const struct conf_input *input, struct slice path, int64_t waited_ns)
 {
     if (m->is_told)
         return;
     m->is_told = true;
     log_warn("kube", "file.held", "a file's lines wait until it is known what its pod is: exclusion, tenant or route depend on it",
-             LOG_SLICE("path", path), LOG_NUM("seconds", waited_ns / NS_PER_SEC));
+             LOG_SLICE("input", input->name), LOG_SLICE("path", path), LOG_NUM("seconds", waited_ns / NS_PER_SEC));
 }
 
 int64_t metadata_holds(struct metadata *m, const struct conf_input *input, struct slice path, int64_t now_ns)
@@ -181,6 +181,6 @@ int64_t metadata_holds(struct metadata *m, const struct conf_input *input, struc
         gauge_add(&stats.kube.files_held, 1);
     m->is_held = true;
     if (is_late)
-        say_held(m, path, waited_ns);
+        say_held(m, input, path, waited_ns);
     return waited_ns < 10 * NS_PER_SEC ? SOON_NS : LATER_NS;
 }

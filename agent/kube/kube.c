@@ -17,6 +17,10 @@
 /* The watch has this long to speak of a pod whose lines are here, before it is asked for by itself. */
 #define ASK_AFTER_NS NS_PER_SEC
 #define ASK_ANSWER_MS 5000
+/* The server is tried again soon for lines that wait for no longer than this: not for held ones, hour after hour. */
+#define HURRY_NS (10 * NS_PER_SEC)
+/* Without a watch, which would know more, pods are asked for after so many failures. */
+#define FAILURES_MANY 6
 /* The watch that left a pod out for so long, though there is one, begins again. */
 #define SILENT_NS (10 * NS_PER_SEC)
 #define WANTED_IDLE_NS (600 * NS_PER_SEC)
@@ -48,7 +52,7 @@ struct kube {
     bool wants_namespaces;
     char dir[4128];           /* of the cache */
     uint64_t key;
-    int64_t save_ns, expire_ns;
+    int64_t save_ns, expire_ns, count_ns;
     char selector[1024];
     uint64_t rng;
     int64_t budget, budget_ns; /* requests in millionths; as of */
@@ -197,6 +201,9 @@ static int on_asked(void *ctx, enum event_kind kind, const struct kube_object *o
     if (k->asked_uid.len > 0 && !slice_eq(k->asked_uid, obj->uid) && !slice_eq(k->asked_uid, hash))
         return 0; /* another pod has the name now */
     k->is_asked_found = true;
+    if (obj->node.len > 0 && !slice_eq(obj->node, k->conf->node))
+        log_warn("kube", "kube.node", "a pod whose log is here is of another node by name: set NODE_NAME, or each pod is asked for by itself",
+                 LOG_SLICE("node", k->conf->node), LOG_SLICE("pods_node", obj->node), LOG_SLICE("pod", obj->name));
     int r = stream_put(k->table, obj, false, &is_new);
     k->pods.is_changed |= is_new;
     if (is_new && clock_mono_ns() - k->pods.heard_ns > SILENT_NS)
@@ -315,6 +322,27 @@ static void drop_wanted(struct kube *k, int64_t now)
     pthread_mutex_unlock(&k->lock);
 }
 
+/* A watch that has just begun may bring what it missed, deleted pods too, of which an answer would say that there are none. */
+static bool may_ask(const struct kube *k, int64_t now)
+{
+    if (k->pods.failures >= FAILURES_MANY)
+        return true;
+    return stream_is_synced(&k->pods) && now - k->pods.began_ns >= ASK_AFTER_NS;
+}
+
+static void hurry(struct kube *k, int64_t now)
+{
+    bool is_awaited = false;
+    pthread_mutex_lock(&k->lock);
+    for (const struct wanted *w = k->wanted; w != NULL && !is_awaited; w = w->next)
+        is_awaited = !w->is_absent && now - w->since_ns < HURRY_NS;
+    pthread_mutex_unlock(&k->lock);
+    if (is_awaited) {
+        stream_hurry(&k->pods);
+        stream_hurry(&k->namespaces);
+    }
+}
+
 static int64_t turn_ask(struct kube *k, int64_t now)
 {
     int64_t next_ns = INT64_MAX;
@@ -324,15 +352,15 @@ static int64_t turn_ask(struct kube *k, int64_t now)
     drop_wanted(k, now);
     pthread_mutex_lock(&k->lock);
     struct wanted *w = due(k, now, &next_ns);
-    bool may_ask = w != NULL && (k->pods.has_state || k->pods.failures > 0) && spend(k);
-    if (may_ask) {
+    bool asks = w != NULL && may_ask(k, now) && spend(k);
+    if (asks) {
         w->ask_ns = now + NS_PER_MS * ASK_ANSWER_MS;
         choose(k, w);
     }
     pthread_mutex_unlock(&k->lock);
-    if (may_ask && k->asked.is_absent)
+    if (asks && k->asked.is_absent)
         note_answer(k, true, now);
-    else if (may_ask)
+    else if (asks)
         ask(k);
     return w != NULL ? now + 200 * NS_PER_MS : next_ns;
 }
@@ -450,12 +478,19 @@ static bool is_answering(const struct kube *k, bool is_synced, int64_t now)
     return (is_synced && !k->is_silent) || is_coming;
 }
 
-static void say_state(struct kube *k, int64_t now)
+static void say_size(struct kube *k, int64_t now)
 {
     size_t bytes;
-    bool is_synced = stream_is_synced(&k->pods) && (!k->wants_namespaces || stream_is_synced(&k->namespaces));
+    if (now < k->count_ns) /* all entries are looked at */
+        return;
+    k->count_ns = now + NS_PER_SEC;
     gauge_set(&stats.kube.pods, (int64_t)podtable_count(k->table, &bytes));
     gauge_set(&stats.kube.table_bytes, (int64_t)bytes);
+}
+
+static void say_state(struct kube *k, int64_t now)
+{
+    bool is_synced = stream_is_synced(&k->pods) && (!k->wants_namespaces || stream_is_synced(&k->namespaces));
     atomic_store(&k->is_answering, is_answering(k, is_synced, now));
     if (is_synced == (gauge_get(&stats.kube.synced) != 0))
         return;
@@ -467,6 +502,7 @@ static int64_t keep_house(struct kube *k, int64_t now)
 {
     bool is_changed = k->pods.is_changed || k->namespaces.is_changed;
     say_state(k, now);
+    say_size(k, now);
     if (is_changed && now >= k->save_ns) {
         save(k);
         k->save_ns = now + SAVE_NS;
@@ -476,7 +512,7 @@ static int64_t keep_house(struct kube *k, int64_t now)
         podtable_expire(k->table, now - (knows_folders(k->conf) ? DELETED_MIN_NS : DELETED_BLIND_NS), is_gone, k);
         k->expire_ns = now + EXPIRE_NS;
     }
-    return is_changed ? MIN(k->save_ns, k->expire_ns) : k->expire_ns;
+    return is_changed ? MIN(MIN(k->save_ns, k->expire_ns), k->count_ns) : k->expire_ns;
 }
 
 /* ---- the thread ---- */
@@ -499,6 +535,7 @@ static void *kube_main(void *arg)
     while (!atomic_load(&k->is_stopping)) {
         int64_t now = clock_mono_ns(), next_ns = now + 5 * NS_PER_SEC;
         refill(k, now);
+        hurry(k, now);
         next_ns = MIN(next_ns, turn_stream(k, &k->pods, now));
         if (k->wants_namespaces)
             next_ns = MIN(next_ns, turn_stream(k, &k->namespaces, now));

@@ -193,7 +193,9 @@ static int make_path(struct stream *s, struct buf *path, int64_t watch_s)
 static void fail(struct stream *s, int64_t now_ns, int64_t least_ns, const char *code, const char *text)
 {
     s->failures++;
-    s->next_ns = now_ns + MAX(least_ns, backoff_delay_ns(s->failures, s->conf.rng));
+    s->ended_ns = now_ns;
+    s->least_ns = now_ns + least_ns;
+    s->next_ns = MAX(s->least_ns, now_ns + backoff_delay_ns(s->failures, s->conf.rng));
     if (gauge_get(&stats.kube.failing_since_wall_ns) == 0)
         gauge_set(&stats.kube.failing_since_wall_ns, clock_wall_ns());
     if (!s->is_told)
@@ -325,6 +327,12 @@ int64_t stream_turn(struct stream *s, int64_t now_ns)
         end_badly(s, &res, was, now_ns);
     end_call(s);
     return s->next_ns;
+}
+
+void stream_hurry(struct stream *s)
+{
+    if (s->call == NULL && s->failures > 0)
+        s->next_ns = MIN(s->next_ns, MAX(s->least_ns, s->ended_ns + NS_PER_SEC));
 }
 
 void stream_renew(struct stream *s)

@@ -38,6 +38,7 @@ struct stream {
     struct events *events;
     int form_status;          /* the status that `events` was made for; 0 = not yet */
     int64_t next_ns;          /* nothing is asked before */
+    int64_t least_ns, ended_ns; /* what the server said by Retry-After; when the last request failed */
     int64_t began_ns, heard_ns;
     unsigned failures;        /* in a row */
     bool has_state;           /* the table is complete as of `version` */
@@ -56,6 +57,8 @@ NODISCARD int stream_resume(struct stream *s, struct slice version);
 int64_t stream_turn(struct stream *s, int64_t now_ns);
 /* Asks: now_ns is not before what stream_turn said. */
 void stream_ask(struct stream *s, int64_t now_ns);
+/* Somebody waits for news: what failed is tried again a second after it did, if the server does not forbid it. */
+void stream_hurry(struct stream *s);
 /* Something was missed: the watch begins again where it was. */
 void stream_renew(struct stream *s);
 

@@ -272,6 +272,8 @@ static void read_pass(struct tail_file *f, struct pass *p)
         stall(f, r);
         return;
     }
+    if (f->is_sink_held && is_held(f, p)) /* it was looked at before: not read in vain again */
+        return;
     size_t lead = f->is_gz || p->pub.off < p->pub.resume_until ? 0 : p->pub.tail_len;
     ssize_t n = read_raw(f, p, &src, lead);
     if (n == -EBADMSG) { /* a damaged .gz: what came before it is what there is */

@@ -164,6 +164,7 @@ def test_a_hundred_megabytes(agent, player):
     without.sigterm()
     a = agent(p.config())
     wait_synced(a, 60)
+    a.wait_metric("kube_pods", 500)
     assert a.metric("kube_pods") == 500 and a.metric("kube_table_bytes") < 4 << 20
     p.write(pod("p-499"))
     assert p.wait(agent=a)[0]["app"] == "app-499"
