@@ -300,7 +300,8 @@ void rereads_commit(struct rereads *rr)
     while (n < rr->written.n && marks_add(&rr->done, rr->written.list[n].id, LETTER_RESENT) == 0)
         n++;
     rr->written.n -= n; /* what no memory was found for waits for the next sync */
-    memmove(rr->written.list, rr->written.list + n, rr->written.n * sizeof(*rr->written.list));
+    if (n > 0)
+        memmove(rr->written.list, rr->written.list + n, rr->written.n * sizeof(*rr->written.list));
 }
 
 void rereads_rollback(struct rereads *rr)
