@@ -21,11 +21,13 @@ static bool is_explained(const struct tail_file *f)
            f->is_stalled || f->is_sink_held || f->passes == NULL || (f->after != NULL && f->after->stage == STAGE_READING);
 }
 
-/* Bytes that nobody told us of. Of files without a descriptor, those that were read lately; the rest is for the rescan. */
+/* Bytes that nobody told us of. Of files that have a name, those that were read lately: the rest is for the rescan, or ten
+ * thousand quiet files would be asked every two seconds. */
 static bool has_grown(const struct tail_file *f)
 {
     struct stat st;
-    if (f->is_gz || (f->fd < 0 && f->t->now - f->read_ns > LATELY_NS))
+    const bool is_quiet = f->t->now - f->read_ns > LATELY_NS;
+    if (f->is_gz || (is_quiet && (f->fd < 0 || (f->path.link.is_in && !f->is_deleted))))
         return false;
     int r = f->fd >= 0 ? fs_current()->fstat(f->fd, &st) : fs_current()->stat(AT_FDCWD, file_real(f), &st, true);
     return r == 0 && (f->fd >= 0 || (st.st_ino == f->ident.ino && st.st_dev == f->ident.dev)) &&
