@@ -12,7 +12,7 @@
 
 #include <stdint.h>
 
-#define PACE_CREDIT_NS INT64_C(20000000)
+#define PACE_CREDIT_NS INT64_C(100000000)
 
 struct pace {
     unsigned percent;       /* of one core; 0: no limit */
