@@ -153,4 +153,5 @@ void tail_adopt(struct tail *t, struct tail *old)
         else if (f->phase != PHASE_MISSING)
             move_fd(f, g);
     }
+    follow_all(t);
 }

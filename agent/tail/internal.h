@@ -432,6 +432,7 @@ void file_retry(struct tail_file *f);               /* SKIPPED or UNREADABLE: tr
 /* The newest of those that had this live name before and are still read: it is read to its end first. */
 struct tail_file *predecessor(const struct tail *t, const char *base);
 void follow_after(struct tail_file *f, struct tail_file *before); /* NULLs are fine */
+void follow_all(struct tail *t); /* files that were taken over: each after the one of its chain before it */
 int file_set_captures(struct tail_file *f, const struct pair *caps, size_t n);
 
 /* ---- rotate.c, siblings.c: siblings and copies ---- */

@@ -497,6 +497,32 @@ void follow_after(struct tail_file *f, struct tail_file *before)
     before->successor = f;
 }
 
+/* The one of f's chain that f came after: live ones come last, the others in the order in which they were seen. */
+static struct tail_file *older_of_chain(const struct tail_file *f)
+{
+    const char *base = file_base(f);
+    struct tail_file *best = NULL;
+    struct link *l = table_first(&f->t->bases, path_hash(base, strlen(base)));
+    for (; l != NULL; l = table_next(l)) {
+        struct tail_file *g = CONTAINER_OF(l, struct tail_file, by_base);
+        bool is_older = f->phase == PHASE_LIVE || g->ident.first_seen_ns < f->ident.first_seen_ns;
+        if (g != f && is_older && g->is_tracked && g->stage == STAGE_READING && g->phase != PHASE_MISSING &&
+            g->phase != PHASE_LIVE && strcmp(g->base, base) == 0 &&
+            (best == NULL || g->ident.first_seen_ns > best->ident.first_seen_ns))
+            best = g;
+    }
+    return best;
+}
+
+void follow_all(struct tail *t)
+{
+    for (struct list *l = t->files.next; l != &t->files; l = l->next) {
+        struct tail_file *f = CONTAINER_OF(l, struct tail_file, all);
+        if (f->is_tracked && f->stage == STAGE_READING && f->phase != PHASE_MISSING)
+            follow_after(f, older_of_chain(f));
+    }
+}
+
 /* A name whose inode nobody has. by_inode_only: the first round, when recovered files claim what is theirs.
  */
 static void begin(struct tail *t, const struct pending *p, bool by_inode_only)

@@ -113,15 +113,38 @@ static uint8_t pass_parts(const struct pass *p, struct position_part *parts)
     return p->pub.n_parts;
 }
 
-static bool can_merge(const struct pass *a, const struct pass *b)
+/* Of what is unfinished something may be borrowed: by the next file from one of these passes, or by one of them from the
+ * file before. */
+static bool may_be_lent(const struct tail_file *f)
 {
-    struct position_part parts[STREAMS_MAX];
-    return a->pub.off == b->pub.off && a->pub.off >= a->pub.resume_until &&
-           b->pub.off >= b->pub.resume_until && a->pub.skip_to_newline == b->pub.skip_to_newline &&
-           a->is_ended == b->is_ended && sink_parts(a, parts) == 0 && sink_parts(b, parts) == 0;
+    if (f->after != NULL && f->after->stage == STAGE_READING)
+        return true;
+    if (f->successor == NULL)
+        return false;
+    bool is_read = f->successor->parked != NULL;
+    for (const struct tail_pass *p = f->successor->passes; p != NULL; p = p->next)
+        is_read = is_read || p->off > 0;
+    return is_read;
 }
 
-/* Passes that came to the same place, with nothing unfinished, go on as one. */
+/* The same records are unfinished, and so the same bytes: what follows goes on for both. */
+static bool are_parts_same(const struct pass *a, const struct pass *b)
+{
+    struct position_part x[STREAMS_MAX], y[STREAMS_MAX];
+    uint8_t n = sink_parts(a, x), m = sink_parts(b, y);
+    for (uint8_t i = 0; n == m && i < n; i++)
+        if (x[i].stream != y[i].stream || x[i].start != y[i].start)
+            return false;
+    return n == m && (n == 0 || !may_be_lent(a->file));
+}
+
+static bool can_merge(const struct pass *a, const struct pass *b)
+{
+    return a->pub.off == b->pub.off && a->pub.off >= a->pub.resume_until && b->pub.off >= b->pub.resume_until &&
+           a->pub.skip_to_newline == b->pub.skip_to_newline && a->is_ended == b->is_ended && are_parts_same(a, b);
+}
+
+/* Passes that came to the same place go on as one. */
 void passes_merge(struct tail_file *f)
 {
     for (struct tail_pass *a = f->passes; a != NULL; a = a->next) {

@@ -106,6 +106,10 @@ void place_at_furthest(struct tail_file *f, uint32_t output)
     bool skip = far->off < far->resume_until ? p->resume_skip : far->skip_to_newline;
     pos.flags = (skip ? POSITION_SKIP_TO_NEWLINE : 0) | (p->is_ended ? POSITION_FINISHED : 0) |
                 (p->head_unknown ? POSITION_HEAD_UNKNOWN : 0);
+    if (far->off < far->resume_until) { /* the record that is unfinished there is whole for this output, too */
+        pos.n_parts = far->n_parts;
+        memcpy(pos.parts, far->parts, sizeof(*far->parts) * far->n_parts);
+    }
     struct must must = { 0 };
     while (pass_place(f, output, &pos) < 0)
         must_wait(&must);

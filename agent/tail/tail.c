@@ -86,6 +86,7 @@ int tail_open(const struct tail_conf *conf, const struct tail_sink *sink,
     discover_rescan(t, true);
     t->is_first_scan = false;
     t->recovered = NULL;
+    follow_all(t);
     t->is_scan_done = true;
     t->next_rescan_ns = t->now + RESCAN_NS;
     *ret_tail = t;

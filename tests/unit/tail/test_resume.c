@@ -492,6 +492,72 @@ static void test_unfinished_record_is_flushed_at_the_end(void **state)
     world_free(w);
 }
 
+/* The first half of a record lies in the old file, the other is still to come: over a restart, too, the new file goes on
+ * where the old one stopped. */
+static void test_record_spans_files_over_a_restart(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "x\n1Phalf of \n");
+    world_start(w);
+    world_run(w);
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "y\n");
+    world_run(w);
+    world_commit_all(w);
+    world_crash(w);
+    world_run(w);
+    struct tail_file *f = file_by_path(w->t, w_path(w, "a.log"));
+    assert_ptr_equal(file_by_path(w->t, w_path(w, "a.log.1")), f->after);
+    assert_non_null(tail_predecessor(f));
+    world_free(w);
+}
+
+/* Both outputs have the first half: they go on as one, so that the next file can borrow it for both. */
+static void test_passes_with_the_same_half_go_on_as_one(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    world_include(w, 0, "*.log");
+    world_start(w);
+    w->q[1].refuses = true;
+    w_append(w, "a.log", "x\n1Phalf of \n");
+    world_run(w);
+    expect_lines(w, 1, "");
+    w->q[1].refuses = false;
+    tail_unblock(w->t, 1);
+    world_run(w);
+    struct tail_file *f = file_by_path(w->t, w_path(w, "a.log"));
+    assert_ptr_equal(NULL, f->passes->next);
+    w_append(w, "a.log", "1Fit\n");
+    world_run(w);
+    expect_lines(w, 0, "x|half of it");
+    expect_lines(w, 1, "x|half of it");
+    world_free(w);
+}
+
+/* An output that is new begins where the other stands: before the record that is unfinished there. */
+static void test_new_output_begins_before_a_half(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "x\n1Phalf of \n");
+    world_start(w);
+    world_run(w);
+    world_commit_all(w);
+    world_stop(w);
+    w->n_outputs = w->conf.n_outputs = 2;
+    world_start(w);
+    world_run(w);
+    w_append(w, "a.log", "1Fit\n");
+    world_run(w);
+    expect_lines(w, 0, "x|half of it");
+    expect_lines(w, 1, "half of it");
+    world_free(w);
+}
+
 /* ---- an output that was away ---- */
 
 static void swap_outputs(struct world *w)
@@ -862,6 +928,9 @@ int main(void)
         cmocka_unit_test(test_parts_are_read_again),
         cmocka_unit_test(test_blocked_inside_parts),
         cmocka_unit_test(test_unfinished_record_is_flushed_at_the_end),
+        cmocka_unit_test(test_record_spans_files_over_a_restart),
+        cmocka_unit_test(test_passes_with_the_same_half_go_on_as_one),
+        cmocka_unit_test(test_new_output_begins_before_a_half),
         cmocka_unit_test(test_two_incarnations_of_one_file),
         cmocka_unit_test(test_fence),
         cmocka_unit_test(test_fence_inside_a_line),
