@@ -427,7 +427,8 @@ def test_health_levels(agent, tmp_path, faults):
     a = agent(config({"app": file_input(tmp_path / "app.log", multiline="off")}, {"loki": loki_output(server.url)}))
     wait_rest(a, read=1)
     r = run("health", "-c", a.config_path)
-    assert (r.returncode, r.stdout) == (0, "Optimal\n") and a.metric("health") == 0
+    assert r.returncode == 0 and r.stdout.startswith("Optimal\n") and a.metric("health") == 0
+    assert "loki: up, last success" in r.stdout and "room: " in r.stdout
     server.script(Reply(400, TOO_OLD))
     write(tmp_path / "app.log", ["two"])
     a.wait_metric("dead_letter_lines_total", 1)
