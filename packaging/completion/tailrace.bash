@@ -8,11 +8,7 @@ _tailrace()
     --from) COMPREPLY=($(compgen -W 'beginning end 24h' -- "$cur")); return ;;
     esac
     if [ "$COMP_CWORD" -eq 1 ]; then
-<<<<<<< HEAD
-        COMPREPLY=($(compgen -W 'run check explain health status queue archive version --help --version' -- "$cur"))
-=======
-        COMPREPLY=($(compgen -W 'run check explain health levels status queue version --help --version' -- "$cur"))
->>>>>>> 4e403d6 (wip)
+        COMPREPLY=($(compgen -W 'run check explain health levels status queue archive version --help --version' -- "$cur"))
         return
     fi
     case $cmd in
