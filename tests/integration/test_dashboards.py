@@ -80,14 +80,14 @@ def test_prometheus_boards(agent, faults, certs, tmp_path):
                     assert got, v["definition"]
 
 
-def shipped(agent, tmp_path, output, **more):
-    """An agent, and 400 lines of the five loggers, 80 a file, delivered."""
-    for shape in FIVE:
+def shipped(agent, tmp_path, output, shapes=FIVE, **more):
+    """An agent, and 80 lines of each logger, a file each, delivered."""
+    for shape in shapes:
         write(tmp_path / f"{shape}.log", [Loggen(seed=32).line(ts=time.time_ns() - i * SECOND // 4, shape=shape,
                                                                level=("error", "info", "warn", "debug")[i % 4]) for i in range(80)])
     a = agent(config({"app": file_input(tmp_path / "<service>.log", multiline="off", tenant="acme",
                                         fields={"service": "{path.service}"}, **more)}, {"out": output}))
-    a.wait_delivered(400, "out")
+    a.wait_delivered(80 * len(shapes), "out")
 
 
 def test_loki_board(agent, loki, tenant, tmp_path):
@@ -128,7 +128,8 @@ def aggregations(target, **variables):
 
 
 def test_elasticsearch_board(agent, search, index, tmp_path):
-    shipped(agent, tmp_path, search_output(search.url, index=index + "-{tenant}"))
+    # Without zap: its errors are objects, and where they come first pythonjson's go as text, without their fields.
+    shipped(agent, tmp_path, search_output(search.url, index=index + "-{tenant}"), [s for s in FIVE if s != "zap"])
     search.refresh(index + "-*")
     modules = {"tracing": "target", "structlog": "logger", "pino": "name"}
     for title, t in targets("logs-elasticsearch"):
