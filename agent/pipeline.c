@@ -331,15 +331,18 @@ static int make_parser(struct pipeline *p, size_t i, bool text_only, struct pars
     return parser_new(&pc, ret_parser, err);
 }
 
-static struct parser *source_parser(struct pipeline *p, const struct source *s)
+/* Apart from source_parser(), which every line passes: an err is large to clear. */
+static struct parser *text_parser(struct pipeline *p, size_t i)
 {
     struct err err = { 0 };
-    struct parser **text = &p->text_parsers[s->input_index];
-    if (!s->metadata.choices.is_text)
-        return p->parsers[s->input_index];
-    if (*text == NULL && make_parser(p, s->input_index, true, text, &err) < 0)
-        return p->parsers[s->input_index]; /* no memory: as if it had not been chosen */
-    return *text;
+    if (p->text_parsers[i] == NULL && make_parser(p, i, true, &p->text_parsers[i], &err) < 0)
+        return p->parsers[i]; /* no memory: as if it had not been chosen */
+    return p->text_parsers[i];
+}
+
+static struct parser *source_parser(struct pipeline *p, const struct source *s)
+{
+    return s->metadata.choices.is_text ? text_parser(p, s->input_index) : p->parsers[s->input_index];
 }
 
 void pipeline_process(struct work *w, struct record *rec, uint64_t end, uint64_t raw_bytes, struct place place)
