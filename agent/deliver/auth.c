@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 
+#include "agent/base/base64.h"
 #include "agent/base/clock.h"
 #include "agent/base/io.h"
 
@@ -21,23 +22,6 @@ bool file_stamp_changed(struct file_stamp *st, const char *path)
                          now.mtime_ns == st->mtime_ns;
     *st = now;
     return !is_same;
-}
-
-int auth_append_base64(struct buf *b, struct slice s)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    int r = buf_reserve(b, (s.len + 2) / 3 * 4);
-    if (r < 0)
-        return r;
-    for (size_t i = 0; i < s.len; i += 3) {
-        const size_t have = MIN(s.len - i, (size_t)3);
-        uint32_t v = 0;
-        for (size_t k = 0; k < 3; k++)
-            v = v << 8 | (k < have ? (uint8_t)s.ptr[i + k] : 0);
-        for (size_t k = 0; k < 4; k++)
-            b->ptr[b->len++] = k <= have ? digits[v >> (18 - 6 * k) & 63] : '=';
-    }
-    return 0;
 }
 
 static struct slice secret_path(const struct http_conf *c)
@@ -82,7 +66,7 @@ static int append_basic(struct buf *out, struct slice username, struct slice pas
     if (r == 0)
         r = buf_append_lit(out, "Authorization: Basic ");
     if (r == 0)
-        r = auth_append_base64(out, buf_slice(&pair));
+        r = base64_encode(buf_slice(&pair), out);
     buf_deinit(&pair);
     return r;
 }
@@ -93,7 +77,7 @@ static int append_api_key(struct buf *out, struct slice key)
     int r = buf_append_lit(out, "Authorization: ApiKey ");
     if (r < 0)
         return r;
-    return slice_find_byte(key, ':') >= 0 ? auth_append_base64(out, key) : buf_append_slice(out, key);
+    return slice_find_byte(key, ':') >= 0 ? base64_encode(key, out) : buf_append_slice(out, key);
 }
 
 static int build(const struct http_conf *c, struct slice secret, struct buf *out)

@@ -41,6 +41,4 @@ NODISCARD int auth_refresh(struct auth *a, struct err *err);
 /* The next refresh reads whatever the stamps say. */
 void auth_distrust(struct auth *a);
 
-NODISCARD int auth_append_base64(struct buf *b, struct slice s);
-
 #endif

@@ -1,43 +1,12 @@
 #include "agent/deliver/pem.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
+#include "agent/base/base64.h"
 #include "agent/base/clock.h"
 
 enum der_tag { DER_INTEGER = 0x02, DER_UTC_TIME = 0x17, DER_GENERALIZED_TIME = 0x18, DER_SEQUENCE = 0x30,
                DER_VERSION = 0xa0 };
-
-static int base64_value(char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
-/* The bytes between BEGIN and END; blanks and '=' are passed over. */
-static size_t decode_base64(struct slice text, uint8_t *out)
-{
-    uint32_t acc = 0;
-    unsigned bits = 0;
-    size_t n = 0;
-    for (size_t i = 0; i < text.len; i++) {
-        const int v = base64_value(text.ptr[i]);
-        if (v < 0)
-            continue;
-        acc = (acc << 6 | (uint32_t)v) & 0xffffff;
-        bits += 6;
-        if (bits >= 8) {
-            bits -= 8;
-            out[n++] = (uint8_t)(acc >> bits);
-        }
-    }
-    return n;
-}
 
 /* Takes one element off the front of in: its tag and content. */
 static int der_next(struct slice *in, uint8_t *ret_tag, struct slice *ret_content)
@@ -138,10 +107,8 @@ int pem_not_after(struct slice pem, int64_t *ret_unix_s)
         return -EBADMSG;
     text = slice_first(text, (size_t)to);
 
-    uint8_t *der = malloc(text.len + 1);
-    if (der == NULL)
-        return -ENOMEM;
-    int r = der_not_after(slice_of(der, decode_base64(text, der)), ret_unix_s);
-    free(der);
-    return r;
+    CLEANUP(buf_deinit) struct buf der;
+    buf_init(&der, text.len);
+    const int r = base64_decode(text, &der);
+    return r < 0 ? r : der_not_after(buf_slice(&der), ret_unix_s);
 }

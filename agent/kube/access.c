@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "agent/base/arena.h"
+#include "agent/base/base64.h"
 #include "agent/base/io.h"
 #include "conf/yaml.h"
 
@@ -61,39 +62,6 @@ static void trim(struct buf *b)
 
 /* ---- kubeconfig ---- */
 
-static int base64_value(char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
-static int decode_base64(struct slice s, struct buf *to)
-{
-    uint32_t bits = 0;
-    int n = 0, r = 0;
-    buf_reset(to);
-    for (size_t i = 0; i < s.len && r == 0; i++) {
-        int v = base64_value(s.ptr[i]);
-        if (v < 0) {
-            if (s.ptr[i] == '=' || s.ptr[i] == '\n' || s.ptr[i] == ' ')
-                continue;
-            return -EBADMSG;
-        }
-        bits = bits << 6 | (uint32_t)v;
-        n += 6;
-        if (n >= 8) {
-            n -= 8;
-            r = buf_append_byte(to, (char)(bits >> n & 0xff));
-        }
-    }
-    return r;
-}
-
 /* The item of a list of { name: NAME, KIND: {…} }. */
 static const struct node *named(const struct node *root, struct slice list, struct slice name, struct slice kind)
 {
@@ -117,8 +85,9 @@ static int load_part(const struct node *map, struct slice key, struct slice data
                      struct err *err)
 {
     struct slice data = text_of(map, data_key), file = text_of(map, key);
+    buf_reset(to);
     if (data.len > 0)
-        return decode_base64(data, to) < 0 ? err_say(err, -EINVAL, "%.*s is not base64", SLICE_ARGS(data_key)) : 0;
+        return base64_decode(data, to) < 0 ? err_say(err, -EINVAL, "%.*s is not base64", SLICE_ARGS(data_key)) : 0;
     if (file.len == 0)
         return 0;
     if (file.ptr[0] == '/')
