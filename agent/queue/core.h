@@ -182,7 +182,8 @@ struct queue {
     _Atomic uint64_t quarantined_bytes;
 
     /* ---- open ---- */
-    struct marks replayed; /* dead letters that the newest segments hold as frames */
+    struct buf replayed; /* LETTER items of the newest segments: what they hold as frames; before each of ranges that were
+                          * read again the COUNT items of its group */
     bool is_opening; /* what is lost now is in the report, from which the caller fills the metrics */
     struct ledger_row *rec_ledger;
     struct recovered_row *rec_rows;

@@ -250,28 +250,66 @@ int queue_letters_settle(struct queue *q, enum letter_fate fate, bool (*wants)(v
 
 /* ---- after a crash between the group and the marks ---- */
 
+struct finishing {
+    struct marks known, missing;
+    struct totals rows, found; /* rows: of the group at hand */
+};
+
+static int found_add(struct finishing *f)
+{
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < f->rows.n; i++)
+        r = totals_add(&f->found, SLICE(""), f->rows.rows[i].tenant, f->rows.rows[i].lines);
+    return r;
+}
+
+/* The rows of a group stand before the letter that they are of. */
+static int find_missing(struct finishing *f, struct slice replayed)
+{
+    struct meta_item item;
+    struct mark m;
+    int r = 0;
+    while (r == 0 && meta_next(&replayed, &item) > 0) {
+        if (item.tag == META_COUNT) {
+            struct slice input, tenant;
+            uint64_t lines;
+            if (meta_get_count(item.bytes, &input, &tenant, &lines) == 0)
+                r = totals_add(&f->rows, input, tenant, lines);
+            continue;
+        }
+        if (marks_get(item.bytes, &m) == 0 && marks_find(&f->known, m.id) == LETTER_OPEN) {
+            r = marks_add(&f->missing, m.id, LETTER_RESENT);
+            if (r == 0)
+                r = found_add(f);
+        }
+        totals_clear(&f->rows);
+    }
+    return r;
+}
+
 int letters_finish(struct queue *q)
 {
     struct view v;
-    struct marks known = { 0 }, missing = { 0 };
-    if (q->replayed.n == 0)
+    struct finishing f = { 0 };
+    if (q->replayed.len == 0)
         return 0;
     int r = view_open_at(&v, q->dir_fd);
     if (r < 0)
         return r;
-    r = view_marks(&v, &known);
-    for (size_t i = 0; r == 0 && i < q->replayed.n; i++)
-        if (marks_find(&known, q->replayed.list[i].id) == LETTER_OPEN)
-            r = marks_add(&missing, q->replayed.list[i].id, LETTER_RESENT);
-    if (r == 0 && missing.n > 0) {
-        r = dead_put_marks(q, &missing, NULL);
+    r = view_marks(&v, &f.known);
+    if (r == 0)
+        r = find_missing(&f, buf_slice(&q->replayed));
+    if (r == 0 && f.missing.n > 0) {
+        r = dead_put_marks(q, &f.missing, &f.found);
         log_info("queue", "dead.resent", "what was put back into the queue before a crash, or read again, is marked so",
-                 LOG_CSTR("output", q->name), LOG_NUM("letters", missing.n), LOG_NUM("errno", -r));
+                 LOG_CSTR("output", q->name), LOG_NUM("letters", f.missing.n), LOG_NUM("errno", -r));
     }
     view_close(&v);
-    marks_deinit(&known);
-    marks_deinit(&missing);
-    marks_deinit(&q->replayed);
+    marks_deinit(&f.known);
+    marks_deinit(&f.missing);
+    totals_deinit(&f.rows);
+    totals_deinit(&f.found);
+    buf_deinit(&q->replayed);
     return r;
 }
 

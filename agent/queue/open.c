@@ -199,6 +199,7 @@ static struct queue *queue_new(const struct queue_open_conf *conf)
     pthread_mutex_init(&q->cursor_lock, NULL);
     buf_init(&q->meta, SNAP_RAW_MAX);
     buf_init(&q->snap, SNAP_RAW_MAX);
+    buf_init(&q->replayed, SNAP_RAW_MAX);
     set_sizes(q);
     return q;
 }
@@ -226,7 +227,7 @@ static void queue_free(struct queue *q)
     tally_deinit(&q->losses);
     gaps_deinit(&q->gaps);
     rereads_deinit(&q->rereads);
-    marks_deinit(&q->replayed);
+    buf_deinit(&q->replayed);
     free(q->voided);
     free(q->fenced);
     free(q->segs);

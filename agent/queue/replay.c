@@ -14,7 +14,7 @@ void replay_init(struct replay *rp, struct queue *q, uint64_t acked_seq)
     positions_clear(&q->positions);
     totals_clear(&q->totals);
     totals_commit(&q->totals);
-    q->replayed.n = 0;
+    buf_reset(&q->replayed);
 }
 
 void replay_deinit(struct replay *rp)
@@ -45,16 +45,16 @@ static int take_items(struct replay *rp, const struct frame_hdr *h, struct slice
             r = meta_get_count(item.bytes, &input, &tenant, &lines);
             if (r == 0)
                 r = totals_add(&q->totals, input, tenant, lines);
+            if (r == 0 && (h->flags & FRAME_FLAG_GAP))
+                r = meta_put(&q->replayed, META_COUNT, false, item.bytes);
         } else if (item.tag == META_TOTAL && !is_state) {
             /* More than the frames that are left say: some are lost, with the names of their tenants. */
             uint64_t lines = item.bytes.len >= 16 ? get_le64(item.bytes.ptr) : 0;
             if (lines > q->totals.lines && lines < SEQ_MAX)
                 r = totals_add(&q->totals, SLICE(""), SLICE(TENANT_UNKNOWN), lines - q->totals.lines);
         } else if (item.tag == META_LETTER) {
-            struct mark m;
-            r = marks_get(item.bytes, &m);
-            if (r == 0)
-                r = marks_add(&q->replayed, m.id, m.fate);
+            r = meta_put(&q->replayed, META_LETTER, false, item.bytes);
+            rp->has_letter = true;
         } else {
             r = totals_take(&q->totals, item.tag, item.bytes);
             if (r == 0)
@@ -76,7 +76,10 @@ static void close_group(struct replay *rp, const struct place *p, bool is_snap)
     rp->good_seq = p->expect - 1;
     if (is_snap)
         positions_noted(&rp->q->positions);
-    rp->n_letters = rp->q->replayed.n;
+    if (!rp->has_letter) /* damage took the frame that says whose rows these are */
+        rp->q->replayed.len = rp->letters_len;
+    rp->letters_len = rp->q->replayed.len;
+    rp->has_letter = false;
 }
 
 /* SNAP says everything anew, SEAL all counts. A meta that passes its CRC and cannot be read is our own mistake or a
@@ -203,7 +206,8 @@ int replay_segment(struct replay *rp, const struct segment *seg, uint64_t last_s
     }
     positions_rollback(&rp->q->positions);
     totals_rollback(&rp->q->totals);
-    rp->q->replayed.n = rp->n_letters;
+    rp->q->replayed.len = rp->letters_len;
+    rp->has_letter = false;
     scan_deinit(&p.scan);
     (void)rp->q->fs->close(p.fd);
     return r;

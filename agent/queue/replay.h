@@ -13,7 +13,8 @@ struct replay {
     int64_t newest_ns;       /* when the newest was built */
     uint64_t good_end, good_seq; /* of the last segment: its last whole group */
     uint64_t damaged_bytes, damaged_frames;
-    size_t n_letters;        /* of q->replayed, in whole groups */
+    size_t letters_len;      /* of q->replayed, in whole groups */
+    bool has_letter;         /* in the group at hand */
     struct buf meta;
 };
 

@@ -83,7 +83,7 @@ class World:
         self.a.configure(self.config(self.url))
         self.a.start()
 
-    def once(self, elasticsearch, lost=0, was_killed=False):
+    def once(self, elasticsearch, lost=0):
         want = [f"S{i:010d}" for i in range(self.lines)]
         wait_until(lambda: len(seqs(self.gate)) >= self.lines - lost, 30,
                    lambda: f"{self.lines} in the archive, not {len(seqs(self.gate))}\n{self.a.describe()}")
@@ -92,8 +92,7 @@ class World:
         elasticsearch.wait_count(self.index, self.lines - lost, 30)
         if lost == 0:
             assert seqs(self.gate) == want
-            # A kill between the durable group and its mark in dead/ leaves the lines counted as lost: README, Honest limits.
-            assert was_killed or total(outputs, "lost_damage_lines") == 0, outputs
+            assert total(outputs, "lost_damage_lines") == 0, outputs
         assert len(seqs(self.gate)) == len(set(seqs(self.gate)))
         elasticsearch.refresh(self.index)
         assert elasticsearch.count(self.index) == self.lines - lost
@@ -147,7 +146,7 @@ def test_many_frames_and_kills(world, elasticsearch):
         world.a.start()
         if world.a.metric("reread_lines_total") == 0 and world.a.metric("reread_pending_bytes") == 0:
             break
-    world.once(elasticsearch, was_killed=True)
+    world.once(elasticsearch)
 
 
 def test_a_segment_is_gone(world, elasticsearch):

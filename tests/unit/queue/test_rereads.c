@@ -83,6 +83,18 @@ static int put_again(struct fixture *f, struct letter_id id, unsigned number, ui
     return queue_append(f->q, lines == 0 ? NULL : in, &(struct group_end){ .reread = id }, &seq);
 }
 
+/* By the tally of dead/, of all tenants. */
+static void assert_lost(struct fixture *f, uint64_t damage, uint64_t reread)
+{
+    const struct tally *t = &f->q->dead.tally;
+    uint64_t lost[LOST_REASONS] = { 0 };
+    for (size_t i = 0; i < t->n; i++)
+        for (unsigned k = 0; k < LOST_REASONS; k++)
+            lost[k] += t->rows[i].lost[k];
+    assert_int_equal(lost[LOST_DAMAGE], damage);
+    assert_int_equal(lost[LOST_REREAD], reread);
+}
+
 static void begin(struct fixture *f)
 {
     fixture_open(f);
@@ -155,9 +167,47 @@ static void is_found_again_after_a_crash(void **state)
     fixture_crash(f);
     fixture_open(f);
     assert_null(next(f));
+    assert_lost(f, 0, 2);
     assert_int_equal(take_all(f), 1);
     fixture_crash(f);
     fixture_open(f);
+    assert_null(next(f));
+    assert_lost(f, 0, 2); /* once */
+}
+
+/* Two losses, one of them read again: only its lines move, and those of the other do later. */
+static void each_letter_has_its_own_lines(void **state)
+{
+    struct fixture *f = *state;
+    fixture_open(f);
+    put_group(f, 1, 0);
+    put_group(f, 3, 20);
+    put_group(f, 5, 40);
+    assert_int_equal(queue_sync(f->q), 0);
+    hurt(f, 1, "frame 3 of t");
+    struct frame_head h;
+    for (unsigned n = 0; n < 3; n++) {
+        assert_int_not_equal(take_one(f, &h), 0);
+        assert_true(queue_ack(f->q, h.seq));
+    }
+    assert_int_equal(queue_cursor_sync(f->q), 0);
+    hurt(f, 1, "frame 5 of t");
+    assert_int_equal(take_all(f), 1);
+    const struct reread *first = queue_reread_next(f->q), *second = queue_reread_next(f->q);
+    assert_non_null(first);
+    assert_non_null(second);
+    struct letter_id ids[] = { first->id, second->id };
+    assert_lost(f, 4, 0);
+    assert_int_equal(put_again(f, ids[0], 9, 2), 0);
+    assert_int_equal(f->q->fs->fdatasync(f->q->fd), 0);
+    fixture_crash(f);
+    fixture_open(f);
+    assert_lost(f, 2, 2);
+    assert_int_equal(put_again(f, ids[1], 10, 2), 0);
+    assert_int_equal(f->q->fs->fdatasync(f->q->fd), 0);
+    fixture_crash(f);
+    fixture_open(f);
+    assert_lost(f, 0, 4);
     assert_null(next(f));
 }
 
@@ -313,6 +363,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_body_of_a_group),
         TEST(is_found_again_after_a_crash),
+        TEST(each_letter_has_its_own_lines),
         TEST(a_failed_sync_hands_it_out_again),
         TEST(dead_is_full),
         TEST(a_segment_is_gone),
