@@ -307,42 +307,66 @@ static void stop_clean(void)
     after_death(false, LOSS_NOTHING);
 }
 
-/* A byte of a frame that waits, in each queue: what it took is read again from the files. Frames that a server may have had
- * already are left alone, for Loki cannot know them again. */
-static void rot_one(const char *name, uint64_t *rng)
-{
-    static uint8_t bytes[256 * KIB];
+/* Frames that wait, of the first segment that has any. */
+struct waiting {
     char path[128];
-    struct cursor_slot slots[2];
-    uint64_t acked = 0, offs[64], seqs[64];
-    size_t n = 0;
+    uint64_t offs[64], seqs[64]; /* offs: of a byte of each */
+    size_t n;
+};
+
+static uint64_t acked_in(const char *name)
+{
+    uint8_t bytes[CURSOR_SLOT_BYTES];
+    char path[128];
+    struct cursor_slot slot;
+    uint64_t acked = 0;
     (void)snprintf(path, sizeof(path), "/state/queue/%s/cursor", name);
     for (unsigned i = 0; i < 2; i++)
         if (disk_read(sim.disk, path, bytes, CURSOR_SLOT_BYTES, (uint64_t)i * CURSOR_SLOT_OFF) == CURSOR_SLOT_BYTES &&
-            cursor_decode(bytes, &slots[i]) == 0)
-            acked = MAX(acked, cursor_top(&slots[i]));
-    for (uint64_t id = 1; id < 4096 && n == 0; id++) {
-        (void)snprintf(path, sizeof(path), "/state/queue/%s/%016llx.seg", name, (unsigned long long)id);
-        ssize_t len = disk_read(sim.disk, path, bytes, sizeof(bytes), 0);
+            cursor_decode(bytes, &slot) == 0)
+            acked = MAX(acked, cursor_top(&slot));
+    return acked;
+}
+
+/* Frames that Loki has a part of are left out: lines without a time of their own get another one, and it would not know them
+ * again. */
+static void find_waiting(unsigned slot, const char *name, uint64_t *rng, struct waiting *ret)
+{
+    static uint8_t bytes[256 * KIB];
+    const uint64_t acked = acked_in(name);
+    ret->n = 0;
+    for (uint64_t id = 1; id < 4096 && ret->n == 0; id++) {
+        (void)snprintf(ret->path, sizeof(ret->path), "/state/queue/%s/%016llx.seg", name, (unsigned long long)id);
+        ssize_t len = disk_read(sim.disk, ret->path, bytes, sizeof(bytes), 0);
         struct frame_hdr h;
         for (uint64_t off = SEGMENT_HEAD_BYTES; len > 0 && off + FRAME_HEAD_BYTES <= (uint64_t)len; off += frame_bytes(&h)) {
             if (frame_hdr_decode(bytes + off, &h) < 0)
                 break;
-            if (h.type != FRAME_DATA || (h.flags & FRAME_FLAG_GAP) || h.seq <= acked || n == ARRAY_LEN(offs))
+            if (h.type != FRAME_DATA || (h.flags & FRAME_FLAG_GAP) || h.seq <= acked || ret->n == ARRAY_LEN(ret->offs))
                 continue;
-            seqs[n] = h.seq;
-            offs[n++] = off + rnd(rng, FRAME_HEAD_BYTES + h.meta_len + h.body_len);
+            const struct slice body = slice_of(bytes + off + FRAME_HEAD_BYTES + h.meta_len, h.body_len);
+            if (off + frame_bytes(&h) > (uint64_t)len || server_has_some_of(slot, body))
+                continue;
+            ret->seqs[ret->n] = h.seq;
+            ret->offs[ret->n++] = off + rnd(rng, FRAME_HEAD_BYTES + h.meta_len + h.body_len);
         }
     }
-    if (n == 0)
+}
+
+/* A byte of a frame that waits, in each queue: what it took is read again from the files. */
+static void rot_one(unsigned slot, const char *name, uint64_t *rng)
+{
+    static struct waiting w;
+    find_waiting(slot, name, rng, &w);
+    if (w.n == 0)
         return;
-    const size_t k = rnd(rng, (uint32_t)n);
+    const size_t k = rnd(rng, (uint32_t)w.n);
     uint8_t byte;
-    (void)disk_read(sim.disk, path, &byte, 1, offs[k]);
+    (void)disk_read(sim.disk, w.path, &byte, 1, w.offs[k]);
     byte ^= 0x10;
-    (void)disk_poke(sim.disk, path, offs[k], &byte, 1);
+    (void)disk_poke(sim.disk, w.path, w.offs[k], &byte, 1);
     sim.n_rots++;
-    sim_say("  %s: byte %llu, of frame %llu", path, (unsigned long long)offs[k], (unsigned long long)seqs[k]);
+    sim_say("  %s: byte %llu, of frame %llu", w.path, (unsigned long long)w.offs[k], (unsigned long long)w.seqs[k]);
 }
 
 static void rot(const struct action *a)
@@ -351,7 +375,7 @@ static void rot(const struct action *a)
     for (unsigned i = 0; i < sim.conf->n_outputs; i++) {
         char name[64];
         (void)snprintf(name, sizeof(name), "%.*s", SLICE_ARGS(sim.conf->outputs[i].name));
-        rot_one(name, &rng);
+        rot_one((unsigned)(name[1] - '0'), name, &rng);
     }
 }
 

@@ -466,19 +466,43 @@ static unsigned count_entries(struct slice raw, struct line **ret_last)
     return n;
 }
 
-static void loki_push(unsigned slot, struct slice tenant, struct slice wire, enum server_mode mode, struct reply_out *ret)
+static bool unpack(struct slice wire, struct slice *ret)
 {
     size_t len = 0;
+    if (snappy_uncompressed_length(wire.ptr, wire.len, &len) != SNAPPY_OK || len > RAW_MAX)
+        return false;
+    raw_need(len + 1);
+    bool is_good = snappy_uncompress(wire.ptr, wire.len, (char *)v.raw, &len) == SNAPPY_OK;
+    *ret = slice_of(v.raw, len);
+    return is_good;
+}
+
+bool server_has_some_of(unsigned slot, struct slice wire)
+{
+    struct slice raw, stream, entry;
+    unsigned field;
+    uint64_t number;
+    if (sim.plan->shape.servers[slot] != SERVER_LOKI || !unpack(wire, &raw))
+        return false;
+    while (pb_next(&raw, &field, &stream, &number))
+        while (pb_next(&stream, &field, &entry, &number)) {
+            uint32_t uid;
+            const struct line *l = field == 2 ? world_line_of(read_entry(entry).line, &uid) : NULL;
+            if (l != NULL && (l->got >> slot & 1))
+                return true;
+        }
+    return false;
+}
+
+static void loki_push(unsigned slot, struct slice tenant, struct slice wire, enum server_mode mode, struct reply_out *ret)
+{
+    struct slice raw, bytes;
     ret->type = "text/plain";
-    if (snappy_uncompressed_length(wire.ptr, wire.len, &len) != SNAPPY_OK || len > RAW_MAX) {
+    if (!unpack(wire, &raw)) {
         sim_fail("output %u: the body is not snappy", slot);
         ret->status = 400;
         return;
     }
-    raw_need(len + 1);
-    if (snappy_uncompress(wire.ptr, wire.len, (char *)v.raw, &len) != SNAPPY_OK)
-        sim_fail("output %u: the body is not snappy", slot);
-    struct slice raw = slice_of(v.raw, len), bytes;
     struct line *last = NULL;
     const unsigned n = count_entries(raw, &last);
     if (mode == MODE_413 && n > SMALL_REQUEST) {

@@ -249,6 +249,8 @@ void servers_begin(void);
 /* Carries a request out. mode: of the server, for this request. */
 void server_push(unsigned slot, struct slice url, struct slice tenant, struct slice wire, enum server_mode mode,
                  uint64_t *rng, struct reply_out *ret);
+/* Loki has a line of this body already. */
+bool server_has_some_of(unsigned slot, struct slice wire);
 void servers_cure(void); /* what was refused for its content is taken from now on */
 void servers_free(void);
 
