@@ -20,7 +20,7 @@ static bool is_twin(struct tail_file *f, struct tail_file *g)
     uint32_t least = ident_same_inode(&g->ident, &f->ident) ? 1 : ADOPT_BYTES_MIN;
     if (g->ident.fp_len < least)
         return false; /* so little is the start of many */
-    return source_of(f, &src) == 0 && source_holds(g, &src, true);
+    return source_of(f, &src) == 0 && source_holds(g, &src, true) > 0;
 }
 
 static void take_own(struct tail_file *f, struct tail_file *g)

@@ -384,7 +384,7 @@ static void test_new_output_begins_where_the_others_stand(void **state)
     world_run(w);
     world_commit_all(w);
     world_stop(w);
-    w->n_outputs = w->conf.n_outputs = 2;
+    world_use_outputs(w, 2);
     world_start(w);
     w_append(w, "a.log", line(2));
     world_run(w);
@@ -548,7 +548,7 @@ static void test_new_output_begins_before_a_half(void **state)
     world_run(w);
     world_commit_all(w);
     world_stop(w);
-    w->n_outputs = w->conf.n_outputs = 2;
+    world_use_outputs(w, 2);
     world_start(w);
     world_run(w);
     w_append(w, "a.log", "1Fit\n");
@@ -559,16 +559,6 @@ static void test_new_output_begins_before_a_half(void **state)
 }
 
 /* ---- an output that was away ---- */
-
-static void swap_outputs(struct world *w)
-{
-    struct w_queue q = w->q[0];
-    struct output_conf out = w->outputs[0];
-    w->q[0] = w->q[1];
-    w->q[1] = q;
-    w->outputs[0] = w->outputs[1];
-    w->outputs[1] = out;
-}
 
 /* Only a's queue has the file; b alone begins it anew; then both are there, and each has its own name for it. */
 static void test_two_incarnations_of_one_file(void **state)
@@ -583,8 +573,7 @@ static void test_two_incarnations_of_one_file(void **state)
         world_run(w);
         assert_true(world_commit(w, 0));
         world_stop(w);
-        swap_outputs(w);
-        w->n_outputs = w->conf.n_outputs = 1;
+        world_swap_outputs(w, 1);
         world_start(w);
         w_append(w, "a.log", line(3));
         world_run(w);
@@ -593,8 +582,7 @@ static void test_two_incarnations_of_one_file(void **state)
         world_run(w);
         world_commit_all(w);
         world_stop(w);
-        swap_outputs(w);
-        w->n_outputs = w->conf.n_outputs = 2;
+        world_swap_outputs(w, 2);
         world_start(w);
         world_run(w);
         expect_numbers(w, 0, 1, 3);

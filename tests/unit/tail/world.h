@@ -418,6 +418,24 @@ static inline bool w_log_all(enum log_level level, const char *target)
     return true;
 }
 
+/* The first n of them are configured from the next start on. */
+static inline void world_use_outputs(struct world *w, size_t n)
+{
+    w->n_outputs = w->conf.n_outputs = n;
+}
+
+/* The second is the first now, with its queue, and n are configured. */
+static inline void world_swap_outputs(struct world *w, size_t n)
+{
+    struct w_queue q = w->q[0];
+    struct output_conf out = w->outputs[0];
+    w->q[0] = w->q[1];
+    w->q[1] = q;
+    w->outputs[0] = w->outputs[1];
+    w->outputs[1] = out;
+    world_use_outputs(w, n);
+}
+
 static inline struct world *world_new(size_t n_outputs)
 {
     struct world *w = calloc(1, sizeof(*w));
@@ -425,11 +443,10 @@ static inline struct world *world_new(size_t n_outputs)
     clock_set_source(w_mono, NULL);
     memcpy(w->dir, "/tmp/tailrace-tail-XXXXXX", sizeof("/tmp/tailrace-tail-XXXXXX"));
     assert_non_null(mkdtemp(w->dir));
-    w->n_outputs = n_outputs;
+    world_use_outputs(w, n_outputs);
     w->conf.inputs = w->inputs;
     w->conf.n_inputs = 1;
     w->conf.outputs = w->outputs;
-    w->conf.n_outputs = n_outputs;
     w->conf.held_max_bytes = UINT64_MAX;
     w->inputs[0].name = SLICE("logs");
     w->inputs[1].name = SLICE("second");
