@@ -337,9 +337,17 @@ void file_take_fd(struct tail_file *f, int fd);
 NODISCARD int open_regular(struct tail *t, const char *path, struct stat *st);
 NODISCARD int source_of(struct tail_file *f, struct source *ret);
 
-/* ---- pass.c: places, blocking, collecting ---- */
+/* ---- pass.c: places ---- */
+#define BIT(o) (UINT32_C(1) << (o))
 struct pass *pass_new(struct tail_file *f);
-void pass_free(struct pass *p);
+void pass_init(struct pass *p, struct tail_file *f);
+void pass_free(struct pass *p); /* it is in no list of the file's any more */
+void pass_drop(struct pass *p); /* it is */
+void pass_unlink(struct tail_pass **list, struct tail_pass *p);
+void pass_set(struct pass *p, const struct file_position *pos); /* a new one stands there */
+/* What is unfinished at its place: STREAMS_MAX parts at most; returns their number. */
+uint8_t pass_parts(const struct pass *p, struct position_part *parts);
+const struct position_part *part_of_stream(const struct position_part *parts, uint8_t n, uint8_t stream); /* or NULL */
 NODISCARD int passes_reserve(struct tail *t);
 static inline struct pass *pass_of(struct tail_pass *p)
 {
@@ -353,6 +361,7 @@ static inline uint64_t pass_end(const struct tail_pass *p)
 NODISCARD int pass_place(struct tail_file *f, uint32_t output, const struct file_position *pos);
 void passes_merge(struct tail_file *f);
 void passes_drop(struct tail_file *f); /* all of them; slots point nowhere */
+void slot_leave(struct tail_file *f, uint32_t output); /* whatever pass it is in */
 /* The output goes there from whatever pass it is in; its queue has the place, but not that it is one of this file. */
 void slot_place(struct tail_file *f, uint32_t output, const struct file_position *pos);
 void file_reopen(struct tail_file *f); /* an output has something to read in it after all */
@@ -360,11 +369,16 @@ void file_reopen(struct tail_file *f); /* an output has something to read in it 
 struct file_position first_position(const struct slot *s);
 /* It stands at off, and the queue has that. */
 void slot_settle(struct slot *s, uint64_t off);
+void file_see(struct tail_file *f, uint64_t off, const char *ptr, size_t len);
+void pass_consume(struct pass *p, const char *ptr, size_t len);
+
+/* ---- block.c: outputs that take no more, and that a failed sync takes back ---- */
+void pass_unpark(struct pass *p); /* out of the list of its output */
+
+/* ---- told.c: what the queues are told ---- */
 /* Up to here its queue has the file durably. */
 uint64_t durable_off(const struct tail *t, uint32_t output, const struct slot *s);
 void position_of(const struct tail_file *f, uint32_t output, struct file_position *ret);
-void file_see(struct tail_file *f, uint64_t off, const char *ptr, size_t len);
-void pass_consume(struct pass *p, const char *ptr, size_t len);
 void stage_advance(struct tail_file *f);
 void stage_check(struct tail_file *f);  /* passes ended, or the file is off the disk: go on */
 void file_untrack(struct tail_file *f); /* it was no file for us after all: queues that know it are told */
@@ -380,11 +394,35 @@ void file_give_up(struct tail_file *f, enum lost_reason reason); /* all that is 
 bool file_sniff(struct tail_file *f); /* false: it is not read (yet); f may be gone */
 NODISCARD int file_ensure_sink(struct tail_file *f);
 
-/* ---- discover.c ---- */
+/* ---- inputs.c ---- */
 NODISCARD int inputs_compile(const struct conf *conf, struct input_side **ret, struct err *err);
 void inputs_free(struct input_side *inputs, size_t n);
 int inputs_match(const struct conf *conf, const struct input_side *inputs, struct slice path,
                  struct pair *caps, size_t *n_caps);
+bool inputs_exclude(const struct input_side *in, struct slice path); /* this input's excludes cover it */
+/* The input that includes this path, or -1. caps may be NULL. */
+int input_of_path(const struct tail *t, struct slice path, struct pair *caps, size_t *n_caps);
+bool is_compressed_name(struct slice path);
+bool path_is_own(const struct tail *t, const char *real);
+
+/* ---- dirs.c ---- */
+struct dir *dir_find(const struct tail *t, const char *path);
+struct dir *dir_get(struct tail *t, const char *path); /* NULL: there is none, or no memory */
+void dir_free(struct tail *t, struct dir *d);
+void dir_watch(struct tail *t, struct dir *d);
+bool dir_is_there(const struct dir *d, struct stat *st);
+/* It is gone, cannot be looked at, or another has its name: so are those below. */
+void dir_remove(struct tail *t, struct dir *d);
+void dir_add_root(struct tail *t, uint16_t input, uint16_t pattern); /* where a pattern begins, as far as that exists */
+/* A name in it: a folder to enter, a file that an include names, or neither. May free d. */
+void dir_see_name(struct tail *t, struct dir *d, struct slice name);
+void dir_scan(struct tail *t, struct dir *d); /* lists it; may free it */
+/* This name could not be looked at: its directory is listed again at the next rescan, changed or not. */
+void discover_again(struct tail *t, const char *path);
+/* A stat, or an open, said that nothing is there; any other error says nothing. */
+bool is_absent(int error);
+
+/* ---- discover.c ---- */
 NODISCARD int discover_init(struct tail *t, struct err *err);
 void discover_deinit(struct tail *t);
 void discover_event(struct tail *t, const struct watch_event *ev);
@@ -392,21 +430,10 @@ void discover_new(struct tail *t); /* lists directories that are new, and those 
 void discover_rescan(struct tail *t, bool is_forced);
 /* Paths whose state is to be looked at by names_settle. */
 void name_touch(struct tail *t, const char *path, const char *from);
-/* The input that includes this path, or -1. caps may be NULL. */
-int input_of_path(const struct tail *t, struct slice path, struct pair *caps, size_t *n_caps);
-bool is_compressed_name(struct slice path);
 void alias_set(struct tail *t, const char *link_path,
                const char *target); /* a symlink: watch where it leads */
-bool path_is_own(const struct tail *t, const char *real);
-/* This name could not be looked at: its directory is listed again at the next rescan, changed or not. */
-void discover_again(struct tail *t, const char *path);
-/* A stat, or an open, said that nothing is there; any other error says nothing. */
-bool is_absent(int error);
 
-/* ---- names.c: what a changed name means ---- */
-void names_settle(struct tail *t);
-void names_forget(struct tail *t); /* what was touched since */
-void file_lose_names(struct tail_file *f); /* frees what is not tracked */
+/* ---- begin.c: files that are begun ---- */
 /* A file that is followed from now on. base, origin: of a rotated one; NULL = path. Takes fd. NULL: out of
  * memory. */
 struct new_file {
@@ -420,20 +447,28 @@ struct new_file {
     bool is_gz;
 };
 struct tail_file *file_begin(struct tail *t, const struct new_file *nf);
+/* A thing that an include names and that we cannot or must not read: known, so that it is said once. */
+void file_begin_unread(struct tail *t, uint32_t input, const char *path, const struct stat *st, enum phase phase,
+                       const char *event, const char *reason);
+void file_start(struct tail_file *f, uint64_t off); /* looks at it; tracks it when it is to be read */
+void file_retry(struct tail_file *f);               /* SKIPPED or UNREADABLE: try again; may free f */
+int file_set_captures(struct tail_file *f, const struct pair *caps, size_t n);
+
+/* ---- names.c: what a changed name means ---- */
+void names_settle(struct tail *t);
+void names_forget(struct tail *t); /* what was touched since */
+void file_lose_names(struct tail_file *f); /* frees what is not tracked */
 /* Found again under this name: LIVE when an input wants it there, else ROTATED. */
 void file_found_at(struct tail_file *f, const char *path, const char *real);
 void file_place(struct tail_file *f, const char *path,
                 const char *real);                  /* the same, and the queues know it already */
 bool file_is_still(struct tail_file *f, const char *path, const struct stat *st);
 void file_poll(struct tail_file *f);                /* no event came: has it changed? May free f */
-void file_start(struct tail_file *f, uint64_t off); /* looks at it; tracks it when it is to be read */
 void file_revive(struct tail_file *f);              /* finished, but it grew */
-void file_retry(struct tail_file *f);               /* SKIPPED or UNREADABLE: try again; may free f */
 /* The newest of those that had this live name before and are still read: it is read to its end first. */
 struct tail_file *predecessor(const struct tail *t, const char *base);
 void follow_after(struct tail_file *f, struct tail_file *before); /* NULLs are fine */
 void follow_all(struct tail *t); /* files that were taken over: each after the one of its chain before it */
-int file_set_captures(struct tail_file *f, const struct pair *caps, size_t n);
 
 /* ---- rotate.c, siblings.c: siblings and copies ---- */
 /* Is name one that rotation makes of base: base.1, base-20260102, base.2026-01-02-03.gz, stem-DATE.ext …? */

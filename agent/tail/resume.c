@@ -10,8 +10,6 @@
 #include "agent/queue/fs.h"
 #include "agent/tail/internal.h"
 
-#define BIT(o) (UINT32_C(1) << (o))
-
 static uint32_t input_by_name(const struct tail *t, struct slice name)
 {
     for (uint32_t i = 0; i < t->conf->n_inputs; i++)

@@ -8,8 +8,6 @@
  */
 #include "agent/tail/internal.h"
 
-#define BIT(o) (UINT32_C(1) << (o))
-
 /* g found no file; is that of f the one that it speaks of, or a copy of it? */
 static bool is_twin(struct tail_file *f, struct tail_file *g)
 {
