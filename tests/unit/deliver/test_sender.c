@@ -10,6 +10,7 @@ struct script {
     const struct server_answer *steps; /* then 204 for ever */
     size_t n, at;
     struct rig *g;
+    pthread_mutex_t *lock; /* the server's, held while it is asked for an answer */
 };
 
 static struct server_answer play(void *ctx, const struct server_request *req)
@@ -937,7 +938,7 @@ static void test_join(void **state)
     server_stop(&srv);
 }
 
-/* A joined request that is refused for one line inside: only that line dies. */
+/* A joined request that is refused for one line inside: only that line dies, once others are taken after its refusal. */
 static void test_join_refused(void **state)
 {
     (void)state;
@@ -947,9 +948,55 @@ static void test_join_refused(void **state)
     rig_init(&g, &toy_join_ops, srv.port);
     for (unsigned i = 0; i < 50; i++)
         rig_lines(&g, "jr", "jr", i, 1);
+    rig_start(&g);
+    rig_until(rig_ledger(&g, "jr").delivered == 48);
+    unsigned n = 48;
+    for (; n < 2000 && !rig_all_acked(&g); n++) { /* the refusals may have been the last that came */
+        rig_lines(&g, "jr", "jr", 1000 + n, 1);
+        rig_sleep(5 * NS_PER_MS);
+    }
     run_to_end(&g);
-    assert_int_equal(rig_ledger(&g, "jr").delivered, 48);
+    assert_int_equal(rig_ledger(&g, "jr").delivered, n);
     assert_int_equal(rig_ledger(&g, "jr").dead, 2);
+    rig_deinit(&g);
+    server_stop(&srv);
+}
+
+/* 13 is refused when all others were answered: it may be its own fault or the configuration's, so the lane is held and the
+ * next line that is taken tells. */
+static struct server_answer thirteen_last(void *ctx, const struct server_request *req)
+{
+    struct script *s = ctx;
+    if (!has_line(req, 13))
+        return (struct server_answer){ .status = 204 };
+    while (rig_ledger(s->g, "last").delivered < s->n) {
+        pthread_mutex_unlock(s->lock);
+        rig_sleep(NS_PER_MS);
+        pthread_mutex_lock(s->lock);
+    }
+    return (struct server_answer){ .status = 400, .body = "cannot parse" };
+}
+
+static void test_refused_as_the_last(void **state)
+{
+    (void)state;
+    struct rig g;
+    struct server srv;
+    struct script sc = { .n = 4, .g = &g, .lock = &srv.lock };
+    assert_int_equal(server_start(&srv, 0, thirteen_last, &sc), 0);
+    rig_init(&g, &toy_ops, srv.port);
+    deliver_timing.park_after_ns = NS_PER_SEC * 60; /* nothing is parked here */
+    for (unsigned i = 11; i <= 15; i++)
+        rig_lines(&g, "last", "last", i, 1);
+    rig_start(&g);
+    rig_until(rig_code(stats.outputs[g.conf.index].keys_held, "status_400") == 1);
+    assert_int_equal(rig_ledger(&g, "last").delivered, 4);
+    assert_int_equal(rig_ledger(&g, "last").dead, 0);
+    rig_lines(&g, "last", "last", 16, 1);
+    run_to_end(&g);
+    assert_int_equal(rig_ledger(&g, "last").delivered, 5);
+    assert_int_equal(rig_ledger(&g, "last").dead, 1);
+    assert_int_equal(rig_code(stats.outputs[g.conf.index].keys_held, "status_400"), 0);
     rig_deinit(&g);
     server_stop(&srv);
 }
@@ -1194,6 +1241,7 @@ int main(void)
         cmocka_unit_test(test_memory_bounded),
         cmocka_unit_test(test_join),
         cmocka_unit_test(test_join_refused),
+        cmocka_unit_test(test_refused_as_the_last),
         cmocka_unit_test(test_join_items),
         cmocka_unit_test(test_setup_first),
         cmocka_unit_test(test_setup_alternatives),
