@@ -100,8 +100,8 @@ static void judge_keys(struct health *h, struct slice name, const struct output_
         const char *code = atomic_load_explicit((_Atomic(const char *) *)&s->keys_held[k].code, memory_order_acquire);
         int64_t n = (int64_t)counter_get(&s->keys_held[k].n);
         if (code != NULL && n > 0)
-            say(h, HEALTH_DEGRADED, name, "output", "%lld route keys (tenants or indexes) are held: %s", (long long)n,
-                code);
+            say(h, HEALTH_DEGRADED, name, "output", "%lld route keys (tenants or indexes) are held: %s; `tailrace status` shows which, and what the server says",
+                (long long)n, code);
     }
 }
 
@@ -149,7 +149,7 @@ static void judge_inputs(struct health *h, const struct conf *conf)
 static void judge_agent(struct health *h)
 {
     if (gauge_get(&stats.state_writable) == 0)
-        say(h, HEALTH_UNHEALTHY, SLICE(""), "state", "the state folder is not writable");
+        say(h, HEALTH_UNHEALTHY, SLICE(""), "state", "the state folder is not writable; is its disk mounted read-only, or the folder another user's?");
     if (gauge_get(&stats.reload_successful) == 0)
         say(h, HEALTH_DEGRADED, SLICE(""), "config", "the last configuration was rejected; `tailrace check` says why");
     if (budget_is_exceeded())

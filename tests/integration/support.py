@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import pathlib
 
 from tailrace_test import wait_until
@@ -127,3 +128,36 @@ def rfc3339(ns, digits=9):
 def day(ns):
     """The UTC date as in an index name."""
     return datetime.datetime.fromtimestamp(ns // SECOND, datetime.timezone.utc).strftime("%Y.%m.%d")
+
+
+class Clock:
+    """The wall clock of an agent that is started with .env: so far ahead of ours, then as far as set() says."""
+
+    def __init__(self, tmpdir, ahead_ns=0):
+        libs = [f"/usr/lib/{d}faketime/libfaketimeMT.so.1" for d in ("x86_64-linux-gnu/", "aarch64-linux-gnu/", "")]
+        lib = next((p for p in libs if os.path.exists(p)), None)
+        assert lib, "libfaketime is not there: apt-get install faketime"
+        self._file = pathlib.Path(tmpdir) / "clock"
+        self.set(ahead_ns)
+        self.env = {"ASAN_OPTIONS": "verify_asan_link_order=0", "LD_PRELOAD": lib, "FAKETIME_TIMESTAMP_FILE": str(self._file),
+                    "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+
+    def set(self, ahead_ns):
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{ahead_ns / SECOND:+.3f}s\n")
+        os.replace(new, self._file)
+
+
+def without_override():
+    """A command before the agent: permissions of files count for it, though it is root."""
+    return ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all") if os.geteuid() == 0 else ()
+
+
+def valid_for(certs, name, days):
+    """A server's or client's certificate that is good for so many days: (certificate, key)."""
+    def stamp(t):
+        return t.strftime("%Y%m%d%H%M%SZ")
+
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return certs._signed(name, "subjectAltName=IP:127.0.0.1",
+                         dates=(stamp(now - datetime.timedelta(days=1)), stamp(now + datetime.timedelta(days=days, minutes=1))))

@@ -7,7 +7,7 @@ import re
 import stat
 import time
 
-from support import QUICK, archive_output, config, documents, file_input, folder, ledger, total, wait_rest
+from support import QUICK, SECOND, Clock, archive_output, config, documents, file_input, folder, ledger, total, wait_rest
 from tailrace_test import Loggen, assert_arrived, wait_until, write
 
 
@@ -196,27 +196,20 @@ def test_archive_is_cut_back_after_a_crash(agent, tmp_path):
     assert_arrived(written, documents(tmp_path / "out.ndjson"))
 
 
-def _clock(offset):
-    """The environment of an agent whose wall clock is so many seconds ahead."""
-    libs = [f"/usr/lib/{d}faketime/libfaketimeMT.so.1" for d in ("x86_64-linux-gnu/", "aarch64-linux-gnu/", "")]
-    lib = next((p for p in libs if os.path.exists(p)), None)
-    assert lib, "libfaketime is not there: apt-get install faketime"
-    return {"ASAN_OPTIONS": "verify_asan_link_order=0", "LD_PRELOAD": lib, "FAKETIME": f"{offset:+d}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-
-
 def test_archive_is_compressed_when_its_day_is_over(agent, tmp_path):
     """The file of a day becomes NAME.gz some minutes after midnight; what comes next has a file of its own."""
     write(tmp_path / "app.log", [record(n=i) for i in range(100)])
     now = int(time.time())
     evening = 86400 - now % 86400 - 60  # one minute before midnight
+    clock = Clock(tmp_path, evening * SECOND)
     a = agent(config({"app": file_input(tmp_path / "app.log")},
-                     {"out": archive_output(tmp_path / "out/%Y-%m-%d.ndjson", compress=True)}), env=_clock(evening))
+                     {"out": archive_output(tmp_path / "out/%Y-%m-%d.ndjson", compress=True)}), env=clock.env)
     a.wait_delivered(100, "out")
     old = tmp_path / "out" / time.strftime("%Y-%m-%d.ndjson", time.gmtime(now + evening))
     new = tmp_path / "out" / time.strftime("%Y-%m-%d.ndjson", time.gmtime(now + evening + 3600))
     assert old != new and ids(old) == list(range(100))
     a.sigterm()
-    a.env = _clock(evening + 3600)
+    clock.set((evening + 3600) * SECOND)
     a.start()
     write(tmp_path / "app.log", [record(n=100)])
     a.wait_delivered(101, "out")

@@ -3,17 +3,16 @@
 What only a defect of Tailrace could cause (TailraceLedgerImbalance, TailraceOutputStalled) is tried by promtool alone.
 """
 
-import datetime
 import os
 import pathlib
 import re
 import resource
 import time
 
-from support import archive_output, config, file_input, folder, loki_output, rfc3339, search_output
+from support import (SECOND, Clock, archive_output, config, file_input, folder, loki_output, rfc3339, search_output, valid_for,
+                     without_override)
 from tailrace_test import BulkReply, Loggen, Prometheus, Reply, wait_until, write
 from test_outage import FULL_QUEUE, Incompressible
-from test_routes import _clock as clock_ahead
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RULES = ROOT / "packaging/prometheus/tailrace.rules.yaml"
@@ -66,7 +65,7 @@ def full_queue(world, faults):
     return a, log, lines
 
 
-def causes(world, faults, tmp_path, certs, make_certificate):
+def causes(world, faults, tmp_path, certs):
     """Starts an agent for each cause; returns {alert: cause}."""
     disk = os.statvfs(tmp_path)
 
@@ -77,7 +76,7 @@ def causes(world, faults, tmp_path, certs, make_certificate):
     picky.script(Reply(401), when=lambda r: r.tenant == "bad", times=100000)
     world.agent("refused", {"loki": loki_output(picky.url)}, {"tenant": "{record.org}"})
 
-    unable = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all") if os.geteuid() == 0 else ()
+    unable = without_override()
     locked, _ = world.agent("locked", {"out": archive_output(tmp_path / "locked.ndjson")}, wrap=unable)
 
     world.agent("disk", {"out": archive_output(tmp_path / "disk.ndjson")},
@@ -89,7 +88,7 @@ def causes(world, faults, tmp_path, certs, make_certificate):
         write(log.with_name(f"{i}.log"), ["one"])
     world.agent("tenants", {"out": archive_output(tmp_path / "tenants.ndjson")}, {"tenant": "{record.org}"},
                 tenants={"allow": ["good"]})
-    world.agent("clock", {"out": archive_output(tmp_path / "clock.ndjson")}, env=clock_ahead(120))
+    world.agent("clock", {"out": archive_output(tmp_path / "clock.ndjson")}, env=Clock(tmp_path, 120 * SECOND).env)
     world.agent("future", {"loki": loki_output(faults(default=Reply(204)).url)})
     rejected, _ = world.agent("rejected", {"out": archive_output(tmp_path / "rejected.ndjson")})
 
@@ -97,19 +96,9 @@ def causes(world, faults, tmp_path, certs, make_certificate):
                 kubernetes={"api": faults(default=Reply(403)).url, "token_file": "", "ca_file": "", "requests_per_minute": 600})
 
     for name, days in (("soon", 10), ("tomorrow", 1)):
-        server = faults(tls=make_certificate(certs, name, days), default=Reply(204))
+        server = faults(tls=valid_for(certs, name, days), default=Reply(204))
         world.agent(name, {"loki": loki_output(server.url, tls={"ca_file": str(certs.ca)})})
     return locked, descriptors, stalled, rejected
-
-
-def certificate(certs, name, days):
-    """One that is good, for so many days."""
-    def stamp(t):
-        return t.strftime("%Y%m%d%H%M%SZ")
-
-    now = datetime.datetime.now(datetime.timezone.utc)
-    return certs._signed(name, "subjectAltName=IP:127.0.0.1",
-                         dates=(stamp(now - datetime.timedelta(days=1)), stamp(now + datetime.timedelta(days=days))))
 
 
 def test_each_alert_fires_when_its_cause_is_there(agent, faults, certs, tmp_path):
@@ -118,7 +107,7 @@ def test_each_alert_fires_when_its_cause_is_there(agent, faults, certs, tmp_path
     down, _ = world.agent("down", {"out": archive_output(tmp_path / "down.ndjson")})
     full, full_log, lines = full_queue(world, faults)
     away_log = failing_outputs(world, faults)
-    locked, descriptors, stalled, rejected = causes(world, faults, tmp_path, certs, certificate)
+    locked, descriptors, stalled, rejected = causes(world, faults, tmp_path, certs)
     logs = {name: tmp_path / f"logs-{name}/app.log" for name in world.agents}
 
     rules = tmp_path / "rules.yaml"
