@@ -191,8 +191,10 @@ coverage: ## lines and branches of queue, recovery, cursor, identity and replies
 servers: ## build or fetch the real servers for the tests, once
 	$Qtests/servers/setup.sh all
 
+# Two at a time, each with servers of its own: most of a test is waiting. Whole files, for their fixtures are shared.
+PYTEST_TWO = -n 2 --dist loadfile
 integration: all tools servers ## the real binary against real servers
-	$QTAILRACE_BINARY=$(CURDIR)/$B/tailrace TAILRACE_TOOLS=$(CURDIR)/$B/tools $(PYTHON) -m pytest -q -x -p no:cacheprovider tests/lib tests/servers tests/integration
+	$QTAILRACE_BINARY=$(CURDIR)/$B/tailrace TAILRACE_TOOLS=$(CURDIR)/$B/tools $(PYTHON) -m pytest -q -x -p no:cacheprovider $(PYTEST_TWO) tests/lib tests/servers tests/integration
 
 .PHONY: packaging-test
 packaging-test: all tools servers ## packages, image, chart and alerts with the real tools, as root: minutes

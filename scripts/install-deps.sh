@@ -5,8 +5,8 @@ set -eu
 
 build="gcc make pkg-config libc6-dev libyajl-dev zlib1g-dev libdeflate-dev libisal-dev libsnappy-dev libcurl4-openssl-dev libssl-dev
 libyaml-dev libmicrohttpd-dev"
-tests="libcmocka-dev libjansson-dev libclang-rt-dev python3 python3-pytest curl jq openssl logrotate strace valgrind prometheus rsyslog
-rsyslog-elasticsearch clang clang-format clang-tidy systemd maven openjdk-17-jdk-headless golang-go cargo python3-venv git
+tests="libcmocka-dev libjansson-dev libclang-rt-dev python3 python3-pytest python3-pytest-xdist curl jq openssl logrotate strace valgrind prometheus
+rsyslog rsyslog-elasticsearch clang clang-format clang-tidy systemd maven openjdk-17-jdk-headless golang-go cargo python3-venv git
 ca-certificates faketime procps python3-yaml prometheus-alertmanager"
 packaging="debhelper lintian debootstrap fakeroot buildah rpm systemd-container"
 
