@@ -183,9 +183,9 @@ unit: $(UNITS) $(SCOPES) ## unit tests of this variant, one cmocka suite a modul
 scopes: $(SCOPES) ## small scopes, whole: every torn offset, every bit, every script of four actions on the model disk
 	$QTAILRACE_SCOPES=all scripts/run-units.sh $(SCOPES)
 
-coverage: ## lines and branches of queue, recovery, cursor, identity and replies that unit tests and scopes take
+coverage: ## lines and branches of queue, recovery, cursor, identity and replies that unit tests, scopes and simulator take
 	$Qfind build/coverage -name '*.gcda' -delete 2>/dev/null || true
-	$Q$(MAKE) --no-print-directory COV=1 unit scopes
+	$Q$(MAKE) --no-print-directory COV=1 unit scopes sim
 	$Q$(PYTHON) scripts/coverage.py build/coverage
 
 servers: ## build or fetch the real servers for the tests, once
