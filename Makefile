@@ -112,6 +112,9 @@ $B/sim: $(SIM_OBJECTS) $B/libmodel.a $B/libtailrace.a
 # Tests that let allocations of our own code fail.
 UNIT_LDFLAGS_test_starved := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 UNIT_LDFLAGS_test_memory := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+# System calls that fail.
+UNIT_LDFLAGS_test_fs := $(addprefix -Wl$(comma)--wrap=,openat close pread preadv pwritev fdatasync fsync ftruncate fallocate \
+                                    fstatfs flock statx getrandom)
 
 $B/unit/%: tests/unit/%.c $B/libtailrace.a
 	$(call say,CC)
