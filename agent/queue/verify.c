@@ -59,6 +59,7 @@ struct verify {
     struct chain chain;
     struct totals totals;
     bool has_totals;
+    bool has_frames; /* of segments, or a segment went while we looked: what it had is done */
     int n_problems;
     struct marks marks;
     uint64_t frames, lines, ranges, rereads;
@@ -210,6 +211,7 @@ static int verify_segment(struct verify *v, const struct file *f, bool is_newest
     struct frame_hdr h;
     uint64_t off;
     int r = reading_open(&v->view, f, &rd);
+    v->has_frames = v->has_frames || r == -ENOENT;
     if (r < 0)
         return r == -ENOENT ? 0 : r;
     for (;;) {
@@ -222,6 +224,7 @@ static int verify_segment(struct verify *v, const struct file *f, bool is_newest
             }
             break;
         }
+        v->has_frames = true;
         if (h.seq != expect || off != from) {
             v->has_totals = false;
             r = problem(v, f, from, PROBLEM_BYTES, off - from);
@@ -307,14 +310,23 @@ static int verify_segments(struct verify *v)
     return r;
 }
 
+/* The newest segment is never removed: a cursor that has passed frames does not stand alone. */
+static int verify_cursor(struct verify *v)
+{
+    if (!v->view.has_cursor)
+        return say(v, "cursor", 0, PROBLEM_CURSOR, v->view.cursor_bytes);
+    const uint64_t top = cursor_top(&v->view.cursor);
+    return top > 0 && !v->has_frames ? say(v, "cursor", 0, PROBLEM_MISSING, top) : 0;
+}
+
 static int verify_all(struct verify *v)
 {
     const struct files *alone[] = { &v->view.parked, &v->view.dead };
     int r = view_marks(&v->view, &v->marks);
     if (r == 0)
         r = verify_segments(v);
-    if (r == 0 && !v->view.has_cursor)
-        r = say(v, "cursor", 0, PROBLEM_CURSOR, v->view.cursor_bytes);
+    if (r == 0)
+        r = verify_cursor(v);
     for (size_t k = 0; k < ARRAY_LEN(alone); k++)
         for (size_t i = 0; i < alone[k]->n && r == 0; i++)
             r = verify_file(v, &alone[k]->list[i], false, false);

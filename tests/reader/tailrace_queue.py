@@ -457,9 +457,12 @@ class Verify:
         self.ends = {}
         self.counts = None  # by (input, tenant); None: not known
         self.counted = {}
+        self.has_frames = False
         self._segments()
         if not self.queue.cursor:
             self.say("cursor", 0, "cursor", self.queue.cursor_bytes)
+        elif self.queue.cursor_top() > 0 and not self.has_frames:
+            self.say("cursor", 0, "missing", self.queue.cursor_top())
         for f in self.queue.parked + self.queue.dead:
             if self._opens(f):
                 self._alone(f)
@@ -488,6 +491,7 @@ class Verify:
     def _segment(self, f, is_newest):
         here, due = 128, f.head.first_seq
         for data, frame in self.queue.frames(f):
+            self.has_frames = True
             if frame.seq != due or frame.offset != here:
                 self.counts = None
                 self.say(f.name, here, "bytes", frame.offset - here)

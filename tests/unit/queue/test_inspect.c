@@ -168,6 +168,13 @@ static void acknowledged_frames_are_missed(void **state)
     assert_int_equal(queue_inspect_verify(&to, &f->err), 1);
     assert_int_equal(buf_terminate(&text), 0);
     assert_non_null(strstr(text.ptr, "frames are missing"));
+    assert_int_equal(truncate(path, SEGMENT_HEAD_BYTES), 0); /* no frame at all, or no file: the start would say so too */
+    assert_int_equal(queue_inspect_verify(&to, &f->err), 2);
+    assert_int_equal(unlink(path), 0);
+    buf_reset(&text);
+    assert_int_equal(queue_inspect_verify(&to, &f->err), 1);
+    assert_int_equal(buf_terminate(&text), 0);
+    assert_non_null(strstr(text.ptr, "cursor at 0: frames are missing at the end (4)"));
     buf_deinit(&text);
 }
 
