@@ -632,7 +632,7 @@ void pipeline_decide(struct pipeline *p, struct source *s, struct record *rec, s
 {
     struct early early = { p, s };
     *ret = (struct decision){ .levels = s->levels };
-    ret->is_out_early = parser_record(p->parsers[s->input_index], rec, is_out_early, &early) == PARSE_OUT;
+    ret->is_out_early = parser_record(source_parser(p, s), rec, is_out_early, &early) == PARSE_OUT;
     set_tenant(p, s, rec);
     if (ret->is_out_early)
         return;

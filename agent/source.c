@@ -1,5 +1,6 @@
 #include "agent/source.h"
 
+#include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -330,26 +331,45 @@ struct source *source_new(const struct conf *conf, struct kube *k, struct tail_f
     return s;
 }
 
+/* Origin and decisions out of what is known by now. before_take, ns_before_take: what the origin was made of, which it
+ * borrows from; without memory both stay. */
+static int make_anew(const struct conf *conf, struct source *s, struct pod *before_take, struct pod *ns_before_take)
+{
+    struct metadata *m = &s->metadata;
+    struct origin *o = origin_new(conf, s->input_index, s->origin->file, s->origin->path, m);
+    if (o == NULL) {
+        metadata_restore(m, before_take, ns_before_take);
+        return -ENOMEM;
+    }
+    origin_free(s->origin);
+    s->origin = o;
+    metadata_choose(m, s->input, o);
+    decide(s, conf);
+    pod_unref(before_take);
+    pod_unref(ns_before_take);
+    return 0;
+}
+
 void source_refresh(const struct conf *conf, struct source *s)
 {
     struct metadata *m = &s->metadata;
     if (!metadata_is_stale(m))
         return;
     struct pod *pod = pod_ref(m->pod), *namespace_ = pod_ref(m->namespace_);
-    bool is_other = metadata_look(m, s->origin->file);
-    struct origin *o = !is_other ? NULL : origin_new(conf, s->input_index, s->origin->file, s->origin->path, m);
-    if (is_other && o == NULL) { /* the origin borrows from what it was made of: both stay, and it is tried again */
-        metadata_restore(m, pod, namespace_);
+    if (metadata_look(m, s->origin->file)) {
+        (void)make_anew(conf, s, pod, namespace_); /* without memory it is tried again */
         return;
-    }
-    if (is_other) {
-        origin_free(s->origin);
-        s->origin = o;
-        metadata_choose(m, s->input, o);
-        decide(s, conf);
     }
     pod_unref(pod);
     pod_unref(namespace_);
+}
+
+int source_set_pod(const struct conf *conf, struct source *s, struct pod *pod_take, struct pod *namespace_take)
+{
+    struct metadata *m = &s->metadata;
+    struct pod *pod = pod_ref(m->pod), *namespace_ = pod_ref(m->namespace_);
+    metadata_restore(m, pod_take, namespace_take);
+    return make_anew(conf, s, pod, namespace_);
 }
 
 void source_free(struct source *s)

@@ -60,6 +60,8 @@ void origin_free(struct origin *o);
 struct source *source_new(const struct conf *conf, struct kube *k, struct tail_file *f, const struct tail_file_info *info);
 /* What its pod is may have changed: origin and decisions are made anew then. */
 void source_refresh(const struct conf *conf, struct source *s);
+/* Takes both, NULL is fine: what is known of the pod is this from now on, and nobody else is asked. -ENOMEM: as before. */
+NODISCARD int source_set_pod(const struct conf *conf, struct source *s, struct pod *pod_take, struct pod *namespace_take);
 void source_free(struct source *s);
 
 #endif

@@ -8,20 +8,24 @@
 #include "agent/base/clock.h"
 #include "agent/base/tenants.h"
 #include "agent/cli/cli.h"
+#include "agent/cli/explain.h"
 #include "agent/pipeline.h"
 #include "agent/registry.h"
 #include "agent/tail/tail.h"
 
 static const char help[] =
-    "usage: tailrace explain [-c FILE|DIR] [--input NAME] [--path PATH] < LINES\n"
-    "       tailrace explain [-c FILE|DIR] --file PATH [--lines N]\n\n"
+    "usage: tailrace explain [-c FILE|DIR] [--input NAME] [--path PATH] [POD] < LINES\n"
+    "       tailrace explain [-c FILE|DIR] --file PATH [--lines N] [POD]\n\n"
     "Shows what each step makes of a line: format, level, module, time, tenant, kept or dropped and by which\n"
-    "directive, route, and what each output would send. Nothing is sent.\n\n"
+    "directive, route, and what each output would send. Nothing is sent. Of a pod's file also what is known of the pod:\n"
+    "what the agent has in state_dir (only read), with what POD says over it. Levels that are set for a time are not seen.\n\n"
     "  -c, --config FILE|DIR  the configuration (default " DEFAULT_CONFIG ")\n"
     "      --input NAME       as which input the lines are read (default: the one that takes PATH, else the first)\n"
     "      --path PATH        from which file they are said to be\n"
     "      --file PATH        which input takes this file, or why none does; then its first lines\n"
     "      --lines N          how many of them (default 3)\n"
+    "POD:  --labels NAME=VALUE,…     labels of its pod\n"
+    "      --annotation NAME=VALUE   an annotation of its pod; again for each\n"
     "  -h, --help\n";
 
 struct explain {
@@ -34,6 +38,7 @@ struct explain {
     struct slice path;
     struct pairs captures;
     struct buf text;
+    struct explain_said said;
 };
 
 static const char *const stream_names[] = { "", "stdout", "stderr" };
@@ -55,9 +60,7 @@ static void print_tame(struct slice s)
     }
 }
 
-static void show(const char *step, const char *fmt, ...) PRINTF_LIKE(2, 3);
-
-static void show(const char *step, const char *fmt, ...)
+void explain_show(const char *step, const char *fmt, ...)
 {
     va_list args;
     char *words = NULL;
@@ -75,22 +78,22 @@ static void show_time(const struct record *rec, bool frame_has_time)
     struct buf t;
     buf_init(&t, 64);
     if (clock_append_rfc3339(&t, rec->time_ns, 9) == 0)
-        show("time", "%.*s, %s%s", SLICE_ARGS(buf_slice(&t)),
-             (rec->flags & RECORD_HAS_TIME) == 0 ? "the time of reading"
-             : frame_has_time                    ? "the record's own or its container frame's"
-                                                 : "the record's own",
-             (rec->flags & RECORD_BAD_TIME) != 0 ? " (its time key could not be understood)" : "");
+        explain_show("time", "%.*s, %s%s", SLICE_ARGS(buf_slice(&t)),
+                     (rec->flags & RECORD_HAS_TIME) == 0 ? "the time of reading"
+                     : frame_has_time                    ? "the record's own or its container frame's"
+                                                         : "the record's own",
+                     (rec->flags & RECORD_BAD_TIME) != 0 ? " (its time key could not be understood)" : "");
     buf_deinit(&t);
 }
 
 static void show_record(const struct record *rec, const struct framed *fr)
 {
-    show("format", "%s%s%s%s%s", fr->is_framed ? "container frame, " : "",
-         rec->kind == RECORD_JSON ? "JSON object" : "text",
-         rec->stream != STREAM_NONE ? ", " : "", stream_names[rec->stream],
-         (rec->flags & RECORD_BAD_JSON) != 0 ? " (begins like JSON, but is not valid)" : "");
-    show("level", "%.*s", SLICE_ARGS(level_name(rec->level)));
-    show("module", "%.*s%s", SLICE_ARGS(rec->module), rec->module.len == 0 ? "(none)" : "");
+    explain_show("format", "%s%s%s%s%s", fr->is_framed ? "container frame, " : "",
+                 rec->kind == RECORD_JSON ? "JSON object" : "text",
+                 rec->stream != STREAM_NONE ? ", " : "", stream_names[rec->stream],
+                 (rec->flags & RECORD_BAD_JSON) != 0 ? " (begins like JSON, but is not valid)" : "");
+    explain_show("level", "%.*s", SLICE_ARGS(level_name(rec->level)));
+    explain_show("module", "%.*s%s", SLICE_ARGS(rec->module), rec->module.len == 0 ? "(none)" : "");
 }
 
 static void show_details(const struct explain *x, const struct record *rec, const struct framed *fr)
@@ -99,31 +102,31 @@ static void show_details(const struct explain *x, const struct record *rec, cons
     show_time(rec, fr->has_time);
     buf_init(&m, 4096);
     if (buf_append_json_string(&m, slice_first(rec->message, 200)) == 0)
-        show("message", "%.*s", SLICE_ARGS(buf_slice(&m)));
+        explain_show("message", "%.*s", SLICE_ARGS(buf_slice(&m)));
     buf_deinit(&m);
     for (size_t i = 0; i < rec->n_suspects; i++)
-        show("clash", "the payload has '%.*s', which is near one of our names: see the outputs",
-             SLICE_ARGS(rec->suspects[i].key));
+        explain_show("clash", "the payload has '%.*s', which is near one of our names: see the outputs",
+                     SLICE_ARGS(rec->suspects[i].key));
     if ((rec->flags & RECORD_DUPLICATE_KEYS) != 0)
-        show("clash", "a key occurs twice");
+        explain_show("clash", "a key occurs twice");
     for (size_t i = 0; i < x->conf->wanted.n; i++)
         if (rec->values[i].kind != VALUE_MISSING)
-            show("key", "record.%.*s = %.*s", SLICE_ARGS(x->conf->wanted.paths[i]), SLICE_ARGS(rec->values[i].text));
+            explain_show("key", "record.%.*s = %.*s", SLICE_ARGS(x->conf->wanted.paths[i]), SLICE_ARGS(rec->values[i].text));
 }
 
 static void show_levels(const struct decision *d, const struct record *rec)
 {
     bool is_dropped = d->is_out_early || d->is_dropped_by_level;
     if (d->levels == NULL) {
-        show("levels", "none said: kept");
+        explain_show("levels", "none said: kept");
         return;
     }
     struct slice directive = levels_directive(d->levels, rec->module);
     if (directive.len == 0)
-        show("levels", "\"%.*s\": no directive covers it: kept", SLICE_ARGS(levels_text(d->levels)));
+        explain_show("levels", "\"%.*s\": no directive covers it: kept", SLICE_ARGS(levels_text(d->levels)));
     else
-        show("levels", "\"%.*s\": directive '%.*s' %s it%s", SLICE_ARGS(levels_text(d->levels)), SLICE_ARGS(directive),
-             is_dropped ? "drops" : "keeps", d->is_out_early ? " (the rest of the line is not parsed)" : "");
+        explain_show("levels", "\"%.*s\": directive '%.*s' %s it%s", SLICE_ARGS(levels_text(d->levels)), SLICE_ARGS(directive),
+                     is_dropped ? "drops" : "keeps", d->is_out_early ? " (the rest of the line is not parsed)" : "");
 }
 
 static void show_routes(const struct explain *x, const struct decision *d)
@@ -131,9 +134,9 @@ static void show_routes(const struct explain *x, const struct decision *d)
     for (size_t i = 0; i < d->n_routes; i++) {
         const struct conf_route *r = &x->conf->routes[d->routes[i].route];
         if (d->routes[i].is_dropped_by_level) {
-            show("route", "#%u matches; its levels drop the record", d->routes[i].route + 1);
+            explain_show("route", "#%u matches; its levels drop the record", d->routes[i].route + 1);
         } else if (r->is_drop) {
-            show("route", "#%u matches and drops", d->routes[i].route + 1);
+            explain_show("route", "#%u matches and drops", d->routes[i].route + 1);
         } else {
             printf("  route    #%u matches, to", d->routes[i].route + 1);
             for (uint32_t m = r->outputs; m != 0; m &= m - 1)
@@ -142,9 +145,9 @@ static void show_routes(const struct explain *x, const struct decision *d)
         }
     }
     if (d->outputs == 0)
-        show("result", "%s", d->is_dropped_by_rule ? "dropped by a route: counted filtered{rule}"
-                             : d->n_routes == 0    ? "no route takes it: counted filtered{unrouted}"
-                                                   : "dropped by levels: counted filtered{level}");
+        explain_show("result", d->is_dropped_by_rule ? "dropped by a route: counted filtered{rule}"
+                               : d->n_routes == 0    ? "no route takes it: counted filtered{unrouted}"
+                                                     : "dropped by levels: counted filtered{level}");
 }
 
 static void show_outputs(struct explain *x, const struct decision *d, const struct record *rec)
@@ -175,11 +178,12 @@ static void explain_line(struct explain *x, struct slice line, uint64_t off)
     int64_t now = clock_wall_ns();
     print_tame(slice_first(line, 300));
     printf("%s\n", line.len > 300 ? "…" : "");
-    show("input", "%.*s, file %.*s, offset %llu", SLICE_ARGS(x->conf->inputs[x->input].name), SLICE_ARGS(x->path),
-         (unsigned long long)off);
+    explain_show("input", "%.*s, file %.*s, offset %llu", SLICE_ARGS(x->conf->inputs[x->input].name), SLICE_ARGS(x->path),
+                 (unsigned long long)off);
+    explain_pod_show(x->conf, x->source);
     parser_frame(pipeline_parser(x->pipeline, x->input), line, now, &fr);
     if (fr.is_partial)
-        show("partial", "the rest of this record follows in the next line of its stream");
+        explain_show("partial", "the rest of this record follows in the next line of its stream");
     rec = (struct record){ .origin = x->source->origin, .offset = off, .read_ns = now, .stream = fr.stream,
                            .line = fr.content, .incarnation = 1 };
     if (fr.has_time) {
@@ -190,10 +194,12 @@ static void explain_line(struct explain *x, struct slice line, uint64_t off)
     show_record(&rec, &fr);
     if (!d.is_out_early)
         show_details(x, &rec, &fr);
-    show("tenant", "%.*s", SLICE_ARGS(rec.tenant));
+    explain_show("tenant", "%.*s", SLICE_ARGS(rec.tenant));
     show_levels(&d, &rec);
-    if (d.is_out_early || d.is_dropped_by_level)
-        show("result", "dropped: counted filtered{level}");
+    if (x->source->metadata.choices.is_excluded)
+        explain_show("result", "the pod asks to be excluded (" ANNOTATION_PREFIX "exclude): counted filtered{rule}");
+    else if (d.is_out_early || d.is_dropped_by_level)
+        explain_show("result", "dropped: counted filtered{level}");
     else {
         show_routes(x, &d);
         show_outputs(x, &d, &rec);
@@ -301,6 +307,9 @@ static int explain(struct explain *x, const char *input, const char *path, const
         fprintf(stderr, "tailrace explain: %s\n", err.text[0] != '\0' ? err.text : "out of memory");
         return EXIT_FAILED;
     }
+    status = explain_pod_set(x->conf, x->source, &x->said);
+    if (status != EXIT_FINE)
+        return status;
     if (file == NULL)
         return explain_stream(x, stdin, UINT64_MAX);
     FILE *in = fopen(file, "re");
@@ -315,12 +324,14 @@ static int explain(struct explain *x, const char *input, const char *path, const
 
 int cmd_explain(int argc, char **argv)
 {
-    enum { OPT_INPUT = 256, OPT_PATH, OPT_FILE, OPT_LINES };
+    enum { OPT_INPUT = 256, OPT_PATH, OPT_FILE, OPT_LINES, OPT_LABELS, OPT_ANNOTATION };
     static const struct option longs[] = { { "config", required_argument, NULL, 'c' },
                                            { "input", required_argument, NULL, OPT_INPUT },
                                            { "path", required_argument, NULL, OPT_PATH },
                                            { "file", required_argument, NULL, OPT_FILE },
                                            { "lines", required_argument, NULL, OPT_LINES },
+                                           { "labels", required_argument, NULL, OPT_LABELS },
+                                           { "annotation", required_argument, NULL, OPT_ANNOTATION },
                                            { "help", no_argument, NULL, 'h' },
                                            { NULL, 0, NULL, 0 } };
     static struct explain x;
@@ -344,6 +355,14 @@ int cmd_explain(int argc, char **argv)
         case OPT_LINES:
             if (!slice_to_u64(slice_cstr(optarg), &lines) || lines > 1000000)
                 return cli_misuse("explain", "--lines takes a number, not '%s'", optarg);
+            break;
+        case OPT_LABELS:
+            if (!explain_say_labels(&x.said, slice_cstr(optarg)))
+                return cli_misuse("explain", "--labels takes NAME=VALUE,…, not '%s'", optarg);
+            break;
+        case OPT_ANNOTATION:
+            if (!explain_say_annotation(&x.said, slice_cstr(optarg)))
+                return cli_misuse("explain", "--annotation takes NAME=VALUE, not '%s'", optarg);
             break;
         case 'h':
             fputs(help, stdout);

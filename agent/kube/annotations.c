@@ -56,8 +56,7 @@ bool annotation_is_valid(enum annotation which, struct slice value, struct err *
     return false;
 }
 
-/* "tailrace.io/levels.app" -> levels, "app". False: none of ours. */
-static bool parse_name(struct slice name, enum annotation *ret_which, struct slice *ret_container)
+bool annotation_parse(struct slice name, enum annotation *ret_which, struct slice *ret_container)
 {
     if (!slice_starts(name, SLICE(ANNOTATION_PREFIX)))
         return false;
@@ -80,7 +79,7 @@ struct choices annotations_choose(const struct pod *pod, struct slice container,
     for (size_t i = 0; i < pod->annotations.n; i++) {
         enum annotation which;
         struct slice of, value = pod->annotations.items[i].value;
-        if (!parse_name(pod->annotations.items[i].name, &which, &of) || (allowed & 1u << which) == 0 ||
+        if (!annotation_parse(pod->annotations.items[i].name, &which, &of) || (allowed & 1u << which) == 0 ||
             (of.len > 0 ? !slice_eq(of, container) : is_own[which]) || !annotation_is_valid(which, value, NULL))
             continue;
         chosen[which] = value;
@@ -100,7 +99,7 @@ void annotations_report(const struct pod *pod, const struct pod *before)
         struct err err = { 0 };
         enum annotation which;
         struct slice of;
-        if (!parse_name(a->name, &which, &of) || annotation_is_valid(which, a->value, &err) ||
+        if (!annotation_parse(a->name, &which, &of) || annotation_is_valid(which, a->value, &err) ||
             (before != NULL && slice_eq(pairs_get(before->annotations, a->name), a->value)))
             continue;
         counter_add(&stats.kube.annotation_errors[which], 1);

@@ -19,6 +19,8 @@ struct choices {
 /* Those that are allowed (bits by enum annotation) and valid; the container's own wins. */
 struct choices annotations_choose(const struct pod *pod, struct slice container, uint32_t allowed);
 
+/* "tailrace.io/levels.app" -> levels, "app"; without a container the empty slice. False: none of ours. */
+bool annotation_parse(struct slice name, enum annotation *ret_which, struct slice *ret_container);
 /* Is the value good? Else a sentence in err. */
 bool annotation_is_valid(enum annotation which, struct slice value, struct err *err);
 /* Counts and logs each bad value of a pod that is new or changed; `before`, or NULL: what was said of it is not repeated. */

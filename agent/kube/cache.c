@@ -157,7 +157,8 @@ static int take_pod(struct cursor *c, struct podtable *t)
     return r;
 }
 
-int cache_decode(struct slice bytes, uint64_t key, struct podtable *t, struct cache_head *ret_head)
+/* key NULL: any. */
+static int decode(struct slice bytes, const uint64_t *key, struct podtable *t, struct cache_head *ret_head)
 {
     if (bytes.len < HEAD_BYTES || !slice_starts(bytes, magic))
         return -EBADMSG;
@@ -165,9 +166,9 @@ int cache_decode(struct slice bytes, uint64_t key, struct podtable *t, struct ca
     if (get_le32(bytes.ptr + 16) != c.rest.len ||
         get_le32(bytes.ptr + 20) != (uint32_t)crc32(0, (const Bytef *)c.rest.ptr, (uInt)c.rest.len))
         return -EBADMSG;
-    if (get_le64(bytes.ptr + 8) != key)
+    struct cache_head head = { .key = get_le64(bytes.ptr + 8) };
+    if (key != NULL && head.key != *key)
         return -ESTALE;
-    struct cache_head head = { .key = key };
     head.pods = take_text(&c);
     head.namespaces = take_text(&c);
     int r = c.is_bad ? -EBADMSG : 0;
@@ -178,11 +179,29 @@ int cache_decode(struct slice bytes, uint64_t key, struct podtable *t, struct ca
     return r;
 }
 
-int cache_load(const char *dir, uint64_t key, struct podtable *t, struct cache_head *ret_head, struct buf *text)
+int cache_decode(struct slice bytes, uint64_t key, struct podtable *t, struct cache_head *ret_head)
+{
+    return decode(bytes, &key, t, ret_head);
+}
+
+static int load(const char *dir, const uint64_t *key, struct podtable *t, struct cache_head *ret_head, struct buf *text)
 {
     char path[4200];
     struct err err = { 0 };
     (void)snprintf(path, sizeof(path), "%s/pods", dir);
     int r = io_read_file(AT_FDCWD, path, text, &err);
-    return r < 0 ? r : cache_decode(buf_slice(text), key, t, ret_head);
+    return r < 0 ? r : decode(buf_slice(text), key, t, ret_head);
+}
+
+int cache_load(const char *dir, uint64_t key, struct podtable *t, struct cache_head *ret_head, struct buf *text)
+{
+    return load(dir, &key, t, ret_head, text);
+}
+
+int cache_peek(const char *dir, struct podtable *t)
+{
+    CLEANUP(buf_deinit) struct buf text;
+    struct cache_head head;
+    buf_init(&text, CACHE_BYTES_MAX);
+    return load(dir, NULL, t, &head, &text);
 }

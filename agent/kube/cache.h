@@ -20,6 +20,8 @@ struct cache_head {
 /* Fills the table. *ret_head's texts are in `text`, which the caller frees. -ENOENT: there is none; -ESTALE: of another key;
  * -EBADMSG: damaged, and the table may hold a part. */
 NODISCARD int cache_load(const char *dir, uint64_t key, struct podtable *t, struct cache_head *ret_head, struct buf *text);
+/* The entries alone, whatever their key: for who only looks. */
+NODISCARD int cache_peek(const char *dir, struct podtable *t);
 NODISCARD int cache_save(const char *dir, const struct cache_head *head, struct podtable *t, struct err *err);
 
 /* The bytes alone, for tests. */

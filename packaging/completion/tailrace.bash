@@ -14,7 +14,7 @@ _tailrace()
     case $cmd in
     run) COMPREPLY=($(compgen -W '-c --config --stdout --state --from --admin --help' -- "$cur") $(compgen -f -- "$cur")) ;;
     check) COMPREPLY=($(compgen -W '-c --config --connect --quiet --help' -- "$cur")) ;;
-    explain) COMPREPLY=($(compgen -W '-c --config --input --path --file --lines --help' -- "$cur")) ;;
+    explain) COMPREPLY=($(compgen -W '-c --config --input --path --file --lines --labels --annotation --help' -- "$cur")) ;;
     levels) COMPREPLY=($(compgen -W 'set ls clear --for --format -c --config --help' -- "$cur")) ;;
     health) COMPREPLY=($(compgen -W 'live ready -c --config --format --watch --help' -- "$cur")) ;;
     status) COMPREPLY=($(compgen -W '-c --config --help' -- "$cur")) ;;

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 
 import pytest
@@ -330,3 +331,57 @@ def test_churn(agent, tmp_path, tenant):
         asked = {verb: node.asked(verb) for verb in ("list", "watch", "get")}
         print(f"{pods} pods, {len(found)} lines, API requests: {asked}")
         assert asked["list"] == 0 and asked["watch"] <= 12 and asked["get"] <= pods // 10, asked
+
+
+def explained(a, path, *options, line='{"level":"info","msg":"x"}'):
+    """What `tailrace explain` makes of a line of that file; each run of blanks is one."""
+    cri = "2026-11-21T10:00:00.123456789Z stdout F " + line + "\n"
+    r = run("explain", "-c", a.config_path, "--path", path, *options, stdin=cri)
+    assert r.returncode == 0, r
+    return re.sub(r" +", " ", r.stdout), r.stderr
+
+
+def test_explain_knows_what_the_agent_knows(agent, node):
+    """Beside the running agent, and after it: tenant, levels and route of a pod's line, out of the cache on disk."""
+    labels = {"app": "web", "tier": "front", "pod-template-hash": "7d9c5b7f6d"}
+    pod = node.pod("web-7d9c5b7f6d-x2x4z", labels=labels, annotations={"tailrace.io/levels": "warn"}, owner=("ReplicaSet", "web-7d9c5b7f6d"))
+    a = agent(node.config(tenant="{label.tier}", more={
+        "routes": [{"match": {"service": "web"}, "drop": True}, {"to": ["out"]}]}))
+    path = node.path(pod)
+    wait_until(lambda: "labels app=web" in explained(a, path)[0], 15, "the agent has written down what it knows")
+    a.sigterm()
+    before = (a.state_dir / "kube/pods").stat().st_mtime_ns
+    said, wrong = explained(a, path)
+    assert wrong == "" and f" pod {node.ns}/web-7d9c5b7f6d-x2x4z, container app, of Deployment web\n" in said, said
+    assert " tenant front\n" in said and "\"warn\": directive 'warn' drops it" in said and " annot. tailrace.io/levels=warn\n" in said
+    said, _ = explained(a, path, line='{"level":"error","msg":"x"}')
+    assert "#1 matches and drops" in said, said
+
+    # What if it had other labels, and annotations?
+    said, _ = explained(a, path, "--labels", "tier=back,app=api", "--annotation", "tailrace.io/levels=info,db=error")
+    assert " tenant back\n" in said and "directive 'info' keeps" in said and "#1 matches" not in said, said
+    assert "of Deployment web" in said and "output out" in said
+    said, _ = explained(a, path, "--annotation", "tailrace.io/exclude=true")
+    assert "result the pod asks to be excluded (tailrace.io/exclude)" in said
+    said, _ = explained(a, path, "--annotation", "tailrace.io/levels=(", "--annotation", "tailrace.io/tenant=other",
+                        "--annotation", "tailrace.io/levels.db=off", "--annotation", "tailrace.io/colour=red")
+    for word in ("ignored tailrace.io/levels: ", "ignored tailrace.io/tenant: the input's `annotations` do not allow it",
+                 "ignored tailrace.io/levels.db: of another container", "ignored tailrace.io/colour: there is no such annotation"):
+        assert word in said, (word, said)
+    assert " tenant front\n" in said
+    assert (a.state_dir / "kube/pods").stat().st_mtime_ns == before
+
+    # A pod that is not known; nothing is known.
+    stranger = node.logs / f"{node.ns}_other_uid-1/app/0.log"
+    said, wrong = explained(a, stranger)
+    assert wrong == "" and "the agent does not know it so far" in said and "is held until it is known (metadata_missing)" in said, said
+    (a.state_dir / "kube/pods").write_bytes(b"TRPODS1\n nonsense, and more of it")
+    said, wrong = explained(a, path, "--labels", "tier=front")
+    assert "it is damaged" in wrong and wrong.count("\n") == 1 and " tenant front\n" in said
+    (a.state_dir / "kube/pods").unlink()
+    said, wrong = explained(a, path, "--labels", "tier=front")
+    assert wrong == "" and " tenant front\n" in said
+    for wrong, word in ((("--path", path, "--labels", "tier"), "NAME=VALUE,…"), (("--path", path, "--annotation", "=x"), "NAME=VALUE"),
+                        (("--path", "/var/log/app.log", "--labels", "tier=front"), "a pod's")):
+        r = run("explain", "-c", a.config_path, *wrong, stdin="")
+        assert r.returncode == 2 and word in r.stderr and r.stderr.count("\n") == 1, r
