@@ -34,7 +34,6 @@ struct rereader {
     struct tail_pass pass;
     size_t want;
     unsigned n_retries;
-    bool is_ending;       /* all bytes are fed, what is unfinished is not */
     char *raw;
     uint64_t lost_bytes;
 };
@@ -164,7 +163,6 @@ static void next_range(struct rereader *r)
     leave_range(r);
     r->range++;
     r->n_retries = 0;
-    r->is_ending = false;
 }
 
 /* Not now: waits a little, and not for ever. */
@@ -250,9 +248,8 @@ static void forget_parts(struct rereader *r, const struct reread_range *g)
 static void end_range(struct rereader *r, const struct reread_range *g)
 {
     size_t used;
-    r->is_ending = true;
     forget_parts(r, g);
-    if (feed(r, r->raw, 0, true, &used))
+    if (feed(r, r->raw, 0, true, &used)) /* else what it did not take is read once more */
         next_range(r);
 }
 
@@ -298,7 +295,7 @@ static void range_turn(struct rereader *r, int64_t now)
             next_range(r);
         } else
             place(r, &g->from);
-    } else if (r->is_ending || r->pass.off >= g->to.end) {
+    } else if (r->pass.off >= g->to.end) {
         end_range(r, g);
     } else {
         read_chunk(r, g, now);
@@ -341,7 +338,6 @@ static void begin(struct rereader *r)
     r->range = bytes_of(rr) > REREAD_BYTES_MAX ? rr->n_ranges : 0;
     r->lost_bytes = 0;
     r->n_retries = 0;
-    r->is_ending = false;
     for (size_t i = 0; r->range > 0 && i < rr->n_ranges; i++)
         stay_lost(r, &rr->ranges[i], rr->ranges[i].from.end);
     feeder_begin_reread(r->feeder, is_held, r);

@@ -1,0 +1,117 @@
+/*
+ * Goal: what is read again comes whole, also when the output takes no more in the middle of it. Method: rig.h with a real writer
+ * that is given no turn; a range is read again, with a stop before and after each of its records.
+ */
+#include "agent/reread.h"
+#include "tests/unit/agent/rig.h"
+
+#define INPUT "inputs: { i: { type: file, include: \"%s/a.log\", tenant: t } }"
+#define CRI(stream, text) "2026-01-15T10:30:00Z " stream " F " text "\n"
+
+struct again {
+    struct rig *g;
+    struct queue *queue;
+    struct writer_output out;
+    struct stepper stepper;
+    struct rereader *rereader;
+};
+
+static void on_space(void *ctx, uint32_t output)
+{
+    (void)ctx;
+    (void)output;
+}
+
+static void on_durable(void *ctx, uint32_t output, uint64_t number)
+{
+    (void)ctx;
+    (void)output;
+    (void)number;
+}
+
+static void begin(struct again *a, const char *text)
+{
+    struct queue_recovery rec;
+    struct err err = { 0 };
+    struct rig *g = a->g = rig_new(INPUT);
+    rig_write(g, "a.log", text, strlen(text));
+    rig_start(g);
+    rig_pass(g, 5);
+    for (uint32_t i = 0; i < RIG_OUTPUTS; i++)
+        rig_commit(g, i);
+    struct queue_open_conf qc = { .output = &g->conf->outputs[0], .allow_network_fs = true };
+    assert_int_equal(queue_open(&qc, &a->queue, &rec, &err), 0);
+    queue_recovered_free(a->queue);
+    a->out = (struct writer_output){ &g->out[0].base, a->queue };
+    struct writer_conf wc = { .outputs = &a->out, .n_outputs = 1,
+                              .events = { .on_space = on_space, .on_durable = on_durable }, .stepper = &a->stepper };
+    assert_int_equal(writer_start(&wc, &g->feeders[0].writer, &err), 0);
+    struct tail_sink sink = pipeline_sink(g->pipeline);
+    a->rereader = rereader_new(&g->feeders[0], g->tail, &sink);
+    assert_non_null(a->rereader);
+}
+
+static void end(struct again *a)
+{
+    rereader_free(a->rereader);
+    writer_stop(a->g->feeders[0].writer, 0);
+    writer_free(a->g->feeders[0].writer);
+    queue_close(a->queue);
+    rig_free(a->g);
+}
+
+/* All of the one file. Nobody knows what was unfinished at its end, or the group of stdout that begins it was. */
+static void read_again(struct again *a, size_t len, bool has_part)
+{
+    const struct recovered_file *f = &a->g->out[0].files[0];
+    struct reread_range range = { .from.incarnation = f->ident.incarnation,
+                                  .to = { .incarnation = f->ident.incarnation, .end = len } };
+    if (has_part) {
+        range.knows_to = true;
+        range.to.n_parts = 1;
+        range.to.parts[0].stream = STREAM_STDOUT;
+    }
+    struct reread rr = { .id = { 1, 2 }, .ranges = &range, .n_ranges = 1 }, *copy;
+    records_clear(&a->g->out[0].durable);
+    assert_int_equal(reread_copy(&rr, &copy), 0);
+    rereader_add(a->rereader, copy);
+    for (int i = 0; rereader_due_at(a->rereader) != INT64_MAX || a->g->feeders[0].is_blocked; i++) {
+        assert_true(i < 100);
+        if (a->g->feeders[0].is_blocked)
+            rig_unblock(a->g, 0);
+        (void)rereader_turn(a->rereader, rig_now);
+    }
+}
+
+static void stopped_anywhere(void **state)
+{
+    static const struct {
+        const char *text, *want;
+        unsigned records;
+        bool has_part;
+    } cases[] = {
+        { "one\n  more\ntwo\n  more\n", "one\\  more|two\\  more", 2, false },
+        { CRI("stdout", "one") CRI("stderr", "two") CRI("stdout", "  more"), "one\\  more|two", 2, false },
+        { CRI("stdout", "one") CRI("stderr", "two") CRI("stderr", "three"), "two|three", 2, true },
+        { "{\"a\":1}\nlast\n", "{\"a\":1}|last", 2, false },
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+        for (enum rig_stop stop = STOP_NOT; stop <= STOP_AFTER; stop++)
+            for (unsigned k = 0; k < cases[i].records; k++) {
+                struct again a = { 0 };
+                begin(&a, cases[i].text);
+                a.g->out[0].stop = stop;
+                a.g->out[0].countdown = k;
+                read_again(&a, strlen(cases[i].text), cases[i].has_part);
+                rig_expect(a.g, 0, cases[i].want);
+                assert_int_equal(a.g->feeders[0].reread_lines, cases[i].records);
+                end(&a);
+            }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(stopped_anywhere) };
+    return cmocka_run_group_tests_name("agent/reread", tests, NULL, NULL);
+}
