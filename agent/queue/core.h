@@ -57,6 +57,11 @@ struct span {
     bool is_logged; /* of losses: it stands in dead/ with the lines */
 };
 
+struct spans {
+    struct span list[SPANS_MAX];
+    size_t n;
+};
+
 /* A frame that was handed out: where it stands, so that going back costs nothing. */
 struct handed {
     uint64_t seq, segment_id, off;
@@ -250,15 +255,24 @@ void ack_damaged_locked(struct queue *q);
 struct segment *segment_of_locked(const struct queue *q, uint64_t seq);
 
 /* loss.c */
+void spans_put(struct spans *s, uint64_t first, uint64_t last); /* one after the other; more than fit are left out */
 bool spans_have_locked(const struct queue *q, uint64_t first, uint64_t last);
 void spans_add_locked(struct queue *q, uint64_t first, uint64_t last);
 void spans_set_logged_locked(struct queue *q, uint64_t first, uint64_t last);
-/* Makes room, so that counting these rows cannot fail. -ENOMEM. */
-NODISCARD int loss_prepare(struct queue *q, const struct totals *rows);
-/* Counts lines that were queued as lost: metrics, the log of the ledger at the next loss_flush, our log. */
-void loss_count(struct queue *q, enum lost_reason reason, const struct totals *rows, uint64_t bytes);
-/* The same for lines that were parked. */
-void loss_count_parked(struct queue *q, enum lost_reason reason, const struct totals *rows, uint64_t bytes);
+/* Frames whose loss is counted: the cursor passes them when it is in the log as well. */
+void damaged_add_locked(struct queue *q, uint64_t first, uint64_t last);
+struct loss {
+    enum lost_reason reason;
+    const struct totals *rows;
+    uint64_t bytes;
+    bool was_parked;            /* else the lines were queued */
+    const struct gaps *gaps;    /* where they came from; NULL: not known */
+    const struct spans *frames; /* whose lines they are: the cursor may pass them; NULL: none */
+    const struct spans *holes;  /* whose lines they are as well: the sender comes to them and finds them counted; NULL: none */
+};
+/* Counts lines as lost: metrics, the log of the ledger at the next loss_flush, our log. The flush, in the writer, sees all of it
+ * or nothing. When another has counted the first of the frames meanwhile nothing is counted. -ENOMEM: nothing has happened. */
+NODISCARD int loss_count(struct queue *q, const struct loss *loss);
 /* Bytes that were given up before they were lines; whoever did it has counted and said so. */
 void loss_note_bytes(struct queue *q, const struct lost_range *lost);
 void loss_say(struct queue *q, enum lost_reason reason, uint64_t lines, uint64_t bytes);
@@ -277,9 +291,8 @@ NODISCARD int segment_totals_begin(struct queue *q, const struct segment *seg, s
 NODISCARD int segment_totals_end(struct queue *q, const struct segment *seg, struct totals *ret);
 /* The highest seq of a good frame; 0: none. */
 NODISCARD int segment_last_seq(struct queue *q, const struct segment *seg, uint64_t *ret_seq);
-/* All that a segment should hold and does not, by header and meta: rows, and the ranges into the spans. At open nothing goes
- * into the spans, and -EBADMSG when some of it is acknowledged: then nobody knows how much waits. */
-NODISCARD int segment_missing(struct queue *q, const struct segment *seg, struct totals *rows);
+/* All that a segment should hold and does not, by header and meta: rows, and the frames that held them. */
+NODISCARD int segment_missing(struct queue *q, const struct segment *seg, struct totals *rows, struct spans *ret_holes);
 NODISCARD int segment_open(struct queue *q, uint64_t id, int *ret_fd, uint64_t *ret_size);
 void quarantine_copy(struct queue *q, int fd, uint64_t segment_id, uint64_t off, uint64_t len);
 /* What stands at this name goes to quarantine/ under a name of its own, and the log says so. */

@@ -8,9 +8,8 @@
 
 struct damage {
     struct gaps gaps;
-    struct totals rows;             /* of frames whose meta is good and whose body is not */
-    struct span bodies[SPANS_MAX];  /* these frames */
-    size_t n_bodies;
+    struct totals rows;  /* of frames whose meta is good and whose body is not */
+    struct spans bodies; /* these frames */
     uint64_t bytes;
 };
 
@@ -21,7 +20,5 @@ NODISCARD int damage_find(struct queue *q, const struct segment *seg, uint64_t f
 NODISCARD int damage_between(struct queue *q, const struct segment *before, const struct segment *after,
                              struct damage *ret);
 void damage_deinit(struct damage *d);
-/* The ranges go to those that are logged with the next loss_flush(), and then are read again. */
-void gaps_add(struct queue *q, const struct gaps *gaps);
 
 #endif

@@ -214,10 +214,7 @@ static void bad_body(struct search *s, const struct frame_hdr *h, struct slice m
     if (r == -ENOMEM)
         s->r = r;
     d->bytes += h->body_len;
-    if (d->n_bodies > 0 && d->bodies[d->n_bodies - 1].last + 1 == h->seq)
-        d->bodies[d->n_bodies - 1].last = h->seq;
-    else if (d->n_bodies < SPANS_MAX)
-        d->bodies[d->n_bodies++] = (struct span){ .first = h->seq, .last = h->seq };
+    spans_put(&d->bodies, h->seq, h->seq);
 }
 
 static void data_frame(struct search *s, struct scan *scan, uint64_t off, const struct frame_hdr *h, struct slice meta)

@@ -17,6 +17,14 @@
 
 /* ---- seqs whose loss is counted ---- */
 
+void spans_put(struct spans *s, uint64_t first, uint64_t last)
+{
+    if (s->n > 0 && s->list[s->n - 1].last + 1 == first)
+        s->list[s->n - 1].last = last;
+    else if (s->n < SPANS_MAX)
+        s->list[s->n++] = (struct span){ .first = first, .last = last };
+}
+
 bool spans_have_locked(const struct queue *q, uint64_t first, uint64_t last)
 {
     for (size_t i = 0; i < q->n_spans; i++)
@@ -49,36 +57,18 @@ void spans_set_logged_locked(struct queue *q, uint64_t first, uint64_t last)
             q->spans[i].is_logged = true;
 }
 
+void damaged_add_locked(struct queue *q, uint64_t first, uint64_t last)
+{
+    spans_add_locked(q, first, last);
+    if (q->n_damaged > 0 && q->damaged[q->n_damaged - 1].last + 1 == first)
+        q->damaged[q->n_damaged - 1].last = last;
+    else if (q->n_damaged < SPANS_MAX)
+        q->damaged[q->n_damaged++] = (struct span){ .first = first, .last = last };
+    else
+        (void)ack_span_locked(q, (struct span){ .first = first, .last = last });
+}
+
 /* ---- counting ---- */
-
-static void count_row(struct queue *q, enum lost_reason reason, struct slice tenant, uint64_t lines, uint64_t bytes,
-                      bool was_parked)
-{
-    struct output_row *row = q->is_opening ? NULL : stats_output_row(q->output_index, tenant_intern(tenant));
-    if (row != NULL) {
-        counter_add(&row->lost_lines[reason], lines);
-        counter_add(&row->lost_bytes[reason], bytes);
-        gauge_add(was_parked ? &row->parked_lines : &row->queued_lines, -(int64_t)lines);
-    }
-    pthread_mutex_lock(&q->lock);
-    struct tally_row *t = tally_get(&q->losses, tenant);
-    if (t != NULL) {
-        t->lost[reason] += lines;
-        t->lost_bytes[reason] += bytes;
-    }
-    q->has_losses = true;
-    pthread_mutex_unlock(&q->lock);
-}
-
-int loss_prepare(struct queue *q, const struct totals *rows)
-{
-    int r = 0;
-    pthread_mutex_lock(&q->lock);
-    for (size_t i = 0; i < rows->n && r == 0; i++)
-        r = tally_get(&q->losses, rows->rows[i].tenant) == NULL ? -ENOMEM : 0;
-    pthread_mutex_unlock(&q->lock);
-    return r;
-}
 
 void loss_note_bytes(struct queue *q, const struct lost_range *lost)
 {
@@ -97,33 +87,86 @@ void loss_say(struct queue *q, enum lost_reason reason, uint64_t lines, uint64_t
               LOG_CSTR("reason", lost_reason_name(reason)), LOG_NUM("lines", lines), LOG_NUM("bytes", bytes));
 }
 
-/* Bytes are shared out by lines: a body holds those of many tenants. */
-static void count_rows(struct queue *q, enum lost_reason reason, const struct totals *rows, uint64_t bytes,
-                       bool was_parked)
+/* All or none: without what is held a range would bring lines twice. */
+static void gaps_add_locked(struct queue *q, const struct gaps *gaps)
 {
-    uint64_t lines = 0, left = bytes;
+    if (gaps->n == 0)
+        return;
+    size_t n = q->gaps.n, held = q->gaps.held.len;
+    if (q->gaps.held.max == 0)
+        buf_init(&q->gaps.held, HELD_BYTES_MAX);
+    int r = buf_append_slice(&q->gaps.held, buf_slice(&gaps->held));
+    for (size_t i = 0; r == 0 && i < gaps->n; i++)
+        r = gaps_put(&q->gaps, &gaps->list[i]);
+    if (r < 0) {
+        q->gaps.n = n;
+        q->gaps.held.len = held;
+    }
+}
+
+/* Bytes are shared out by lines: a body holds those of many tenants. */
+static uint64_t share_of(const struct loss *l, const struct totals_row *row, uint64_t lines, uint64_t *left)
+{
+    uint64_t share = row->lines == 0 ? 0 : (uint64_t)((double)l->bytes * (double)row->lines / (double)lines);
+    share = MIN(share, *left);
+    *left -= share;
+    return share;
+}
+
+static uint64_t lines_of(const struct totals *rows)
+{
+    uint64_t lines = 0;
     for (size_t i = 0; i < rows->n; i++)
         lines += rows->rows[i].lines;
-    for (size_t i = 0; i < rows->n; i++) {
-        const struct totals_row *row = &rows->rows[i];
-        if (row->lines == 0)
-            continue;
-        uint64_t share = (uint64_t)((double)bytes * (double)row->lines / (double)lines);
-        share = MIN(share, left);
-        left -= share;
-        count_row(q, reason, row->tenant, row->lines, share, was_parked);
+    return lines;
+}
+
+static int tally_locked(struct queue *q, const struct loss *l)
+{
+    for (size_t i = 0; i < l->rows->n; i++)
+        if (tally_get(&q->losses, l->rows->rows[i].tenant) == NULL)
+            return -ENOMEM;
+    uint64_t lines = lines_of(l->rows), left = l->bytes;
+    for (size_t i = 0; i < l->rows->n; i++) {
+        struct tally_row *t = tally_get(&q->losses, l->rows->rows[i].tenant); /* there is room */
+        t->lost[l->reason] += l->rows->rows[i].lines;
+        t->lost_bytes[l->reason] += share_of(l, &l->rows->rows[i], lines, &left);
     }
-    loss_say(q, reason, lines, bytes);
+    if (l->gaps != NULL)
+        gaps_add_locked(q, l->gaps);
+    q->has_losses = true;
+    return 0;
 }
 
-void loss_count(struct queue *q, enum lost_reason reason, const struct totals *rows, uint64_t bytes)
+static void publish(struct queue *q, const struct loss *l)
 {
-    count_rows(q, reason, rows, bytes, false);
+    uint64_t lines = lines_of(l->rows), left = l->bytes;
+    for (size_t i = 0; !q->is_opening && i < l->rows->n; i++) {
+        const struct totals_row *from = &l->rows->rows[i];
+        struct output_row *row = stats_output_row(q->output_index, tenant_intern(from->tenant));
+        counter_add(&row->lost_lines[l->reason], from->lines);
+        counter_add(&row->lost_bytes[l->reason], share_of(l, from, lines, &left));
+        gauge_add(l->was_parked ? &row->parked_lines : &row->queued_lines, -(int64_t)from->lines);
+    }
+    loss_say(q, l->reason, lines, l->bytes);
 }
 
-void loss_count_parked(struct queue *q, enum lost_reason reason, const struct totals *rows, uint64_t bytes)
+int loss_count(struct queue *q, const struct loss *l)
 {
-    count_rows(q, reason, rows, bytes, true);
+    int r = 0;
+    pthread_mutex_lock(&q->lock);
+    const struct span *s = l->frames == NULL || l->frames->n == 0 ? NULL : &l->frames->list[0];
+    bool is_counted = s != NULL && (spans_have_locked(q, s->first, s->last) || ack_is_done_locked(q, s->last));
+    if (!is_counted)
+        r = tally_locked(q, l);
+    for (size_t i = 0; r == 0 && l->frames != NULL && i < l->frames->n; i++)
+        damaged_add_locked(q, l->frames->list[i].first, l->frames->list[i].last);
+    for (size_t i = 0; r == 0 && l->holes != NULL && i < l->holes->n; i++)
+        spans_add_locked(q, l->holes->list[i].first, l->holes->list[i].last);
+    pthread_mutex_unlock(&q->lock);
+    if (r == 0 && !is_counted)
+        publish(q, l);
+    return r;
 }
 
 static void tally_merge(struct tally *into, const struct tally *from)
@@ -135,26 +178,6 @@ static void tally_merge(struct tally *into, const struct tally *from)
             t->lost_bytes[k] += from->rows[i].lost_bytes[k];
         }
     }
-}
-
-/* All or none: without what is held a range would bring lines twice. */
-void gaps_add(struct queue *q, const struct gaps *gaps)
-{
-    if (gaps->n == 0)
-        return;
-    pthread_mutex_lock(&q->lock);
-    size_t n = q->gaps.n, held = q->gaps.held.len;
-    if (q->gaps.held.max == 0)
-        buf_init(&q->gaps.held, HELD_BYTES_MAX);
-    int r = buf_append_slice(&q->gaps.held, buf_slice(&gaps->held));
-    for (size_t i = 0; r == 0 && i < gaps->n; i++)
-        r = gaps_put(&q->gaps, &gaps->list[i]);
-    if (r < 0) {
-        q->gaps.n = n;
-        q->gaps.held.len = held;
-    }
-    q->has_losses = true;
-    pthread_mutex_unlock(&q->lock);
 }
 
 /* What is taken to be written. */
@@ -186,9 +209,9 @@ static void give_back(struct queue *q, const struct flush *f)
 {
     pthread_mutex_lock(&q->lock);
     tally_merge(&q->losses, &f->tally);
+    gaps_add_locked(q, &f->gaps);
     q->has_losses = true;
     pthread_mutex_unlock(&q->lock);
-    gaps_add(q, &f->gaps);
 }
 
 int loss_flush(struct queue *q)
@@ -346,7 +369,7 @@ int segment_totals_begin(struct queue *q, const struct segment *seg, struct tota
 
 /* Walks the whole segment: rows = lines of good frames, totals = what its SEAL says, and every hole into the spans. */
 static int take_stock(struct queue *q, const struct segment *seg, struct totals *rows, struct totals *sealed,
-                      bool *ret_has_seal, struct span *holes, size_t *n_holes)
+                      bool *ret_has_seal, struct spans *holes)
 {
     int fd;
     uint64_t size;
@@ -360,8 +383,8 @@ static int take_stock(struct queue *q, const struct segment *seg, struct totals 
     while (r == 0 && expect < seq_end) {
         bool has = walk_next(&w, seg->last_seq, &off, &h);
         uint64_t seq = has ? h.seq : seq_end;
-        if (seq > expect && *n_holes < SPANS_MAX)
-            holes[(*n_holes)++] = (struct span){ .first = expect, .last = seq - 1 };
+        if (seq > expect)
+            spans_put(holes, expect, seq - 1);
         expect = seq + 1;
         if (!has)
             break;
@@ -370,8 +393,7 @@ static int take_stock(struct queue *q, const struct segment *seg, struct totals 
         r = scan_meta(&w.scan, off, &h, &w.meta);
         if (r == -EBADMSG) {
             r = 0;
-            if (*n_holes < SPANS_MAX)
-                holes[(*n_holes)++] = (struct span){ .first = h.seq, .last = h.seq };
+            spans_put(holes, h.seq, h.seq);
         } else if (r == 0 && h.type == FRAME_SEAL) {
             *ret_has_seal = true;
             r = totals_from_meta(sealed, buf_slice(&w.meta));
@@ -387,12 +409,11 @@ static int take_stock(struct queue *q, const struct segment *seg, struct totals 
 int segment_totals_end(struct queue *q, const struct segment *seg, struct totals *ret)
 {
     struct totals rows = { 0 };
-    struct span holes[SPANS_MAX];
-    size_t n_holes = 0;
+    struct spans holes = { .n = 0 };
     bool has_seal = false;
     int r = segment_totals_begin(q, seg, ret);
     if (r == 0)
-        r = take_stock(q, seg, &rows, ret, &has_seal, holes, &n_holes);
+        r = take_stock(q, seg, &rows, ret, &has_seal, &holes);
     for (size_t i = 0; r == 0 && !has_seal && i < rows.n; i++)
         r = totals_add(ret, rows.rows[i].input, rows.rows[i].tenant, rows.rows[i].lines);
     totals_deinit(&rows);
@@ -442,35 +463,21 @@ static int copy_lines(const struct totals *from, struct totals *to)
     return r;
 }
 
-static int note_holes(struct queue *q, const struct span *holes, size_t n)
-{
-    bool is_done = false;
-    pthread_mutex_lock(&q->lock);
-    for (size_t i = 0; i < n; i++) {
-        is_done |= ack_is_done_locked(q, holes[i].last);
-        if (!q->is_opening)
-            spans_add_locked(q, holes[i].first, holes[i].last);
-    }
-    pthread_mutex_unlock(&q->lock);
-    return q->is_opening && is_done ? -EBADMSG : 0;
-}
-
 /*
  * Lines at the segment's end minus lines at its beginning minus lines of the good frames. Its own SNAP and SEAL know the
  * first two; when one is damaged, the neighbour on that side does.
  */
-int segment_missing(struct queue *q, const struct segment *seg, struct totals *rows)
+int segment_missing(struct queue *q, const struct segment *seg, struct totals *rows, struct spans *ret_holes)
 {
     struct totals good = { 0 }, begin = { 0 };
-    struct span holes[SPANS_MAX];
-    size_t n_holes = 0;
     bool has_end = false;
     struct segment other;
+    ret_holes->n = 0;
     int r = segment_totals_begin(q, seg, &begin);
     if (r == -EBADMSG && neighbour(q, seg, -1, &other))
         r = segment_totals_end(q, &other, &begin);
     if (r == 0)
-        r = take_stock(q, seg, &good, rows, &has_end, holes, &n_holes);
+        r = take_stock(q, seg, &good, rows, &has_end, ret_holes);
     if (r == 0 && !has_end && q->is_opening && seg == &q->segs[q->n_segs - 1])
         r = copy_lines(&q->totals, rows);
     else if (r == 0 && !has_end)
@@ -478,7 +485,6 @@ int segment_missing(struct queue *q, const struct segment *seg, struct totals *r
     if (r == 0) {
         totals_subtract(rows, &begin);
         totals_subtract(rows, &good);
-        r = note_holes(q, holes, n_holes);
     }
     totals_deinit(&good);
     totals_deinit(&begin);

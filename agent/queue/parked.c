@@ -10,6 +10,7 @@
 
 #include "agent/base/bug.h"
 #include "agent/base/clock.h"
+#include "agent/base/must.h"
 #include "agent/base/stats.h"
 #include "agent/queue/core.h"
 #include "agent/queue/scan.h"
@@ -241,6 +242,15 @@ static int open_file(struct queue *q, uint64_t id, int *ret_fd, struct stat *ret
     return MIN(*ret_fd, 0);
 }
 
+/* Its file is gone: there is no other time to count it. */
+static void count_lost(struct queue *q, enum lost_reason reason, const struct totals *rows, uint64_t bytes)
+{
+    const struct loss l = { .reason = reason, .rows = rows, .bytes = bytes, .was_parked = true };
+    struct must must = { 0 };
+    while (loss_count(q, &l) < 0)
+        must_wait(&must);
+}
+
 int queue_park_drop(struct queue *q, uint64_t id, enum lost_reason reason)
 {
     struct parked p;
@@ -273,7 +283,7 @@ int queue_park_drop(struct queue *q, uint64_t id, enum lost_reason reason)
         uint64_t bytes = p.bytes;
         r = queue_unpark(q, id);
         if (!find(q, id, &p)) /* a file that cannot be removed now is given up another time, and counted then */
-            loss_count_parked(q, reason, &rows, bytes);
+            count_lost(q, reason, &rows, bytes);
     }
     totals_deinit(&rows);
     return r;
@@ -425,7 +435,7 @@ static void count_damaged(struct queue *q, struct slice raw, const struct stat *
     else
         (void)!totals_add(&rows, SLICE(""), SLICE(TENANT_UNKNOWN), h.lines);
     if (seq != 0 && !comes_again(q, seq) && rows.lines > 0)
-        loss_count_parked(q, LOST_DAMAGE, &rows, (uint64_t)st->st_size);
+        count_lost(q, LOST_DAMAGE, &rows, (uint64_t)st->st_size);
     totals_deinit(&rows);
 }
 

@@ -152,14 +152,18 @@ static bool drop_oldest(struct queue *q)
         return false;
 
     struct totals rows = { 0 };
+    struct spans all = { .n = 0 };
     uint64_t frames = 0, size;
-    int fd;
+    int fd, r = 0;
+    spans_put(&all, s.first_seq, s.last_seq);
     if (segment_open(q, s.id, &fd, &size) == 0) {
         if (loss_rows(q, fd, &s, s.first_seq, s.last_seq, &rows, &frames, NULL) == 0 && frames > 0)
-            loss_count(q, LOST_DROPPED, &rows, s.bytes);
+            r = loss_count(q, &(struct loss){ .reason = LOST_DROPPED, .rows = &rows, .bytes = s.bytes, .holes = &all });
         (void)q->fs->close(fd);
     }
     totals_deinit(&rows);
+    if (r < 0)
+        return false;
     pthread_mutex_lock(&q->lock);
     spans_add_locked(q, s.first_seq, s.last_seq);
     (void)ack_span_locked(q, (struct span){ .first = 1, .last = s.last_seq }); /* nothing older is left */
@@ -291,7 +295,7 @@ static void close_group(struct queue *q, const struct group_end *end, bool has_d
     for (size_t i = 0; i < end->n_lost; i++)
         loss_note_bytes(q, &end->lost[i]);
     if (end->reread.file != 0)
-        (void)!marks_add(&q->rereads.written, end->reread, LETTER_RESENT); /* there is room: prepare_tables() */
+        rereads_close(&q->rereads, end->reread); /* there is room: prepare_tables() */
     settle_rows(q, true);
     q->in_group = false;
     pthread_mutex_lock(&q->lock);
@@ -362,8 +366,8 @@ int queue_append(struct queue *q, const struct frame_in *frame, const struct gro
     if (frame != NULL) {
         q->group_lines += count_rows(q, frame);
         q->group_data++;
-        for (size_t i = 0; frame->is_gap && i < frame->n_rows; i++) /* without memory they stay counted as lost */
-            (void)!totals_add(&q->rereads.found, SLICE(""), frame->rows[i].tenant, frame->rows[i].lines);
+        if (frame->is_gap)
+            rereads_bring(&q->rereads, frame->rows, frame->n_rows);
     }
     q->in_group = true;
     if (end != NULL)
@@ -394,6 +398,7 @@ void queue_abandon_group(struct queue *q)
      * new: so the next segment's fence makes them void. */
     note_voided(q, false);
     settle_rows(q, false);
+    rereads_abandon(&q->rereads);
     q->in_group = false;
     q->end = q->group_end;
     q->next_seq = q->group_seq + 1;

@@ -53,32 +53,39 @@ static void drop_old_fds(struct queue *q, uint64_t oldest_id)
 
 /* ---- damage ---- */
 
+/* Nothing more is to be counted of these. */
 static void damaged_add(struct queue *q, uint64_t first, uint64_t last)
 {
     pthread_mutex_lock(&q->lock);
-    spans_add_locked(q, first, last);
-    if (q->n_damaged > 0 && q->damaged[q->n_damaged - 1].last + 1 == first)
-        q->damaged[q->n_damaged - 1].last = last;
-    else if (q->n_damaged < SPANS_MAX)
-        q->damaged[q->n_damaged++] = (struct span){ .first = first, .last = last };
-    else
-        (void)ack_span_locked(q, (struct span){ .first = first, .last = last });
+    damaged_add_locked(q, first, last);
     pthread_mutex_unlock(&q->lock);
 }
 
+/* Counted as lost, or acknowledged: then it is passed. */
 static bool is_counted(struct queue *q, uint64_t first, uint64_t last)
 {
     pthread_mutex_lock(&q->lock);
     bool is = spans_have_locked(q, first, last) || ack_is_done_locked(q, last);
+    if (is)
+        damaged_add_locked(q, first, last);
     pthread_mutex_unlock(&q->lock);
     return is;
 }
 
-static void count_damage(struct queue *q, const struct damage *d)
+/* All lines that this segment lacks; header_lines: of s, by its header, when nobody can say whose all those are. */
+static int missing_rows(struct queue *q, const struct segment *seg, struct span s, uint32_t header_lines,
+                        const struct damage *d, struct totals *rows, struct spans *ret_holes)
 {
-    gaps_add(q, &d->gaps);
-    for (size_t i = 0; i < d->n_bodies; i++)
-        damaged_add(q, d->bodies[i].first, d->bodies[i].last);
+    int r = segment_missing(q, seg, rows, ret_holes);
+    if (r < 0 && !fs_is_passing(r)) {
+        totals_clear(rows);
+        ret_holes->n = 0;
+        bool is_found = d->bodies.n > 0 && d->bodies.list[0].first <= s.first; /* its meta can be read after all */
+        r = header_lines == 0 || is_found ? 0 : totals_add(rows, SLICE(""), SLICE(TENANT_UNKNOWN), header_lines);
+    }
+    for (size_t i = 0; r == 0 && i < d->rows.n; i++)
+        r = totals_add(rows, d->rows.rows[i].input, d->rows.rows[i].tenant, d->rows.rows[i].lines);
+    return r;
 }
 
 /* Frames first..last of seg cannot be read, not even their meta. The segment's own totals say whose lines it lacks; if
@@ -87,29 +94,22 @@ static void count_damage(struct queue *q, const struct damage *d)
 static int count_missing(struct queue *q, const struct segment *seg, struct span s, uint32_t header_lines,
                          uint64_t bytes)
 {
-    if (is_counted(q, s.first, s.last)) {
-        damaged_add(q, s.first, s.last);
-        return 0;
-    }
     struct damage d;
     struct totals rows = { 0 };
+    struct spans holes;
+    if (is_counted(q, s.first, s.last))
+        return 0;
     int r = damage_find(q, seg, s.first, s.last, &d);
     if (r < 0)
         return r;
-    r = segment_missing(q, seg, &rows);
-    if (r < 0 && !fs_is_passing(r)) {
-        totals_clear(&rows);
-        bool is_found = d.n_bodies > 0 && d.bodies[0].first <= s.first; /* its meta can be read after all */
-        r = header_lines == 0 || is_found ? 0 : totals_add(&rows, SLICE(""), SLICE(TENANT_UNKNOWN), header_lines);
-    }
-    for (size_t i = 0; r == 0 && i < d.rows.n; i++)
-        r = totals_add(&rows, d.rows.rows[i].input, d.rows.rows[i].tenant, d.rows.rows[i].lines);
-    if (r == 0)
-        r = loss_prepare(q, &rows);
+    r = missing_rows(q, seg, s, header_lines, &d, &rows, &holes);
     if (r == 0) {
-        loss_count(q, LOST_DAMAGE, &rows, bytes + d.bytes);
-        count_damage(q, &d);
-        damaged_add(q, s.first, s.last);
+        struct spans frames = { .n = 0 };
+        spans_put(&frames, s.first, s.last);
+        for (size_t i = 0; i < d.bodies.n; i++)
+            spans_put(&frames, d.bodies.list[i].first, d.bodies.list[i].last);
+        r = loss_count(q, &(struct loss){ .reason = LOST_DAMAGE, .rows = &rows, .bytes = bytes + d.bytes,
+                                          .gaps = &d.gaps, .frames = &frames, .holes = &holes });
     }
     totals_deinit(&rows);
     damage_deinit(&d);
@@ -119,17 +119,14 @@ static int count_missing(struct queue *q, const struct segment *seg, struct span
 /* The meta is good: whose lines it held is known. */
 static int count_rows(struct queue *q, const struct frame_head *h, struct slice meta, enum lost_reason reason)
 {
-    if (is_counted(q, h->seq, h->seq)) {
-        damaged_add(q, h->seq, h->seq);
-        return 0;
-    }
     struct totals rows = { 0 };
+    struct spans frames = { .n = 0 };
+    if (is_counted(q, h->seq, h->seq))
+        return 0;
     int r = totals_add_meta(&rows, meta);
-    r = fs_is_passing(r) ? r : loss_prepare(q, &rows);
-    if (r == 0) {
-        loss_count(q, reason, &rows, h->body_len);
-        damaged_add(q, h->seq, h->seq);
-    }
+    spans_put(&frames, h->seq, h->seq);
+    if (!fs_is_passing(r))
+        r = loss_count(q, &(struct loss){ .reason = reason, .rows = &rows, .bytes = h->body_len, .frames = &frames });
     totals_deinit(&rows);
     return r;
 }
@@ -418,22 +415,16 @@ static int load_ahead(struct queue *q, int fd, const struct frame_head *head, st
 static int count_bodies(struct queue *q, const struct segment *seg, const struct frame_head *head, const struct buf *meta)
 {
     struct damage d;
-    if (is_counted(q, head->seq, head->seq)) {
-        damaged_add(q, head->seq, head->seq);
+    if (is_counted(q, head->seq, head->seq))
         return 0;
-    }
     int r = damage_find(q, seg, head->seq, head->seq, &d);
     if (r < 0)
         return r;
-    if (d.n_bodies == 0) {
-        damage_deinit(&d);
-        return count_rows(q, head, buf_slice(meta), LOST_DAMAGE);
-    }
-    r = loss_prepare(q, &d.rows);
-    if (r == 0) {
-        loss_count(q, LOST_DAMAGE, &d.rows, d.bytes);
-        count_damage(q, &d);
-    }
+    if (d.bodies.n == 0)
+        r = count_rows(q, head, buf_slice(meta), LOST_DAMAGE);
+    else
+        r = loss_count(q, &(struct loss){ .reason = LOST_DAMAGE, .rows = &d.rows, .bytes = d.bytes, .gaps = &d.gaps,
+                                          .frames = &d.bodies });
     damage_deinit(&d);
     return r;
 }

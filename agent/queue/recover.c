@@ -499,7 +499,7 @@ static bool totals_at_its_end(struct queue *q, struct remains *m, struct totals 
 }
 
 /* With the counts at its beginning and end the loss is exact, else it is that of the good frames. */
-static void count_remains(struct queue *q, struct remains *m, uint64_t size)
+static int count_remains(struct queue *q, struct remains *m, uint64_t size)
 {
     struct totals rows = { 0 };
     if (m->has_begin && totals_at_its_end(q, m, &rows)) {
@@ -510,11 +510,13 @@ static void count_remains(struct queue *q, struct remains *m, uint64_t size)
         rows = m->queued;
         m->queued = (struct totals){ 0 };
     }
+    int r = 0;
     if (m->first != 0 && rows.lines > 0)
-        loss_count(q, LOST_DAMAGE, &rows, size);
+        r = loss_count(q, &(struct loss){ .reason = LOST_DAMAGE, .rows = &rows, .bytes = size });
     if (m->first != 0)
         spans_add_locked(q, m->first, m->last);
     totals_deinit(&rows);
+    return r;
 }
 
 /* *ret_has_frames: the file holds any frame at all. */
@@ -531,7 +533,7 @@ static int count_in_bad_file(struct recovery *rc, const struct found *f, bool *r
     r = read_remains(q, fd, size, &m);
     (void)q->fs->close(fd);
     if (r == 0)
-        count_remains(q, &m, size);
+        r = count_remains(q, &m, size);
     totals_deinit(&m.begin);
     totals_deinit(&m.end);
     totals_deinit(&m.acked);
@@ -584,14 +586,15 @@ static bool spans_touch(const struct queue *q, uint64_t first, uint64_t last)
     return false;
 }
 
-static int find_gap(struct queue *q, const struct segment *before, const struct segment *after)
+static int count_between(struct queue *q, const struct segment *before, const struct segment *after,
+                         const struct totals *rows)
 {
     struct damage d;
     int r = damage_between(q, before, after, &d);
-    if (r == 0) {
-        gaps_add(q, &d.gaps);
-        damage_deinit(&d);
-    }
+    if (r < 0)
+        return r;
+    r = loss_count(q, &(struct loss){ .reason = LOST_DAMAGE, .rows = rows, .gaps = &d.gaps });
+    damage_deinit(&d);
     return r;
 }
 
@@ -609,11 +612,8 @@ static int count_gap(struct recovery *rc, const struct segment *before, const st
         totals_subtract(&rows, &end);
         for (size_t i = 0; i < rows.n; i++)
             (void)!totals_add(&rc->gaps, rows.rows[i].input, rows.rows[i].tenant, rows.rows[i].lines);
-        if (atomic_load(&q->acked_seq) <= before->last_seq && !spans_touch(q, first, after->fence) && rows.lines > 0) {
-            r = find_gap(q, before, after);
-            if (r == 0)
-                loss_count(q, LOST_DAMAGE, &rows, 0);
-        }
+        if (atomic_load(&q->acked_seq) <= before->last_seq && !spans_touch(q, first, after->fence) && rows.lines > 0)
+            r = count_between(q, before, after, &rows);
     }
     if (!fs_is_passing(r))
         spans_add_locked(q, first, after->fence);
@@ -669,6 +669,7 @@ static int count_waiting(struct recovery *rc, const struct segment *s, uint64_t 
 {
     struct queue *q = rc->q;
     struct totals missing = { 0 };
+    struct spans holes;
     bool has_holes = false;
     uint64_t size;
     int fd;
@@ -677,9 +678,13 @@ static int count_waiting(struct recovery *rc, const struct segment *s, uint64_t 
         return r;
     r = loss_rows(q, fd, s, atomic_load(&q->acked_seq) + 1, s->last_seq, &rc->queued, ret_frames, &has_holes);
     (void)q->fs->close(fd);
-    if (r == 0 && has_holes && (r = segment_missing(q, s, &missing)) == 0)
-        for (size_t i = 0; r == 0 && i < missing.n; i++)
-            r = totals_add(&rc->queued, missing.rows[i].input, missing.rows[i].tenant, missing.rows[i].lines);
+    if (r == 0 && has_holes)
+        r = segment_missing(q, s, &missing, &holes);
+    for (size_t i = 0; r == 0 && has_holes && i < holes.n; i++)
+        if (ack_is_done_locked(q, holes.list[i].last))
+            r = -EBADMSG; /* nobody knows how much of it waits */
+    for (size_t i = 0; r == 0 && i < missing.n; i++)
+        r = totals_add(&rc->queued, missing.rows[i].input, missing.rows[i].tenant, missing.rows[i].lines);
     totals_deinit(&missing);
     return r;
 }

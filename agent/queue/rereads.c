@@ -155,6 +155,8 @@ void rereads_deinit(struct rereads *rr)
     free(rr->list);
     marks_deinit(&rr->written);
     marks_deinit(&rr->done);
+    totals_deinit(&rr->open);
+    totals_deinit(&rr->closed);
     totals_deinit(&rr->found);
     *rr = (struct rereads){ 0 };
 }
@@ -294,9 +296,34 @@ int rereads_put(const struct rereads *rr, struct buf *meta)
 
 /* ---- the writer's calls ---- */
 
+static void move_lines(struct totals *from, struct totals *to)
+{
+    for (size_t i = 0; i < from->n; i++)
+        (void)!totals_add(to, from->rows[i].input, from->rows[i].tenant, from->rows[i].lines);
+    totals_deinit(from);
+}
+
+void rereads_bring(struct rereads *rr, const struct frame_row *rows, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        (void)!totals_add(&rr->open, SLICE(""), rows[i].tenant, rows[i].lines);
+}
+
+void rereads_close(struct rereads *rr, struct letter_id id)
+{
+    (void)!marks_add(&rr->written, id, LETTER_RESENT);
+    move_lines(&rr->open, &rr->closed);
+}
+
+void rereads_abandon(struct rereads *rr)
+{
+    totals_deinit(&rr->open);
+}
+
 void rereads_commit(struct rereads *rr)
 {
     size_t n = 0;
+    move_lines(&rr->closed, &rr->found);
     while (n < rr->written.n && marks_add(&rr->done, rr->written.list[n].id, LETTER_RESENT) == 0)
         n++;
     rr->written.n -= n; /* what no memory was found for waits for the next sync */
@@ -307,7 +334,8 @@ void rereads_commit(struct rereads *rr)
 void rereads_rollback(struct rereads *rr)
 {
     rr->written.n = 0;
-    totals_deinit(&rr->found);
+    totals_deinit(&rr->open);
+    totals_deinit(&rr->closed);
     for (size_t i = 0; i < rr->n; i++)
         rr->list[i].is_handed = marks_find(&rr->done, rr->list[i].id) != LETTER_OPEN;
 }

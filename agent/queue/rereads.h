@@ -39,7 +39,8 @@ struct rereads {
     size_t n, cap;
     struct marks written; /* their groups are closed and not durable yet */
     struct marks done;    /* durable; dead/ does not say so yet */
-    struct totals found;  /* lines of these groups by tenant: they are lost no more */
+    struct totals open, closed; /* lines by tenant: of the open group, of those in written */
+    struct totals found;  /* of those in done: they are lost no more */
 };
 
 void rereads_deinit(struct rereads *rr);
@@ -48,6 +49,10 @@ NODISCARD int rereads_take(struct rereads *rr, struct letter_id id, struct slice
 bool rereads_have(const struct rereads *rr, struct letter_id id);
 void rereads_remove(struct rereads *rr, struct letter_id id);
 void rereads_clear(struct rereads *rr);
+/* A frame of the open group brings these again. Without memory they stay counted as lost. */
+void rereads_bring(struct rereads *rr, const struct frame_row *rows, size_t n);
+void rereads_close(struct rereads *rr, struct letter_id id); /* the open group; there is room in written */
+void rereads_abandon(struct rereads *rr);  /* the open group is void */
 void rereads_commit(struct rereads *rr);   /* what is written is durable */
 void rereads_rollback(struct rereads *rr); /* what is not durable is to be done anew */
 /* For a SNAP of dead/: those that are not done. */

@@ -37,8 +37,8 @@ static void put_group(struct fixture *f, unsigned number, uint64_t from)
     }
 }
 
-/* One byte of the file where these bytes of a body are. */
-static void hurt(struct fixture *f, unsigned segment, const char *body)
+/* One byte of the file where these bytes are. */
+static void hurt_at(struct fixture *f, unsigned segment, struct slice what)
 {
     static char bytes[64 * KIB];
     char path[512], name[64];
@@ -48,11 +48,16 @@ static void hurt(struct fixture *f, unsigned segment, const char *body)
     assert_true(fd >= 0);
     ssize_t n = pread(fd, bytes, sizeof(bytes), 0);
     const char *at = NULL; /* the last of them */
-    for (char *p = bytes; (p = memmem(p, (size_t)(bytes + n - p), body, strlen(body))) != NULL; p++)
+    for (char *p = bytes; (p = memmem(p, (size_t)(bytes + n - p), what.ptr, what.len)) != NULL; p++)
         at = p;
     assert_non_null(at);
     assert_int_equal(pwrite(fd, "X", 1, at - bytes), 1);
     close(fd);
+}
+
+static void hurt(struct fixture *f, unsigned segment, const char *body)
+{
+    hurt_at(f, segment, slice_cstr(body));
 }
 
 static unsigned take_all(struct fixture *f)
@@ -211,6 +216,89 @@ static void each_letter_has_its_own_lines(void **state)
     assert_null(next(f));
 }
 
+/* A sync while the group of the second is open: it says nothing of its lines, whatever becomes of it. */
+static void lines_of_an_open_group_stay_lost(void **state)
+{
+    struct fixture *f = *state;
+    struct sample s;
+    uint64_t seq;
+    fixture_open(f);
+    put_group(f, 1, 0);
+    put_group(f, 3, 20);
+    assert_int_equal(queue_sync(f->q), 0);
+    struct frame_head h;
+    hurt(f, 1, "frame 1 of t");
+    assert_int_equal(take_one(f, &h), 2);
+    assert_true(queue_ack(f->q, h.seq));
+    assert_int_equal(queue_cursor_sync(f->q), 0);
+    hurt(f, 1, "frame 3 of t");
+    assert_int_equal(take_all(f), 1);
+    struct letter_id ids[] = { queue_reread_next(f->q)->id, queue_reread_next(f->q)->id };
+    assert_int_equal(put_again(f, ids[0], 9, 2), 0);
+    struct frame_in *in = sample_frame(&s, 10, 2, "t");
+    in->is_gap = true;
+    assert_int_equal(queue_append(f->q, in, NULL, &seq), 0);
+    assert_int_equal(queue_sync(f->q), 0);
+    assert_lost(f, 2, 2);
+    queue_abandon_group(f->q);
+    assert_int_equal(put_again(f, ids[1], 10, 2), 0);
+    assert_int_equal(queue_sync(f->q), 0);
+    assert_lost(f, 0, 4);
+}
+
+/* The writer's turn comes at the moment at which a loss is told, and the process dies after it: what is in the log then has all
+ * of it, the lines, whose they are and where they came from. */
+static struct queue *flushes;
+
+static bool flush_now(enum log_level level, const char *target)
+{
+    struct queue *q = flushes;
+    (void)target;
+    flushes = NULL; /* what it logs comes here too */
+    if (q != NULL && level == LOG_ERROR && q->has_losses)
+        assert_int_equal(loss_flush(q), 0);
+    else
+        flushes = q;
+    return false;
+}
+
+static void a_flush_takes_all(struct fixture *f, struct slice what)
+{
+    struct frame_head h;
+    fixture_open(f);
+    put_group(f, 1, 0);
+    put_group(f, 3, 20);
+    put_group(f, 5, 40);
+    assert_int_equal(queue_sync(f->q), 0);
+    put_group(f, 7, 60);
+    queue_close(f->q);
+    hurt_at(f, 1, what);
+    fixture_open(f);
+    flushes = f->q;
+    log_set_filter(flush_now);
+    while (flushes != NULL)
+        assert_int_not_equal(take_one(f, &h), 0);
+    log_set_filter(fixture_quiet);
+    fixture_crash(f);
+    fixture_open(f);
+    assert_lost(f, 2, 0);
+    assert_non_null(next(f));
+    (void)take_all(f);
+    assert_lost(f, 2, 0); /* once */
+    assert_null(next(f));
+}
+
+static void a_flush_takes_all_of_a_body(void **state)
+{
+    a_flush_takes_all(*state, SLICE("frame 3 of t"));
+}
+
+static void a_flush_takes_all_of_a_header(void **state)
+{
+    static const char header[] = { 'T', 'R', 'F', '1', FRAME_DATA, FRAME_FLAG_MORE, FRAME_HEAD_BYTES, 0, 4 }; /* seq 4 */
+    a_flush_takes_all(*state, slice_of(header, sizeof(header)));
+}
+
 static int no_sync(int fd)
 {
     (void)fd;
@@ -264,6 +352,31 @@ static void dead_is_full(void **state)
     fixture_crash(f);
     fixture_open(f);
     assert_null(next(f));
+}
+
+/* dead/ takes no mark, then a sync fails: the lines of the durable group are moved when there is room. */
+static void what_was_found_outlives_a_failed_sync(void **state)
+{
+    struct fixture *f = *state;
+    begin(f);
+    struct letter_id id = next(f)->id;
+    queue_close(f->q);
+    fixture_open(f);
+    assert_non_null(next(f));
+    struct fs_ops ops = fs_real;
+    ops.open = full;
+    f->q->fs = &ops;
+    assert_int_equal(put_again(f, id, 9, 2), 0);
+    assert_int_equal(queue_sync(f->q), 0);
+    assert_lost(f, 2, 0);
+    ops.open = fs_real.open;
+    ops.fdatasync = no_sync;
+    put_group(f, 20, 60);
+    assert_int_equal(queue_sync(f->q), -EIO);
+    f->q->fs = &fs_real;
+    put_group(f, 20, 60);
+    assert_int_equal(queue_sync(f->q), 0);
+    assert_lost(f, 0, 2);
 }
 
 /* Nothing but the positions behind it says what a segment held that is gone. */
@@ -364,8 +477,12 @@ int main(void)
         TEST(a_body_of_a_group),
         TEST(is_found_again_after_a_crash),
         TEST(each_letter_has_its_own_lines),
+        TEST(a_flush_takes_all_of_a_body),
+        TEST(a_flush_takes_all_of_a_header),
         TEST(a_failed_sync_hands_it_out_again),
         TEST(dead_is_full),
+        TEST(lines_of_an_open_group_stay_lost),
+        TEST(what_was_found_outlives_a_failed_sync),
         TEST(a_segment_is_gone),
         TEST(two_bodies_of_a_group),
         TEST(the_last_positions_are_twice_there),
