@@ -21,14 +21,14 @@ static bool is_plain(const struct part *p)
 }
 
 /* The first, but a frame whose requests are reset or refused whole lets the others of its lane pass: they tell whether
- * it is the frame or the server. */
+ * it is the frame or the server. Nothing overtakes one that goes alone, and that one overtakes nothing. */
 static struct part *choose(const struct lane *l)
 {
     struct part *best = l->first;
-    if (best->frame->head.flags & FRAME_FLAG_ALONE)
-        return best; /* nothing may overtake it */
     unsigned best_score = UINT32_MAX, i = 0;
     for (struct part *p = l->first; p != NULL && i < CHOICE_MAX; p = p->next, i++) {
+        if (p->frame->head.flags & FRAME_FLAG_ALONE)
+            break;
         const unsigned score = p->resets + p->frame->n_refusals / VERDICT_REFUSALS_MAX * 1000;
         if (p->frame->head.is_parked != l->first->frame->head.is_parked)
             break; /* parked ones first, whatever they score */

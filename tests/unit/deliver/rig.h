@@ -210,6 +210,7 @@ struct rig {
     atomic_bool is_stopping;
     atomic_uint spaces;
     uint64_t last_seq;
+    bool is_alone;      /* frames from now on go without company */
 };
 
 static const char *rig_folder = "/tmp"; /* where rigs keep their queues */
@@ -389,7 +390,7 @@ static inline void rig_frame(struct rig *g, const char *route, struct slice wire
     const struct frame_row row = { .input = SLICE("in"), .tenant = slice_cstr(tenant), .lines = lines };
     struct rig_append a = { .g = g, .job = { .run = rig_append_run, .done = rig_append_done } };
     a.in = (struct frame_in){ .route = slice_cstr(route), .wire = wire, .raw_len = raw_len, .lines = lines,
-                              .rows = &row, .n_rows = 1, .built_ns = clock_wall_ns() };
+                              .rows = &row, .n_rows = 1, .built_ns = clock_wall_ns(), .is_alone = g->is_alone };
     if (g->s == NULL) {
         a.job.run(&a.job);
     } else {

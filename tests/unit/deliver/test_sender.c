@@ -1209,6 +1209,41 @@ static void test_probe(void **state)
     rig_deinit(&g);
 }
 
+/* --- a frame that goes alone --- */
+
+static struct server_answer reset_at_first(void *ctx, const struct server_request *req)
+{
+    const unsigned *n = ctx;
+    return (struct server_answer){ .act = req->number < *n ? ACT_RESET : ACT_REPLY, .status = 204 };
+}
+
+/* The times of its lines are far from those of the others: it overtakes none, and none overtakes it, whatever is reset. */
+static void test_alone_is_in_order(void **state)
+{
+    (void)state;
+    for (unsigned n_resets = 0; n_resets < 4; n_resets++) {
+        struct rig g;
+        struct server srv;
+        assert_int_equal(server_start(&srv, 0, reset_at_first, &n_resets), 0);
+        rig_init(&g, &toy_ops, srv.port);
+        for (unsigned i = 0; i < 4; i++) {
+            g.is_alone = i % 2 == 1;
+            rig_lines(&g, "a", "a", i, 1);
+        }
+        rig_start(&g);
+        rig_until(rig_all_acked(&g));
+        rig_stop(&g, 0);
+        for (size_t i = n_resets; i < srv.n_requests; i++) {
+            char want[16];
+            (void)snprintf(want, sizeof(want), "a %zu ", i - n_resets);
+            assert_memory_equal(srv.requests[i]->body, want, strlen(want));
+        }
+        assert_int_equal(srv.n_requests, 4 + n_resets);
+        rig_deinit(&g);
+        server_stop(&srv);
+    }
+}
+
 int main(void)
 {
     (void)setenv("CMOCKA_TEST_ABORT", "1", 1); /* threads are running: nothing good comes after a failure */
@@ -1226,6 +1261,7 @@ int main(void)
         cmocka_unit_test(test_all_refused_holds),
         cmocka_unit_test(test_all_refused_slowly_holds),
         cmocka_unit_test(test_bad_frame_among_good),
+        cmocka_unit_test(test_alone_is_in_order),
         cmocka_unit_test(test_resets_split),
         cmocka_unit_test(test_resets_of_the_only_frame),
         cmocka_unit_test(test_resets_of_everything),
