@@ -290,6 +290,27 @@ void name_op_commit(struct disk *d, struct name_op *op)
     op_hold(d, op, node_unref);
 }
 
+static bool is_same_name(uint32_t dir, const char *name, uint32_t other_dir, const char *other)
+{
+    return dir != NO_NODE && dir == other_dir && strcmp(name, other) == 0;
+}
+
+static bool changes(const struct name_op *op, uint32_t dir, const char *name)
+{
+    return is_same_name(dir, name, op->add_dir, op->add) || is_same_name(dir, name, op->del_dir, op->del);
+}
+
+void name_op_supersede(struct disk *d, struct name_op *older, const struct name_op *newer)
+{
+    struct name_op was = *older;
+    if (changes(newer, older->add_dir, older->add))
+        older->add_dir = NO_NODE;
+    if (changes(newer, older->del_dir, older->del))
+        older->del_dir = NO_NODE;
+    op_hold(d, older, node_ref);
+    op_hold(d, &was, node_unref);
+}
+
 void name_op_drop(struct disk *d, struct name_op *op)
 {
     op_hold(d, op, node_unref);

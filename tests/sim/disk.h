@@ -18,7 +18,8 @@
  * Names. Every create, rename, unlink and mkdir in DISK_STATE is pending until sync_dir of its folder. At a power
  * cut, by conf.names: NAMES_JOURNAL keeps a prefix of all pending changes in their order, and a sync_dir makes all that
  * are pending durable (ext4, xfs); NAMES_LOOSE keeps any subset, and a sync_dir is for its own folder only. A rename is
- * never half done. fdatasync of a file promises nothing about its name.
+ * never half done. NAMES_LOOSE: a change whose sync_dir failed stays pending, whatever is synced later, until a newer change
+ * of the same name is durable. fdatasync of a file promises nothing about its name.
  *
  * Inodes. st_ino grows for ever, or with conf.reuses_inodes the lowest free number is taken, as ext4 does; each life
  * has another generation and birth time (conf.has_birth). Times are clock_wall_ns(): give the clock a source first.

@@ -182,6 +182,8 @@ uint32_t names_find(const struct names *t, const char *name, size_t len);
 int names_change(struct disk *d, uint32_t del_dir, const char *del, uint32_t add_dir, const char *add, uint32_t node);
 void name_op_commit(struct disk *d, struct name_op *op); /* on the platter, and forgotten */
 void name_op_drop(struct disk *d, struct name_op *op);
+/* What an older change says of a name that a newer one, which is committed, says something of, counts no more. */
+void name_op_supersede(struct disk *d, struct name_op *older, const struct name_op *newer);
 void names_put_old(struct disk *d, uint32_t dir, const char *name, uint32_t node);
 
 /* Where a path leads. dir and name: the last component's; node NO_NODE: it is not there (then 0 all the same, when the

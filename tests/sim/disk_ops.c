@@ -453,10 +453,13 @@ static void sync_names(struct disk *d, uint32_t dir)
     for (size_t i = 0; i < d->n_ops; i++) {
         struct name_op op = d->ops[i];
         bool is_of_it = op.add_dir == dir || op.del_dir == dir;
-        if (d->conf.names == NAMES_JOURNAL || (is_of_it && !op.is_stuck))
+        if (d->conf.names == NAMES_JOURNAL || (is_of_it && !op.is_stuck)) {
+            for (size_t k = 0; k < kept; k++)
+                name_op_supersede(d, &d->ops[k], &op);
             name_op_commit(d, &op);
-        else
+        } else {
             d->ops[kept++] = op;
+        }
     }
     d->n_ops = kept;
 }
