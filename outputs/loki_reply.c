@@ -308,23 +308,20 @@ struct reading {
     struct judgement *j;
 };
 
-static bool values_equal(struct slice a, struct slice b)
+static bool values_equal(struct slice ours, struct slice theirs)
 {
-    if (slice_eq(a, b))
+    if (slice_eq(ours, theirs))
         return true;
-    size_t ia = 0, ib = 0;
-    while (ia < a.len && ib < b.len) {
-        char ca[4], cb[4];
-        size_t na = loki_unescape(a, &ia, ca), nb = loki_unescape(b, &ib, cb);
-        /* One side may have a character whole and the other its bytes apart. */
-        while (na < nb && ia < a.len)
-            ca[na++] = a.ptr[ia++];
-        while (nb < na && ib < b.len)
-            cb[nb++] = b.ptr[ib++];
-        if (na != nb || memcmp(ca, cb, na) != 0)
+    size_t io = 0, it = 0;
+    while (io < ours.len && it < theirs.len) {
+        char co[4], ct[4];
+        size_t no = loki_unescape(ours, &io, co), nt = loki_unescape(theirs, &it, ct);
+        while (no < nt && io < ours.len) /* we write the bytes of a character one by one, they may write \u00e9 */
+            co[no++] = ours.ptr[io++];
+        if (no != nt || memcmp(co, ct, no) != 0)
             return false;
     }
-    return ia == a.len && ib == b.len;
+    return io == ours.len && it == theirs.len;
 }
 
 /* Loki adds service_name and labels of its own (__x__) to ours; all are sorted by name. */

@@ -1057,6 +1057,28 @@ static const struct {
       "' totaling 1.2MB, consider splitting',\nuser 't', total "
       "ignored: 9 out of 9 for stream: " S,
       VERDICT_SPLIT, "above_rate" },
+    { 429, NULL, "",
+      "entry with timestamp 2026-01-02 03:04:05 +0000 UTC ignored, reason: 'Per stream rate limit exceeded (limit: 3MB/sec) "
+      "while attempting to ingest for stream '" S "' totaling 4.5MB, consider splitting',\nuser 't', total ignored: 2 out of 9 for stream: "
+      S,
+      VERDICT_SPLIT, "above_rate" },
+    { 429, NULL, "",
+      "entry with timestamp 2026-01-02 03:04:05 +0000 UTC ignored, reason: 'Per stream rate limit exceeded (limit: 1GB/sec) "
+      "while attempting to ingest for stream '" S "' totaling 1.5GB, consider splitting',\nuser 't', total ignored: 9 out of 9 for stream: "
+      S,
+      VERDICT_SPLIT, "above_rate" },
+    { 429, NULL, "",
+      "entry with timestamp 2026-01-02 03:04:05 +0000 UTC ignored, reason: 'Per stream rate limit exceeded (limit: 512B/sec) "
+      "while attempting to ingest for stream '" S "' totaling 600B, consider splitting',\nuser 't', total ignored: 1 out of 1 for stream: "
+      S,
+      VERDICT_RETRY, "rate_limited" },
+    { 429, NULL, "",
+      "entry with timestamp 2026-01-02 03:04:05 +0000 UTC ignored, reason: 'Per stream rate limit exceeded (limit: 512B/sec) "
+      "while attempting to ingest for stream '" S "' totaling 600B, consider splitting',\nuser 't', total ignored: all for stream: "
+      S,
+      VERDICT_RETRY, "rate_limited" },
+    { 429, NULL, "", "ingestion rate limit exceeded (limit: 1048 bytes/sec) while attempting to ingest '500' lines", VERDICT_RETRY,
+      "rate_limited" },
     { 429, NULL, "", "maximum active stream limit exceeded when trying to create stream " S ", reduce",
       VERDICT_RETRY, "stream_limit" },
     { 429, NULL, "", "", VERDICT_RETRY, "rate_limited" },
@@ -1218,6 +1240,51 @@ static const struct {
     { "error at least one label pair is required per stream", "xxxxxxx", "refused", true },
     { "error parsing labels '{a' with error: x; entry for stream '" A "' has timestamp too old: " T_0 ",",
       "xxxxxxx", NULL, true },
+    /* times with another zone, a broken zone, more digits than there are nanoseconds */
+    { "entry with timestamp 2023-11-14 23:13:20.5 +0100 CET ignored, reason: 'entry too far behind, entry timestamp is: " T_0
+      ", oldest acceptable timestamp is: 2023-11-14T17:13:21-05:00',\nuser 't', total ignored: 1 out of 9 for stream: " A,
+      ".x.....", "too_far_behind", false },
+    { "entry with timestamp 2023-11-14 22:13:20.50000000012 +0000 UTC ignored, reason: 'entry too far behind, entry timestamp is: " T_0
+      ", oldest acceptable timestamp is: 2023-11-14T22:13:21Z',\nuser 't', total ignored: 1 out of 9 for stream: " A,
+      ".x.....", "too_far_behind", false },
+    { "entry for stream '" A "' has timestamp too old: 2023-11-14T23:13:20+01:00, oldest acceptable timestamp is: " T_1, "xx.....", "too_old", false },
+    { "entry for stream '" A "' has timestamp too old: 2023-11-14T17:13:20-05:00, oldest acceptable timestamp is: " T_1, "xx.....", "too_old", false },
+    { "entry for stream '" A "' has timestamp too old: 2023-11-14T22:13:20+0, oldest acceptable timestamp is: " T_1, "xx.....", "too_old", false },
+    { "entry for stream '" A "' has timestamp too old: 2023-11-14T22:13:20+00:x, oldest acceptable timestamp is: " T_1, "xx.....", "too_old", false },
+    /* what is no time */
+    { "entry for stream '" A "' has timestamp too old: 2023-13-14T22:13:20Z, oldest acceptable timestamp is: " T_1, "xxx....", "too_old", true },
+    { "entry for stream '" A "' has timestamp too old: 2023-00-14T22:13:20Z, oldest acceptable timestamp is: " T_1, "xxx....", "too_old", true },
+    { "entry for stream '" A "' has timestamp too old: 2023-11-00T22:13:20Z, oldest acceptable timestamp is: " T_1, "xxx....", "too_old", true },
+    { "entry for stream '" A "' has timestamp too old: 2023-11-32T22:13:20Z, oldest acceptable timestamp is: " T_1, "xxx....", "too_old", true },
+    { "entry for stream '" A "' has timestamp too old: 1600-11-14T22:13:20Z, oldest acceptable timestamp is: " T_1, "xxx....", "too_old", true },
+    { "entry for stream '" A "' has timestamp too old: 9999-11-14T22:13:20Z, oldest acceptable timestamp is: " T_1, "xxx....", "too_old", true },
+    { "entry for stream '" A "' has timestamp too old: 2023-11-14Txx:13:20Z, oldest acceptable timestamp is: " T_1, "xxx....", "too_old", true },
+    { "entry for stream '" A "' has timestamp too old: 2023-11-14T22:xx:20Z, oldest acceptable timestamp is: " T_1, "xxx....", "too_old", true },
+    { "entry for stream '" A "' has timestamp too old: 2023-11-14T22:13:xxZ, oldest acceptable timestamp is: " T_1, "xxx....", "too_old", true },
+    /* the cutoff of the later one counts; with its second they are as many as are said */
+    { IGNORED("22:13:20", T_0, T_1)
+          IGNORED("22:13:20.5", T_0, T_0) "user 't', total ignored: 3 out of 9 for stream: " A,
+      "xxx....", "too_far_behind", false },
+    /* more than there are before any cutoff, or none before it: the whole stream */
+    { IGNORED("22:13:20", T_0, T_1) "user 't', total ignored: 9 out of 9 for stream: " A, "xxx....", "too_far_behind", true },
+    { IGNORED("22:13:29", T_0, "2023-11-14T22:13:10Z") "user 't', total ignored: 2 out of 9 for stream: " A, "xxx....",
+      "too_far_behind", true },
+    { IGNORED("22:13:29", T_0, "soon") "user 't', total ignored: 2 out of 9 for stream: " A, "xxx....", "too_far_behind", true },
+    /* how many is not said */
+    { IGNORED("22:13:20", T_0, T_1) "user 't' for stream: " A, "xxx....", "too_far_behind", true },
+    { IGNORED("22:13:20", T_0, T_0) "user 't' for stream: " A, "xx.....", "too_far_behind", true },
+    { "something new happened for stream: " A, "xxx....", "refused", true },
+    /* numbers that no line has */
+    { "max entry size '2' bytes exceeded for stream '" B "' while adding an entry with length '18446744073709551615' bytes",
+      "...xxx.", "line_too_long", true },
+    { "max entry size '2' bytes exceeded for stream '" B "' while adding an entry with length '0' bytes", "...xxx.",
+      "line_too_long", true },
+    /* a label of theirs between ours; one of ours is missing; one that is not ours; another value */
+    { "entry for stream '{__x__=\"1\", app=\"a\", n=\"n1\"}' has timestamp too old: " T_0 ",", "xx.....", "too_old", false },
+    { "entry for stream '{app=\"a\"}' has timestamp too old: " T_0 ",", "xxxxxxx", "refused", true },
+    { "entry for stream '{app=\"a\", m=\"1\", n=\"n1\"}' has timestamp too old: " T_0 ",", "xxxxxxx", "refused", true },
+    { "entry for stream '{app=\"a\", n=\"n1\", z=\"2\"}' has timestamp too old: " T_0 ",", "xxxxxxx", "refused", true },
+    { "entry for stream '{app=\"a\\u00e9\", n=\"n1\"}' has timestamp too old: " T_0 ",", "xxxxxxx", "refused", true },
     { "entry too far behind", "xxxxxxx", "refused", true },
     { "", "xxxxxxx", "refused", true },
 };
@@ -1264,9 +1331,57 @@ static void refused_lines(void **state)
     stop(&f);
 }
 
+/* Loki may write a character of a label as its number where we have its bytes; and entries before 1970 have seconds too. */
+static void refused_by_other_spellings(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *body;
+        bool is_meant;
+    } cases[] = {
+        { "entry for stream '{app=\"gr\\u00fc\\U0001f600\", n=\"n1\"}' has timestamp too old: 1969-12-31T23:59:58Z,", true },
+        { "entry for stream '{app=\"gr\xc3\xbc\xf0\x9f\x98\x80\", n=\"n1\"}' has timestamp too old: 1969-12-31T23:59:58Z,", true },
+        { "entry for stream '{app=\"gr\\u00fc\\U0001f601\", n=\"n1\"}' has timestamp too old: 1969-12-31T23:59:58Z,", false },
+        { "entry for stream '{app=\"gr\\u00fc\", n=\"n1\"}' has timestamp too old: 1969-12-31T23:59:58Z,", false },
+        { "entry for stream '{app=\"gr\\u00fc\\U0001f600x\", n=\"n1\"}' has timestamp too old: 1969-12-31T23:59:58Z,", false },
+    };
+    struct fixture f;
+    struct append_result ret;
+    start(&f, URL "    labels: { app: \"{service}\", n: \"{node}\" }\n    max_age: 0s\n");
+    f.origin.service = SLICE("gr\xc3\xbc\xf0\x9f\x98\x80");
+    assert_int_equal(put(&f, -3 * NS_PER_SEC / 2, SLICE("before"), &ret), 0); /* 23:59:58.5 */
+    assert_int_equal(put(&f, -NS_PER_SEC / 2, SLICE("after"), &ret), 0);
+    struct items it = sealed(&f);
+    assert_int_equal(it.n, 2);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        enum item_verdict verdict[2];
+        struct judgement j = { .items = verdict }; /* nobody wants the reasons */
+        struct http_reply reply = { .status = 400, .body = slice_cstr(cases[i].body) };
+        loki_ops.judge_items(f.out, &reply, &it, &j);
+        assert_int_equal(verdict[0], ITEM_DEAD);
+        if (verdict[1] != (cases[i].is_meant ? ITEM_DONE : ITEM_DEAD) || j.partly_stored == cases[i].is_meant)
+            fail_msg("case %zu: %d, partly %d", i, (int)verdict[1], (int)j.partly_stored);
+    }
+    items_deinit(&it);
+    stop(&f);
+}
+
+/* An empty 200 that is longer than we read is no empty 200. */
+static void cut_success(void **state)
+{
+    (void)state;
+    struct http_reply reply = { .status = 200, .is_cut = true };
+    struct judgement j = { 0 };
+    loki_ops.judge(NULL, &reply, SLICE(""), &j);
+    assert_int_equal(j.verdict, VERDICT_HOLD);
+    assert_string_equal(j.reason, "not_loki");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(refused_by_other_spellings),
+        cmocka_unit_test(cut_success),
         cmocka_unit_test(golden),
         cmocka_unit_test(label_text),
         cmocka_unit_test(label_reading),
