@@ -110,8 +110,9 @@ $B/sim: $(SIM_OBJECTS) $B/libmodel.a $B/libtailrace.a
 	$Q$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
 # Tests that let allocations of our own code fail.
-UNIT_LDFLAGS_test_starved := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
-UNIT_LDFLAGS_test_memory := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+UNIT_LDFLAGS_test_memory := $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc strdup libdeflate_alloc_compressor \
+                                    libdeflate_alloc_decompressor inflateInit2_ nanosleep)
+UNIT_LDFLAGS_test_starved := $(UNIT_LDFLAGS_test_memory)
 # System calls that fail.
 UNIT_LDFLAGS_test_fs := $(addprefix -Wl$(comma)--wrap=,openat close pread preadv pwritev fdatasync fsync ftruncate fallocate \
                                     fstatfs flock statx getrandom)

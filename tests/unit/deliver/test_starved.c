@@ -5,40 +5,9 @@
  * a run needs no more of them. The sender by turns, on a clock of the test.
  */
 #include "tests/unit/deliver/rig.h"
+#include "tests/unit/starve.h"
 
 #include <fcntl.h>
-
-/* --- allocations: --wrap, see the Makefile --- */
-
-static _Thread_local bool is_counting;
-static long n_allocated, fail_at;
-
-static bool fails(void)
-{
-    return is_counting && ++n_allocated == fail_at;
-}
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t n);
-
-void *__wrap_malloc(size_t n)
-{
-    return fails() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *p, size_t n)
-{
-    return fails() ? NULL : __real_realloc(p, n);
-}
 
 /* --- the sender by turns --- */
 
@@ -66,11 +35,11 @@ static const struct stepper stepper = { .wait = pass_time };
 static void do_job(struct writer *w, struct writer_job *job)
 {
     (void)w;
-    const bool was = is_counting;
-    is_counting = false;
+    const bool was = starve_is_on;
+    starve_is_on = false;
     job->run(job);
     job->done(job);
-    is_counting = was;
+    starve_is_on = was;
 }
 
 static void start(struct rig *g)
@@ -99,9 +68,9 @@ static bool run_turns(struct rig *g, unsigned turns)
 {
     const struct timespec t = { .tv_nsec = 20 * 1000 };
     for (unsigned i = 0; i < turns; i++) {
-        is_counting = true;
+        starve_is_on = true;
         const int64_t wake = sender_step(g->s);
-        is_counting = false;
+        starve_is_on = false;
         if (g->s->deliveries[0].in_flight > 0) {
             (void)nanosleep(&t, NULL); /* sockets need real time; for who is silent ours goes on */
             now_ns += 20 * 1000;
@@ -229,11 +198,10 @@ static bool run_scene(const struct scene *sc, long fail)
             rig_lines(g, "o", "o", 0, 1);
     }
     start(g);
-    n_allocated = 0;
-    fail_at = fail;
+    starve_from(fail);
     bool is_through = run_turns(g, 20000);
-    const bool was_reached = n_allocated >= fail;
-    fail_at = 0;
+    const bool was_reached = starve_was_reached();
+    starve_from(0);
     if (!is_through) { /* what waits for the next start */
         stop(g);
         queue_close(g->q);

@@ -7,39 +7,7 @@
 #include "agent/queue/letters.h"
 
 #include "tests/unit/queue/fixture.h"
-
-static long left; /* allocations until one fails; < 0: never */
-static bool has_failed;
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t n);
-
-static bool strikes(void)
-{
-    if (left < 0 || left-- > 0)
-        return false;
-    has_failed = true;
-    return true;
-}
-
-void *__wrap_malloc(size_t n)
-{
-    return strikes() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return strikes() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *p, size_t n)
-{
-    return strikes() ? NULL : __real_realloc(p, n);
-}
+#include "tests/unit/starve.h"
 
 enum { LINES = 12 };
 
@@ -173,17 +141,17 @@ static void assert_all_is_there(struct fixture *f, long at, bool is_hurt)
 static void run_all(bool is_hurt)
 {
     struct fixture f;
-    has_failed = true;
-    long at = 0;
-    for (; has_failed; at++) {
+    long at = 1;
+    for (bool is_reached = true; is_reached; at++) {
         fixture_init(&f);
         fill(&f);
         if (is_hurt)
             hurt(&f);
-        has_failed = false;
-        left = at;
+        starve_from(at);
+        starve_is_on = true;
         live(&f);
-        left = -1;
+        starve_is_on = false;
+        is_reached = starve_was_reached();
         assert_all_is_there(&f, at, is_hurt);
         fixture_deinit(&f);
     }
@@ -204,7 +172,6 @@ static void each_allocation_fails_in_a_damaged_queue(void **state)
 
 int main(void)
 {
-    left = -1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_allocation_fails),
         cmocka_unit_test(each_allocation_fails_in_a_damaged_queue),
