@@ -2,6 +2,7 @@
 
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "agent/base/log.h"
@@ -31,6 +32,15 @@ void *must_alloc(size_t bytes)
     struct must must = { 0 };
     void *p;
     while ((p = calloc(1, MAX(bytes, (size_t)1))) == NULL)
+        must_wait(&must);
+    return p;
+}
+
+char *must_dup(const char *text)
+{
+    struct must must = { 0 };
+    char *p;
+    while ((p = strdup(text)) == NULL)
         must_wait(&must);
     return p;
 }

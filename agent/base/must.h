@@ -25,6 +25,7 @@ struct must {
 
 void must_wait(struct must *must);
 void *must_alloc(size_t bytes); /* zeroed, never NULL */
+char *must_dup(const char *text); /* for free(); never NULL */
 void must_not_wait(void); /* the process is to end */
 
 #endif

@@ -116,8 +116,8 @@ static struct tail_file *make_like(struct tail *t, const struct tail_file *g, co
     f->ident_version = 1;
     f->is_tracked = true;
     take_places(f, g, map);
-    if (file_set_base(f, file_base(g), file_origin(g)) < 0 ||
-        file_set_captures(f, g->captures, g->n_captures) < 0)
+    file_set_base(f, file_base(g), file_origin(g));
+    if (file_set_captures(f, g->captures, g->n_captures) < 0)
         log_error("tail", "file.stalled", "out of memory", LOG_CSTR("path", g->path.path));
     table_add(&t->missing, &f->by_ino, g->ident.ino);
     return f;

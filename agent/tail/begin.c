@@ -104,15 +104,16 @@ static void set_stat(struct tail_file *f, const struct stat *st)
 struct tail_file *file_begin(struct tail *t, const struct new_file *nf)
 {
     struct tail_file *f = file_new(t, nf->input, nf->path);
-    if (f == NULL || file_set_captures(f, nf->caps, nf->n_caps) < 0 ||
-        file_set_path(f, nf->path, nf->real) < 0 ||
-        (nf->base != NULL && file_set_base(f, nf->base, nf->origin) < 0)) {
+    if (f == NULL || file_set_captures(f, nf->caps, nf->n_caps) < 0) {
         if (f != NULL)
             file_free(f);
         (void)fs_current()->close(nf->fd); /* only read from */
         discover_again(t, nf->path);
         return NULL;
     }
+    file_set_path(f, nf->path, nf->real);
+    if (nf->base != NULL)
+        file_set_base(f, nf->base, nf->origin);
     set_stat(f, nf->st);
     f->born_mtime_ns = f->mtime_ns;
     f->is_gz = nf->is_gz;

@@ -19,6 +19,7 @@
 
 #include "agent/base/clock.h"
 #include "agent/base/io.h"
+#include "agent/base/must.h"
 #include "agent/queue/fs.h"
 #include "agent/tail/internal.h"
 
@@ -53,11 +54,10 @@ static void stir(struct tail *t, const char *base)
     for (size_t i = 0; i < t->stirred.n; i++)
         if (strcmp(VEC(&t->stirred, char *)[i], base) == 0)
             return;
-    char *copy = strdup(base);
-    if (copy != NULL && vec_reserve(&t->stirred, sizeof(copy)) == 0)
-        VEC(&t->stirred, char *)[t->stirred.n++] = copy;
-    else
-        free(copy); /* the next rotation stirs it again */
+    struct must must = { 0 };
+    while (vec_reserve(&t->stirred, sizeof(char *)) < 0)
+        must_wait(&must); /* what was rotated unseen would be lost */
+    VEC(&t->stirred, char *)[t->stirred.n++] = must_dup(base);
 }
 
 static void stir_base(struct tail *t, const char *path)

@@ -81,22 +81,16 @@ static void name_put(struct name *n, char *path)
     table_add(&name_file(n)->t->names, &n->link, path_hash(path, n->len));
 }
 
-int file_set_path(struct tail_file *f, const char *path, const char *real)
+void file_set_path(struct tail_file *f, const char *path, const char *real)
 {
-    char *p = strdup(path);
-    char *r = real != NULL && strcmp(path, real) != 0 ? strdup(real) : NULL;
-    if (p == NULL || (r == NULL && real != NULL && strcmp(path, real) != 0)) {
-        free(p);
-        free(r);
-        return -ENOMEM;
-    }
+    char *p = must_dup(path);
+    char *r = real != NULL && strcmp(path, real) != 0 ? must_dup(real) : NULL;
     name_drop(&f->path);
     name_drop(&f->real);
     name_put(&f->path, p);
     if (r != NULL)
         name_put(&f->real, r);
     f->ident.path = slice_of(f->path.path, f->path.len);
-    return 0;
 }
 
 /* The names are no longer found by; the last one is still known and reported. */
@@ -106,21 +100,15 @@ void file_drop_names(struct tail_file *f)
     table_del(&f->t->names, &f->real.link);
 }
 
-int file_set_base(struct tail_file *f, const char *base, const char *origin)
+void file_set_base(struct tail_file *f, const char *base, const char *origin)
 {
-    char *b = strdup(base), *o = strdup(origin);
-    if (b == NULL || o == NULL) {
-        free(b);
-        free(o);
-        return -ENOMEM;
-    }
+    char *b = must_dup(base), *o = must_dup(origin);
     free(f->base);
     free(f->origin);
     table_del(&f->t->bases, &f->by_base);
     f->base = b;
     f->origin = o;
     table_add(&f->t->bases, &f->by_base, path_hash(b, strlen(b)));
-    return 0;
 }
 
 void file_clear_base(struct tail_file *f)
@@ -131,9 +119,10 @@ void file_clear_base(struct tail_file *f)
     f->base = f->origin = NULL;
 }
 
-int file_keep_base(struct tail_file *f)
+void file_keep_base(struct tail_file *f)
 {
-    return f->base != NULL ? 0 : file_set_base(f, file_real(f), file_origin(f));
+    if (f->base == NULL)
+        file_set_base(f, file_real(f), file_origin(f));
 }
 
 /* ---- inodes and incarnations ---- */
@@ -203,10 +192,7 @@ struct tail_file *file_new(struct tail *t, uint32_t input, const char *path)
     list_add_tail(&t->files, &f->all);
     t->n_files++;
     budget_took(ACCOUNT_OF(MEMORY_FILES), f);
-    if (file_set_path(f, path, NULL) < 0) {
-        file_free(f);
-        return NULL;
-    }
+    file_set_path(f, path, NULL);
     if (input < t->conf->n_inputs)
         f->ident.input = t->conf->inputs[input].name;
     return f;

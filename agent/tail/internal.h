@@ -286,12 +286,12 @@ void vec_deinit(struct vec *v);
 /* ---- file.c: files, their names, descriptors, gauges ---- */
 struct tail_file *file_new(struct tail *t, uint32_t input, const char *path);
 void file_free(struct tail_file *f);
-/* real may equal path or be NULL. */
-NODISCARD int file_set_path(struct tail_file *f, const char *path, const char *real);
+/* These wait for memory (must.h): a file under a wrong name would be read twice. real may equal path or be NULL. */
+void file_set_path(struct tail_file *f, const char *path, const char *real);
 void file_drop_names(struct tail_file *f);
 /* Before a rename: remembers the name that the chain and the lines go by. */
-NODISCARD int file_keep_base(struct tail_file *f);
-NODISCARD int file_set_base(struct tail_file *f, const char *base, const char *origin);
+void file_keep_base(struct tail_file *f);
+void file_set_base(struct tail_file *f, const char *base, const char *origin);
 static inline const char *file_origin(const struct tail_file *f)
 {
     return f->origin != NULL ? f->origin : f->path.path;

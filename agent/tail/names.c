@@ -47,10 +47,9 @@ void file_lose_names(struct tail_file *f)
         file_free(f);
         return;
     }
-    if (file_keep_base(f) < 0)
-        log_error("tail", "file.stalled", "out of memory", LOG_CSTR("path", f->path.path));
+    file_keep_base(f);
     file_drop_names(f);
-    chain_stir(f->t, f->base == NULL ? file_real(f) : f->base);
+    chain_stir(f->t, f->base);
     if (!f->is_displaced)
         f->t->n_displaced++;
     f->is_displaced = true;
@@ -64,11 +63,9 @@ void file_lose_names(struct tail_file *f)
 void file_place(struct tail_file *f, const char *path, const char *real)
 {
     struct tail *t = f->t;
-    if (file_keep_base(f) < 0)
-        return;
+    file_keep_base(f);
     bool is_back = strcmp(real, file_base(f)) == 0;
-    if (file_set_path(f, path, real) < 0)
-        return;
+    file_set_path(f, path, real);
     t->n_displaced -= f->is_displaced;
     f->is_displaced = false;
     f->is_deleted = f->is_copied; /* what the descriptor shows has no name */

@@ -18,24 +18,22 @@ static uint32_t input_by_name(const struct tail *t, struct slice name)
     return UINT32_MAX;
 }
 
-static struct tail_file *recovered_new(struct tail *t, const struct file_ident *id)
+/* -EBADMSG: no path that can be ours, from a damaged queue or another machine. */
+static int recovered_new(struct tail *t, const struct file_ident *id, struct tail_file **ret)
 {
     char path[PATH_MAX], base[PATH_MAX];
     if (id->path.len == 0 || id->path.len >= sizeof(path) || id->path.ptr[0] != '/')
-        return NULL; /* from a damaged queue, or another machine */
+        return -EBADMSG;
     memcpy(path, id->path.ptr, id->path.len);
     path[id->path.len] = '\0';
     struct tail_file *f = file_new(t, input_by_name(t, id->input), path);
     if (f == NULL)
-        return NULL;
+        return -ENOMEM;
     file_drop_names(f); /* whoever has the name now: is it this one? */
     rotate_base(path, base);
     bool is_live = input_of_path(t, slice_cstr(path), NULL, NULL) >= 0 &&
                    input_of_path(t, slice_cstr(base), NULL, NULL) < 0;
-    if (file_set_base(f, is_live ? path : base, is_live ? path : base) < 0) {
-        file_free(f);
-        return NULL;
-    }
+    file_set_base(f, is_live ? path : base, is_live ? path : base);
     struct slice own_path = f->ident.path, own_input = f->ident.input;
     f->ident = *id;
     f->ident.path = own_path;
@@ -46,7 +44,8 @@ static struct tail_file *recovered_new(struct tail *t, const struct file_ident *
     f->is_tracked = f->is_sniffed = true;
     file_set_incarnation(f, id->incarnation);
     table_add(&t->missing, &f->by_ino, f->ident.ino);
-    return f;
+    *ret = f;
+    return 0;
 }
 
 static int add_record(struct tail *t, uint32_t output, const struct recovered_file *rf)
@@ -55,10 +54,9 @@ static int add_record(struct tail *t, uint32_t output, const struct recovered_fi
     if (rf->ident.incarnation == 0 || pos->n_parts > STREAMS_MAX)
         return 0;
     struct tail_file *f = file_by_incarnation(t, rf->ident.incarnation);
-    if (f == NULL)
-        f = recovered_new(t, &rf->ident);
-    if (f == NULL)
-        return 0;
+    int r = f == NULL ? recovered_new(t, &rf->ident, &f) : 0;
+    if (r < 0) /* without its position a file would be read from its start: rather no start at all */
+        return r == -EBADMSG ? 0 : r;
     if (rf->ident.fp_len > f->ident.fp_len) {
         f->ident.fp_len = rf->ident.fp_len;
         f->ident.fp_crc = rf->ident.fp_crc;
@@ -313,12 +311,10 @@ static bool find_at_own_path(struct tail_file *f)
     struct file_ident id = { 0 };
     ident_of_fd(fd, &st, &id);
     if (ident_same_inode(&id, &f->ident) && is_it_still(f, fd, &st)) {
-        char *path = strdup(f->path.path); /* found_at replaces it */
-        if (path != NULL) {
-            settle_at(f, fd, &st, path, path, f->input);
-            free(path);
-            return true;
-        }
+        char *path = must_dup(f->path.path); /* found_at replaces it */
+        settle_at(f, fd, &st, path, path, f->input);
+        free(path);
+        return true;
     }
     (void)fs->close(fd); /* only read from */
     return false;

@@ -8,6 +8,7 @@
 
 #include "agent/base/io.h"
 #include "agent/base/log.h"
+#include "agent/base/must.h"
 #include "agent/queue/fs.h"
 #include "agent/tail/internal.h"
 
@@ -97,8 +98,9 @@ static int find_once(struct tail_file *f, bool has_folders)
 
 bool rotate_find(struct tail_file *f)
 {
-    if (!f->is_tracked || furthest(f) == NULL || file_keep_base(f) < 0)
+    if (!f->is_tracked || furthest(f) == NULL)
         return false;
+    file_keep_base(f);
     int r = -EAGAIN;
     for (int try = 0; r < 0 && try < LOOKS_MAX; try++)
         r = find_once(f, false);
@@ -119,12 +121,8 @@ void rotate_truncated(struct tail_file *f)
         file_give_up(f, LOST_TRUNCATED);
         return;
     }
-    char *path = strdup(f->path.path), *real = strdup(file_real(f));
-    if (path == NULL || real == NULL || file_keep_base(f) < 0) {
-        free(path);
-        free(real);
-        return; /* seen again at the next turn */
-    }
+    char *path = must_dup(f->path.path), *real = must_dup(file_real(f));
+    file_keep_base(f);
     bool is_live = f->phase == PHASE_LIVE;
     struct new_file nf = { .input = f->input,
                            .caps = f->captures,

@@ -3,7 +3,7 @@
  * Method: a life of a file (lines, a rename, a copy that is cut, a .gz, restarts) on world.h; the nth call of a kind goes
  * wrong, for each n there is.
  */
-#include "tests/unit/tail/world.h"
+#include "tests/unit/tail/life.h"
 
 #include "agent/queue/fs.h"
 
@@ -69,68 +69,11 @@ static void use_faults(enum call call, unsigned first, unsigned n_bad, int resul
     fs_set_ops(&faulty);
 }
 
-static unsigned n_written;
-
-static void log_lines(struct world *w, unsigned n)
-{
-    char text[4096] = "";
-    for (size_t at = 0; n > 0; n--)
-        at += (size_t)snprintf(text + at, sizeof(text) - at, "line %05u of a file that lives through much\n", n_written++);
-    w_append(w, "a.log", text);
-}
-
-static void settle(struct world *w, int seconds)
-{
-    world_pass(w, seconds);
-    world_commit_all(w);
-}
-
-static void live(struct world *w)
-{
-    n_written = 0;
-    log_lines(w, 20);
-    world_start(w);
-    settle(w, 1);
-    log_lines(w, 20);
-    world_run(w);
-    w_rename(w, "a.log", "a.log.1");
-    log_lines(w, 20);
-    settle(w, 7);
-    world_crash(w);
-    log_lines(w, 5);
-    settle(w, 1);
-    w_gzip(w, "a.log.1");
-    w_rename(w, "a.log.1.gz", "a.log.2.gz");
-    w_copy(w, "a.log", "a.log.1");
-    assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
-    log_lines(w, 3);
-    settle(w, 12);
-    log_lines(w, 30);
-    w_rename(w, "a.log.1", "a.log.3");
-    w_rename(w, "a.log", "a.log.1");
-    world_crash(w);
-    log_lines(w, 4);
-    settle(w, 30);
-}
-
 static void expect_each_once(struct world *w)
 {
-    unsigned char seen[1000] = { 0 };
-    bool is_right = true;
-    for (size_t i = 0; i < w->q[0].durable.n; i++)
-        seen[strtoul(w->q[0].durable.item[i] + 5, NULL, 10)]++;
-    for (unsigned i = 0; i < n_written; i++)
-        is_right = is_right && seen[i] == 1;
-    if (is_right && w->q[0].lost_bytes == 0)
-        return;
-    char log[16384] = "";
-    ssize_t n = pread(w->log_fd, log, sizeof(log) - 1, 0);
-    (void)n;
-    for (unsigned i = 0; i < n_written; i++)
-        if (seen[i] != 1)
-            print_error("line %u: %u times\n", i, seen[i]);
-    fail_msg("call %d, %u..%u, result %d; lost bytes %lu\n%s", fault.call, fault.first, fault.last, fault.result,
-             (unsigned long)w->q[0].lost_bytes, log);
+    char what[64];
+    (void)snprintf(what, sizeof(what), "call %d, %u..%u, result %d", fault.call, fault.first, fault.last, fault.result);
+    life_expect_each_once(w, what);
 }
 
 /* True: there was an nth call. */
@@ -139,10 +82,10 @@ static bool live_with(enum call call, unsigned first, unsigned n_bad, int result
     struct world *w = world_new(1);
     world_include(w, 0, "*.log");
     use_faults(call, first, n_bad, result);
-    live(w);
+    life_live(w);
     bool was_there = fault.n >= first;
     fs_set_ops(NULL);
-    settle(w, 30);
+    life_settle(w, 30);
     expect_each_once(w);
     world_free(w);
     return was_there;
@@ -214,19 +157,19 @@ static void restart_blind(enum call call, unsigned first, int result)
 {
     struct world *w = world_new(2);
     world_include(w, 0, "*.log");
-    n_written = 0;
-    log_lines(w, 20);
+    life_written = 0;
+    life_lines(w, 20);
     w_append(w, "b.log", "line 00020\n");
-    n_written++;
+    life_written++;
     world_start(w);
-    settle(w, 1);
+    life_settle(w, 1);
     world_stop(w);
-    log_lines(w, 5);
+    life_lines(w, 5);
     use_faults(call, first, UINT_MAX - first, result);
     world_start(w);
-    settle(w, 12);
+    life_settle(w, 12);
     fs_set_ops(NULL);
-    settle(w, 30);
+    life_settle(w, 30);
     expect_each_once(w);
     world_free(w);
 }
@@ -248,25 +191,25 @@ static bool no_twin_unseen(unsigned first)
 {
     struct world *w = world_new(2);
     world_include(w, 0, "*.log");
-    n_written = 0;
-    log_lines(w, 4);
+    life_written = 0;
+    life_lines(w, 4);
     world_start(w);
     world_run(w);
     assert_true(world_commit(w, 0));
     world_stop(w);
     world_swap_outputs(w, 1);
     assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
-    log_lines(w, 8);
+    life_lines(w, 8);
     world_start(w);
-    settle(w, 1);
+    life_settle(w, 1);
     world_stop(w);
     world_swap_outputs(w, 2);
     use_faults(CALL_PREAD, first, FS_TRIES, -EIO);
     world_start(w);
-    settle(w, 12);
+    life_settle(w, 12);
     bool was_there = fault.n >= first;
     fs_set_ops(NULL);
-    settle(w, 30);
+    life_settle(w, 30);
     expect_each_once(w);
     world_free(w);
     return was_there;

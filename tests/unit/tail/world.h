@@ -460,7 +460,8 @@ static inline struct world *world_new(size_t n_outputs)
     return w;
 }
 
-static inline void world_start(struct world *w)
+/* What tail_open() says. */
+static inline int world_try_start(struct world *w, struct err *err)
 {
     struct queue_recovery rec[W_OUTPUTS];
     const struct queue_recovery *recp[W_OUTPUTS];
@@ -469,14 +470,21 @@ static inline void world_start(struct world *w)
             (struct queue_recovery){ .is_new = w->q[o].is_new, .files = w->q[o].files, .n_files = w->q[o].n,
                                       .marks = w->q[o].marks, .n_marks = w->q[o].n_marks };
         recp[o] = &rec[o];
-        w->q[o].is_new = false;
         w->q[o].refuses = false;
         w->q[o].n_groups = 0;
     }
     struct tail_sink sink = { w, w_file_new, w_file_free, w_feed, w_parts, w_pass_free, w_lost, NULL };
     struct tail_conf tc = { &w->conf, (1u << w->n_outputs) - 1, 42 };
+    int r = tail_open(&tc, &sink, recp, w->n_outputs, &w->t, err);
+    for (size_t o = 0; r == 0 && o < w->n_outputs; o++)
+        w->q[o].is_new = false;
+    return r;
+}
+
+static inline void world_start(struct world *w)
+{
     struct err err = { 0 };
-    if (tail_open(&tc, &sink, recp, w->n_outputs, &w->t, &err) < 0)
+    if (world_try_start(w, &err) < 0)
         fail_msg("%s", err.text);
 }
 
