@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "agent/base/array.h"
 #include "agent/base/log.h"
 #include "agent/base/must.h"
 
@@ -257,14 +258,10 @@ void feeder_close_if_due(struct feeder *f, struct tail *t, int64_t mono_ns, bool
 
 void feeder_lost(struct feeder *f, const struct lost_range *lost)
 {
-    if (f->n_lost == f->cap_lost) {
-        size_t cap = MAX(f->cap_lost * 2, (size_t)4);
-        struct lost_range *more = realloc(f->lost, cap * sizeof(*more));
-        if (more == NULL)
-            return; /* it was counted and said; a restart forgets it */
-        f->lost = more;
-        f->cap_lost = cap;
-    }
+    struct lost_range *more = array_room(f->lost, f->n_lost, &f->cap_lost, sizeof(*more));
+    if (more == NULL)
+        return; /* it was counted and said; a restart forgets it */
+    f->lost = more;
     f->lost[f->n_lost++] = *lost;
 }
 

@@ -2,7 +2,8 @@
 #include "outputs/es.h"
 
 #include <errno.h>
-#include <stdlib.h>
+
+#include "agent/base/array.h"
 
 #define ACTION_INDEX_FIRST "{\"create\":{\"_index\":\""
 #define ACTION_ID_FIRST "{\"create\":{\"_id\":\""
@@ -47,14 +48,10 @@ static bool take_line(struct slice *rest, struct slice *ret_line)
 
 static int add_item(struct items *it, struct item item)
 {
-    if (it->n == it->cap) {
-        size_t cap = it->cap == 0 ? 64 : it->cap * 2;
-        struct item *bigger = realloc(it->item, cap * sizeof(*bigger));
-        if (bigger == NULL)
-            return -ENOMEM;
-        it->item = bigger;
-        it->cap = cap;
-    }
+    struct item *bigger = array_room(it->item, it->n, &it->cap, sizeof(*bigger));
+    if (bigger == NULL)
+        return -ENOMEM;
+    it->item = bigger;
     it->item[it->n++] = item;
     return 0;
 }

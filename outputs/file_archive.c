@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <zlib.h>
 
+#include "agent/base/array.h"
 #include "agent/base/clock.h"
 
 #define PIECE_BYTES (256 * KIB)
@@ -53,14 +54,10 @@ static unsigned part_of(const char *suffix)
 static int add_file(struct finder *f, const char *path, const regmatch_t *m)
 {
     struct archive_files *files = f->files;
-    if (files->n == f->cap) {
-        const size_t cap = MAX(2 * f->cap, (size_t)64);
-        struct archive_file *more = realloc(files->items, cap * sizeof(*more));
-        if (more == NULL)
-            return -ENOMEM;
-        files->items = more;
-        f->cap = cap;
-    }
+    struct archive_file *more = array_room(files->items, files->n, &f->cap, sizeof(*more));
+    if (more == NULL)
+        return -ENOMEM;
+    files->items = more;
     const regoff_t suffix = m[f->groups.suffix].rm_so;
     struct archive_file file = { .path = strdup(path), .day = day_of(&f->groups, path, m) };
     if (file.path == NULL)

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "agent/base/array.h"
 #include "agent/base/clock.h"
 #include "outputs/codec/protobuf.h"
 #include "outputs/codec/snappy.h"
@@ -436,14 +437,12 @@ void loki_discard(struct output *out, struct body *b)
 
 static int add_item(struct items *it, struct item item)
 {
-    if (it->n == it->cap) {
-        size_t cap = it->cap == 0 ? 256 : it->cap * 2;
-        struct item *grown = it->n >= LOKI_ITEMS_MAX ? NULL : realloc(it->item, cap * sizeof(*grown));
-        if (grown == NULL)
-            return it->n >= LOKI_ITEMS_MAX ? -EBADMSG : -ENOMEM;
-        it->item = grown;
-        it->cap = cap;
-    }
+    if (it->n >= LOKI_ITEMS_MAX)
+        return -EBADMSG;
+    struct item *grown = array_room(it->item, it->n, &it->cap, sizeof(*grown));
+    if (grown == NULL)
+        return -ENOMEM;
+    it->item = grown;
     it->item[it->n++] = item;
     return 0;
 }

@@ -1,8 +1,8 @@
 #include "outputs/ndjson.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
+#include "agent/base/array.h"
 #include "agent/base/clock.h"
 
 const struct slice ndjson_extra_names[1] = { SLICE_INIT("@timestamp") };
@@ -49,14 +49,10 @@ int ndjson_append(struct enricher *e, const struct record *rec, bool is_empty, s
 
 static int add_item(struct items *it, struct item item)
 {
-    if (it->n == it->cap) {
-        size_t cap = it->cap == 0 ? 64 : it->cap * 2;
-        struct item *bigger = realloc(it->item, cap * sizeof(*bigger));
-        if (bigger == NULL)
-            return -ENOMEM;
-        it->item = bigger;
-        it->cap = cap;
-    }
+    struct item *bigger = array_room(it->item, it->n, &it->cap, sizeof(*bigger));
+    if (bigger == NULL)
+        return -ENOMEM;
+    it->item = bigger;
     it->item[it->n++] = item;
     return 0;
 }

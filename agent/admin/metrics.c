@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 
 #include "agent/admin/admin.h"
+#include "agent/base/array.h"
 #include "agent/base/clock.h"
 #include "agent/base/series.h"
 #include "agent/base/stats.h"
@@ -99,14 +100,10 @@ struct row_list {
 
 static void add_row(struct row_list *l, const void *row)
 {
-    if (l->n == l->cap) {
-        size_t cap = l->cap == 0 ? 64 : l->cap * 2;
-        const void **more = realloc(l->rows, cap * sizeof(*more));
-        if (more == NULL)
-            return; /* a shorter page is better than none */
-        l->rows = more;
-        l->cap = cap;
-    }
+    const void **more = array_room(l->rows, l->n, &l->cap, sizeof(*more));
+    if (more == NULL)
+        return; /* a shorter page is better than none */
+    l->rows = more;
     l->rows[l->n++] = row;
 }
 

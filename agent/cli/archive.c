@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "agent/base/array.h"
 #include "agent/base/clock.h"
 #include "agent/base/io.h"
 #include "agent/cli/cli.h"
@@ -65,14 +66,10 @@ static void problem(void *ctx, const struct archive_file *f, const char *text)
 static int on_link(void *ctx, const struct chain_hash *hash)
 {
     struct found *found = ctx;
-    if (found->n_links == found->cap_links) {
-        const size_t cap = MAX(2 * found->cap_links, (size_t)1024);
-        struct chain_hash *more = realloc(found->links, cap * sizeof(*more));
-        if (more == NULL)
-            return -ENOMEM;
-        found->links = more;
-        found->cap_links = cap;
-    }
+    struct chain_hash *more = array_room(found->links, found->n_links, &found->cap_links, sizeof(*more));
+    if (more == NULL)
+        return -ENOMEM;
+    found->links = more;
     found->links[found->n_links++] = *hash;
     return 0;
 }

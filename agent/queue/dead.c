@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "agent/base/array.h"
 #include "agent/base/bytes.h"
 #include "agent/base/bug.h"
 #include "agent/base/clock.h"
@@ -41,14 +42,10 @@ static void publish_bytes(struct queue *q)
 
 static int files_add(struct dead_log *d, uint64_t id, uint64_t bytes)
 {
-    if (d->n_files == d->cap_files) {
-        size_t cap = d->cap_files == 0 ? 16 : d->cap_files * 2;
-        struct dead_file *files = realloc(d->files, cap * sizeof(*files));
-        if (files == NULL)
-            return -ENOMEM;
-        d->files = files;
-        d->cap_files = cap;
-    }
+    struct dead_file *files = array_room(d->files, d->n_files, &d->cap_files, sizeof(*files));
+    if (files == NULL)
+        return -ENOMEM;
+    d->files = files;
     d->files[d->n_files++] = (struct dead_file){ id, bytes };
     d->bytes += bytes;
     return 0;
@@ -577,16 +574,12 @@ static void see(struct queue *q, void *ctx, const struct frame_hdr *h, struct sl
     int r = frame_meta_parse(meta, NULL, 0, &m);
     if ((r < 0 && r != -ENOBUFS) || m.orig.seq == 0 || ack_is_done_locked(q, m.orig.seq))
         return;
-    if (d->n_seen == d->cap_seen) {
-        size_t cap = d->cap_seen == 0 ? 64 : d->cap_seen * 2;
-        struct seen *seen = realloc(d->seen, cap * sizeof(*seen));
-        if (seen == NULL) {
-            d->is_out_of_memory = true;
-            return;
-        }
-        d->seen = seen;
-        d->cap_seen = cap;
+    struct seen *seen = array_room(d->seen, d->n_seen, &d->cap_seen, sizeof(*seen));
+    if (seen == NULL) {
+        d->is_out_of_memory = true;
+        return;
     }
+    d->seen = seen;
     d->seen[d->n_seen++] = (struct seen){ m.orig.seq, m.orig.item };
     add_rows(&d->unsettled, all);
 }

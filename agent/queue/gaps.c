@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "agent/base/array.h"
 #include "agent/base/log.h"
 #include "agent/queue/damage.h"
 #include "agent/queue/rereads.h"
@@ -51,15 +52,13 @@ static struct place *place_of(const struct search *s, uint64_t incarnation)
 static void place_set(struct search *s, const struct file_position *pos, bool is_snap)
 {
     struct place *p = place_of(s, pos->incarnation);
-    if (p == NULL && s->n == s->cap) {
-        size_t cap = s->cap == 0 ? 64 : s->cap * 2;
-        struct place *places = realloc(s->places, cap * sizeof(*places));
+    if (p == NULL) {
+        struct place *places = array_room(s->places, s->n, &s->cap, sizeof(*places));
         if (places == NULL) {
             s->r = -ENOMEM;
             return;
         }
         s->places = places;
-        s->cap = cap;
     }
     uint64_t first = p != NULL ? p->first : is_snap ? pos->end : pos->start;
     if (p == NULL)

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "agent/base/array.h"
 #include "agent/base/bytes.h"
 #include "agent/base/log.h"
 #include "agent/queue/marks.h"
@@ -33,14 +34,10 @@ void marks_deinit(struct marks *m)
 
 int marks_reserve(struct marks *m)
 {
-    if (m->n < m->cap)
-        return 0;
-    size_t cap = m->cap == 0 ? 64 : m->cap * 2;
-    struct mark *list = realloc(m->list, cap * sizeof(*list));
+    struct mark *list = array_room(m->list, m->n, &m->cap, sizeof(*list));
     if (list == NULL)
         return -ENOMEM;
     m->list = list;
-    m->cap = cap;
     return 0;
 }
 

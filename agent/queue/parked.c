@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "agent/base/array.h"
 #include "agent/base/bug.h"
 #include "agent/base/clock.h"
 #include "agent/base/must.h"
@@ -39,14 +40,10 @@ static ssize_t get_route_locked(struct queue *q, struct slice key)
     ssize_t at = find_route(q, key);
     if (at >= 0)
         return at;
-    if (q->n_routes == q->cap_routes) {
-        size_t cap = q->cap_routes == 0 ? 16 : q->cap_routes * 2;
-        struct parked_route *routes = realloc(q->routes, cap * sizeof(*routes));
-        if (routes == NULL)
-            return -ENOMEM;
-        q->routes = routes;
-        q->cap_routes = cap;
-    }
+    struct parked_route *routes = array_room(q->routes, q->n_routes, &q->cap_routes, sizeof(*routes));
+    if (routes == NULL)
+        return -ENOMEM;
+    q->routes = routes;
     char *copy = slice_dup(key);
     if (copy == NULL)
         return -ENOMEM;
@@ -338,14 +335,10 @@ static void collect(void *ctx, const char *name)
     uint64_t id = segment_name_parse(name, ".parked");
     if (id == 0)
         return;
-    if (f->n == f->cap) {
-        size_t cap = f->cap == 0 ? 64 : f->cap * 2;
-        uint64_t *ids = realloc(f->ids, cap * sizeof(*ids));
-        if (ids == NULL)
-            return;
-        f->ids = ids;
-        f->cap = cap;
-    }
+    uint64_t *ids = array_room(f->ids, f->n, &f->cap, sizeof(*ids));
+    if (ids == NULL)
+        return;
+    f->ids = ids;
     f->ids[f->n++] = id;
 }
 

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "agent/base/array.h"
 #include "agent/base/bug.h"
 #include "agent/base/bytes.h"
 #include "agent/base/clock.h"
@@ -59,16 +60,12 @@ static void collect(void *ctx, const char *name)
     uint64_t id = segment_name_parse(name, ".seg");
     if (id == 0 || r->is_out_of_memory)
         return;
-    if (r->n == r->cap) {
-        size_t cap = r->cap == 0 ? 64 : r->cap * 2;
-        struct found *files = realloc(r->files, cap * sizeof(*files));
-        if (files == NULL) {
-            r->is_out_of_memory = true;
-            return;
-        }
-        r->files = files;
-        r->cap = cap;
+    struct found *files = array_room(r->files, r->n, &r->cap, sizeof(*files));
+    if (files == NULL) {
+        r->is_out_of_memory = true;
+        return;
     }
+    r->files = files;
     r->files[r->n++] = (struct found){ .id = id };
 }
 

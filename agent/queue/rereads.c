@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "agent/base/array.h"
 #include "agent/base/bytes.h"
 #include "agent/queue/core.h"
 
@@ -23,14 +24,10 @@ static bool is_same(const struct reread_range *a, const struct reread_range *b)
 
 static int put_range(struct reread_range **list, size_t *n, size_t *cap, const struct reread_range *range)
 {
-    if (*n == *cap) {
-        size_t more = MAX(*cap * 2, (size_t)4);
-        struct reread_range *grown = realloc(*list, more * sizeof(*grown));
-        if (grown == NULL)
-            return -ENOMEM;
-        *list = grown;
-        *cap = more;
-    }
+    struct reread_range *grown = array_room(*list, *n, cap, sizeof(*grown));
+    if (grown == NULL)
+        return -ENOMEM;
+    *list = grown;
     (*list)[(*n)++] = *range;
     return 0;
 }
@@ -234,14 +231,10 @@ static int finish(struct rereads *rr, struct parse *p)
 {
     if (p->r.n_ranges == 0 || !p->has_mark || p->r.id.file == 0)
         return 0;
-    if (rr->n == rr->cap) {
-        size_t cap = MAX(rr->cap * 2, (size_t)4);
-        struct reread *list = realloc(rr->list, cap * sizeof(*list));
-        if (list == NULL)
-            return -ENOMEM;
-        rr->list = list;
-        rr->cap = cap;
-    }
+    struct reread *list = array_room(rr->list, rr->n, &rr->cap, sizeof(*list));
+    if (list == NULL)
+        return -ENOMEM;
+    rr->list = list;
     char *held = slice_dup(buf_slice(&p->held));
     if (held == NULL)
         return -ENOMEM;

@@ -5,8 +5,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 
+#include "agent/base/array.h"
 #include "agent/base/bug.h"
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
@@ -118,16 +118,11 @@ int segment_list_add(struct queue *q, const struct segment *s)
 {
     int r = 0;
     pthread_mutex_lock(&q->lock);
-    if (q->n_segs == q->cap_segs) {
-        size_t cap = q->cap_segs == 0 ? 32 : q->cap_segs * 2;
-        struct segment *segs = realloc(q->segs, cap * sizeof(*segs));
-        if (segs == NULL)
-            r = -ENOMEM;
-        else {
-            q->segs = segs;
-            q->cap_segs = cap;
-        }
-    }
+    struct segment *segs = array_room(q->segs, q->n_segs, &q->cap_segs, sizeof(*segs));
+    if (segs == NULL)
+        r = -ENOMEM;
+    else
+        q->segs = segs;
     if (r == 0)
         q->segs[q->n_segs++] = *s;
     pthread_mutex_unlock(&q->lock);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "agent/base/array.h"
 #include "agent/base/bytes.h"
 #include "agent/queue/frame.h"
 
@@ -39,14 +40,10 @@ static void index_add(struct totals *t, size_t i)
 /* Room for one more row, and an index at most half full. */
 static bool grow(struct totals *t)
 {
-    if (t->n == t->cap) {
-        size_t cap = t->cap == 0 ? 8 : t->cap * 2;
-        struct totals_row *rows = realloc(t->rows, cap * sizeof(*rows));
-        if (rows == NULL)
-            return false;
-        t->rows = rows;
-        t->cap = cap;
-    }
+    struct totals_row *rows = array_room(t->rows, t->n, &t->cap, sizeof(*rows));
+    if (rows == NULL)
+        return false;
+    t->rows = rows;
     if ((t->n + 1) * 2 > t->n_index) {
         size_t n_index = t->n_index == 0 ? 32 : t->n_index * 2;
         uint32_t *index = calloc(n_index, sizeof(*index));
@@ -259,14 +256,10 @@ struct tally_row *tally_get(struct tally *t, struct slice tenant)
     for (size_t i = 0; i < t->n; i++)
         if (slice_eq(t->rows[i].tenant, tenant))
             return &t->rows[i];
-    if (t->n == t->cap) {
-        size_t cap = t->cap == 0 ? 8 : t->cap * 2;
-        struct tally_row *rows = realloc(t->rows, cap * sizeof(*rows));
-        if (rows == NULL)
-            return NULL;
-        t->rows = rows;
-        t->cap = cap;
-    }
+    struct tally_row *rows = array_room(t->rows, t->n, &t->cap, sizeof(*rows));
+    if (rows == NULL)
+        return NULL;
+    t->rows = rows;
     char *name = slice_dup(tenant);
     if (name == NULL)
         return NULL;

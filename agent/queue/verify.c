@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "agent/base/array.h"
 #include "agent/base/bytes.h"
 #include "agent/queue/inspect.h"
 #include "agent/queue/view.h"
@@ -93,14 +94,10 @@ static int chain_set(struct chain *c, uint64_t incarnation, uint64_t end)
 {
     struct verify_file *f = chain_find(c, incarnation);
     if (f == NULL) {
-        if (c->n == c->cap) {
-            size_t cap = c->cap == 0 ? 64 : c->cap * 2;
-            struct verify_file *files = realloc(c->files, cap * sizeof(*files));
-            if (files == NULL)
-                return -ENOMEM;
-            c->files = files;
-            c->cap = cap;
-        }
+        struct verify_file *files = array_room(c->files, c->n, &c->cap, sizeof(*files));
+        if (files == NULL)
+            return -ENOMEM;
+        c->files = files;
         f = &c->files[c->n++];
         f->incarnation = incarnation;
     }

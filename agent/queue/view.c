@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "agent/base/array.h"
 #include "agent/queue/inspect.h"
 
 static void collect(void *ctx, const char *name)
@@ -14,16 +15,12 @@ static void collect(void *ctx, const char *name)
     uint64_t id = segment_name_parse(name, f->suffix);
     if (id == 0)
         return;
-    if (f->n == f->cap) {
-        size_t cap = f->cap == 0 ? 64 : f->cap * 2;
-        struct file *list = realloc(f->list, cap * sizeof(*list));
-        if (list == NULL) {
-            f->is_out_of_memory = true;
-            return;
-        }
-        f->list = list;
-        f->cap = cap;
+    struct file *list = array_room(f->list, f->n, &f->cap, sizeof(*list));
+    if (list == NULL) {
+        f->is_out_of_memory = true;
+        return;
     }
+    f->list = list;
     struct file *at = &f->list[f->n++];
     *at = (struct file){ .id = id };
     snprintf(at->name, sizeof(at->name), "%s%016llx%s", f->sub, (unsigned long long)id, f->suffix);

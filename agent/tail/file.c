@@ -5,20 +5,17 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "agent/base/array.h"
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
 #include "agent/base/must.h"
 
 int vec_reserve(struct vec *v, size_t item_size)
 {
-    if (v->n < v->cap)
-        return 0;
-    size_t cap = MAX(v->cap * 2, (size_t)16);
-    void *items = realloc(v->items, cap * item_size);
+    void *items = array_room(v->items, v->n, &v->cap, item_size);
     if (items == NULL)
         return -ENOMEM;
     v->items = items;
-    v->cap = cap;
     return 0;
 }
 
