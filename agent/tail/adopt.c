@@ -123,6 +123,21 @@ static struct tail_file *make_like(struct tail *t, const struct tail_file *g, co
     return f;
 }
 
+/* Who has g's inode in the new tail. One that could not be read is not known to be another: it is g that goes on there, by
+ * its descriptor, or once it can be read again. */
+static struct tail_file *has_inode_of(struct tail *t, const struct tail_file *g)
+{
+    struct stat st = { .st_dev = g->ident.dev, .st_ino = g->ident.ino };
+    struct tail_file *same = g->phase == PHASE_ORPHAN ? NULL : file_by_ino(t, &st);
+    if (same == NULL || same->phase != PHASE_UNREADABLE)
+        return same;
+    if (g->fd >= 0) {
+        name_touch(t, same->path.path, NULL);
+        file_free(same);
+    }
+    return NULL;
+}
+
 void tail_adopt(struct tail *t, struct tail *old)
 {
     int map[OUTPUTS_MAX];
@@ -134,9 +149,8 @@ void tail_adopt(struct tail *t, struct tail *old)
         struct tail_file *g = CONTAINER_OF(l, struct tail_file, all);
         if (!g->is_tracked || g->stage >= STAGE_PASSED || g->phase == PHASE_MISSING)
             continue;
-        struct stat st = { .st_dev = g->ident.dev, .st_ino = g->ident.ino };
         struct tail_file *f = file_by_incarnation(t, g->ident.incarnation);
-        struct tail_file *same = g->phase == PHASE_ORPHAN ? NULL : file_by_ino(t, &st);
+        struct tail_file *same = has_inode_of(t, g);
         if (f == NULL && same != NULL && is_untold(same)) {
             f = same;
             take_places(f, g, map);

@@ -6,18 +6,6 @@
 
 #define LONG(n) "line " #n ", long enough to tell one file from another by what stands in it"
 
-/* What is not committed is thrown away, as the engine's stop would have committed it. */
-static void reload(struct world *w)
-{
-    struct tail *old = w->t;
-    for (size_t o = 0; o < W_OUTPUTS; o++)
-        w_lines_clear(&w->q[o].open);
-    world_start(w);
-    tail_adopt(w->t, old);
-    tail_close(old);
-    world_run(w);
-}
-
 static uint64_t incarnation_of(const struct world *w, const char *name)
 {
     const struct tail_file *f = file_by_path(w->t, w_path(w, name));
@@ -60,7 +48,7 @@ static void test_untold(void **state)
     world_start(w);
     world_run(w);
     uint64_t incarnation = incarnation_of(w, "a.log");
-    reload(w);
+    world_reload(w);
     assert_true(incarnation == incarnation_of(w, "a.log"));
     w_append(w, "a.log", LONG(2) "\n");
     world_run(w);
@@ -79,7 +67,7 @@ static void test_untold_and_begun_inside_a_line(void **state)
     w_append(w, "a.log", "before us\nhalf");
     world_start(w);
     world_run(w);
-    reload(w);
+    world_reload(w);
     w_append(w, "a.log", " a line\nours\n");
     world_run(w);
     finish(w);
@@ -101,7 +89,7 @@ static void test_untold_and_deleted(void **state)
     world_run(w);
     w_unlink(w, "a.log");
     world_run(w);
-    reload(w);
+    world_reload(w);
     assert_non_null(file_by_incarnation(w->t, incarnation));
     assert_int_equal(6, write(fd, "three\n", 6));
     close(fd);
@@ -125,7 +113,7 @@ static void test_told_and_deleted(void **state)
     w_unlink(w, "a.log");
     world_run(w);
     world_commit_all(w);
-    reload(w);
+    world_reload(w);
     finish(w);
     expect_lines(w, 0, LONG(1) "|two");
     expect_lines(w, 1, LONG(1) "|two");
@@ -149,7 +137,7 @@ static void test_orphan(void **state)
         world_run(w);
         if (is_told)
             world_commit_all(w);
-        reload(w);
+        world_reload(w);
         w_rename(w, "hidden", "a.log.1");
         finish(w);
         expect_lines(w, 0, is_told ? LONG(1) "|new|unread" : "new|" LONG(1) "|unread");
@@ -174,7 +162,7 @@ static void test_compressed(void **state)
     world_start(w);
     w->q[0].refuses = true;
     world_run(w);
-    reload(w);
+    world_reload(w);
     finish(w);
     expect_lines(w, 0, LONG(1) "|two|three");
     world_free(w);
@@ -191,7 +179,7 @@ static void test_new_outputs(void **state)
         if (is_renamed)
             w->outputs[0].name = SLICE("other");
         w->n_outputs = w->conf.n_outputs = 2;
-        reload(w);
+        world_reload(w);
         w_append(w, "a.log", LONG(2) "\n");
         finish(w);
         expect_lines(w, 0, LONG(1) "|" LONG(2));
@@ -236,12 +224,12 @@ static void test_finished(void **state)
     world_run(w);
     w_rename(w, "a.log", "a.log.1");
     finish(w);
-    reload(w);
+    world_reload(w);
     w_append(w, "a.log", LONG(2) "\n");
     finish(w);
     w_unlink(w, "a.log.1");
     world_run(w);
-    reload(w);
+    world_reload(w);
     world_pass(w, 610); /* for so long it may come back */
     finish(w);
     expect_lines(w, 0, LONG(1) "|" LONG(2));

@@ -185,6 +185,37 @@ static void test_restart_blind(void **state)
     }
 }
 
+/* A reload while nothing can be read: the new tail has the files as the old one had them. */
+static void reload_blind(enum call call, unsigned first, int result)
+{
+    struct world *w = world_new(2);
+    world_include(w, 0, "*.log");
+    life_written = 0;
+    life_lines(w, 20);
+    world_start(w);
+    life_settle(w, 1);
+    use_faults(call, first, UINT_MAX - first, result);
+    life_lines(w, 5);
+    life_settle(w, 1);
+    world_reload(w);
+    life_settle(w, 12);
+    fs_set_ops(NULL);
+    life_settle(w, 30);
+    expect_each_once(w);
+    world_free(w);
+}
+
+static void test_reload_blind(void **state)
+{
+    (void)state;
+    for (unsigned n = 1; n < 20; n++) {
+        reload_blind(CALL_PREAD, n, -EIO);
+        reload_blind(CALL_OPEN, n, -EACCES);
+        reload_blind(CALL_FSTAT, n, -EIO);
+        reload_blind(CALL_STAT, n, -EACCES);
+    }
+}
+
 /* One queue knows a text that stood in the file before, the other the one that stands there now: that the two are one text
  * is not to be believed because it could not be seen. True: there was an nth call. */
 static bool no_twin_unseen(unsigned first)
@@ -241,6 +272,7 @@ int main(void)
         cmocka_unit_test(test_failing_looks),
         cmocka_unit_test(test_blind),
         cmocka_unit_test(test_restart_blind),
+        cmocka_unit_test(test_reload_blind),
         cmocka_unit_test(test_no_twin_unseen),
     };
     return cmocka_run_group_tests_name("tail/faults", tests, NULL, NULL);

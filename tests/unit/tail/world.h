@@ -552,6 +552,19 @@ static inline void world_run(struct world *w)
         fail_msg("the tail never comes to rest: %.*s", (int)out.len, out.ptr);
 }
 
+/* A second tail takes over from the first. What is not committed is thrown away, as the engine's stop would have committed
+ * it. */
+static inline void world_reload(struct world *w)
+{
+    struct tail *old = w->t;
+    for (size_t o = 0; o < W_OUTPUTS; o++)
+        w_lines_clear(&w->q[o].open);
+    world_start(w);
+    tail_adopt(w->t, old);
+    tail_close(old);
+    world_run(w);
+}
+
 /* Time passes; every second is looked at. */
 static inline void world_pass(struct world *w, int seconds)
 {
