@@ -131,13 +131,14 @@ def day(ns):
 
 
 class Clock:
-    """The wall clock of an agent that is started with .env: so far ahead of ours, then as far as set() says."""
+    """The wall clock of an agent that is started with .env: so far ahead of ours, then as far as set() says. Timed waits for a
+    condition end at once under libfaketime: /status lacks what other threads would say."""
 
     def __init__(self, tmpdir, ahead_ns=0):
         libs = [f"/usr/lib/{d}faketime/libfaketimeMT.so.1" for d in ("x86_64-linux-gnu/", "aarch64-linux-gnu/", "")]
         lib = next((p for p in libs if os.path.exists(p)), None)
         assert lib, "libfaketime is not there: apt-get install faketime"
-        self._file = pathlib.Path(tmpdir) / "clock"
+        self._file = pathlib.Path(tmpdir) / "wall.clock"
         self.set(ahead_ns)
         self.env = {"ASAN_OPTIONS": "verify_asan_link_order=0", "LD_PRELOAD": lib, "FAKETIME_TIMESTAMP_FILE": str(self._file),
                     "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
