@@ -155,6 +155,10 @@ void frame_count(struct frame *f, uint32_t row, uint32_t lines, enum fate fate)
     lines = MIN(lines, f->rows[row].left);
     f->rows[row].left -= lines;
     f->rows[row].fates[fate] += lines;
+    if (fate == FATE_PARKED && f->rows[row].ledger != NULL) {
+        gauge_add(&f->rows[row].ledger->parked_lines, lines);
+        gauge_add(&f->rows[row].ledger->queued_lines, -(int64_t)lines);
+    }
 }
 
 void frame_count_all(struct frame *f, enum fate fate)
@@ -170,11 +174,23 @@ void frame_commit(const struct frame *f)
         struct output_row *to = row->ledger;
         if (to == NULL)
             continue;
-        const uint64_t all = (uint64_t)row->fates[FATE_DELIVERED] + row->fates[FATE_DEAD] + row->fates[FATE_PARKED];
+        const uint64_t all = (uint64_t)row->fates[FATE_DELIVERED] + row->fates[FATE_DEAD];
         counter_add(&to->delivered_lines, row->fates[FATE_DELIVERED]);
         counter_add(&to->dead_lines, row->fates[FATE_DEAD]);
-        gauge_add(&to->parked_lines, row->fates[FATE_PARKED]);
         gauge_add(f->head.is_parked ? &to->parked_lines : &to->queued_lines, -(int64_t)all);
+    }
+}
+
+/* The queue has counted all of the frame as lost, damaged or dropped. What is parked of it goes on all the same: as after a
+ * start these lines were accepted twice. */
+static void recount_parked(const struct frame *f)
+{
+    for (uint32_t i = 0; i < f->n_rows; i++) {
+        struct output_row *to = f->rows[i].ledger;
+        if (to == NULL)
+            continue;
+        counter_add(&to->accepted_lines, f->rows[i].fates[FATE_PARKED]);
+        gauge_add(&to->queued_lines, f->rows[i].fates[FATE_PARKED]);
     }
 }
 
@@ -201,8 +217,10 @@ static void finish(struct frame *f)
     frame_count_all(f, FATE_DELIVERED); /* the head's count and the body's lines may differ in a damaged world */
     if (f->head.is_parked)
         finish_parked(f);
-    else if (!f->is_damaged && queue_ack(f->d->q, f->head.seq)) /* else it is counted by the queue: damaged, dropped */
+    else if (!f->is_damaged && queue_ack(f->d->q, f->head.seq))
         frame_commit(f);
+    else
+        recount_parked(f);
     frame_free(f);
 }
 

@@ -820,6 +820,46 @@ static void test_items_parked(void **state)
     server_stop(&srv);
 }
 
+/* Of one frame lines of a held key are parked, and delivered again, while those of another key are still under way: nothing of
+ * the ledger is below zero meanwhile. */
+static struct server_answer slow_and_held(void *ctx, const struct server_request *req)
+{
+    const atomic_bool *takes_held = ctx;
+    if (strstr(req->body, "\nslow ") != NULL)
+        return (struct server_answer){ .status = 207, .body = "hr" };
+    if (strncmp(req->body, "slow ", 5) == 0)
+        return (struct server_answer){ .act = ACT_HANG };
+    if (strncmp(req->body, "held ", 5) == 0 && !atomic_load(takes_held))
+        return (struct server_answer){ .status = 207, .body = "h" };
+    return (struct server_answer){ .status = 204 };
+}
+
+static void test_parked_before_its_frame_is_done(void **state)
+{
+    (void)state;
+    static const char wire[] = "held 1 words\nslow 1 words\n";
+    struct rig g;
+    struct server srv;
+    atomic_bool takes_held = false;
+    assert_int_equal(server_start(&srv, 0, slow_and_held, &takes_held), 0);
+    rig_init(&g, &toy_ops, srv.port);
+    rig_start(&g);
+    rig_frame(&g, "", SLICE(wire), 2, sizeof(wire) - 1, "ix");
+    struct frame_head head;
+    for (unsigned i = 0; i < 4000 && queue_parked_next(g.q, &(uint64_t){ 0 }, &head) == 0; i++) {
+        rig_lines(&g, "A", "A", i, 1); /* others are accepted */
+        rig_sleep(5 * NS_PER_MS);
+    }
+    atomic_store(&takes_held, true);
+    rig_until(rig_ledger(&g, "ix").delivered == 1);
+    rig_until(queue_parked_next(g.q, &(uint64_t){ 0 }, &head) == 0);
+    assert_int_equal(rig_ledger(&g, "ix").parked, 0);
+    assert_int_equal(rig_ledger(&g, "ix").queued, 1);
+    rig_assert_balance(&g, "ix");
+    rig_deinit(&g);
+    server_stop(&srv);
+}
+
 /* --- stop, memory, joining, setup, status --- */
 
 static struct server_answer hang_all(void *ctx, const struct server_request *req)
@@ -1272,6 +1312,7 @@ int main(void)
         cmocka_unit_test(test_down_parks_nothing),
         cmocka_unit_test(test_key_quota),
         cmocka_unit_test(test_items_parked),
+        cmocka_unit_test(test_parked_before_its_frame_is_done),
         cmocka_unit_test(test_stop_and_resend),
         cmocka_unit_test(test_stop_waits_for_answers),
         cmocka_unit_test(test_memory_bounded),
