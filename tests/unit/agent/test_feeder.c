@@ -1,104 +1,9 @@
 /*
  * Goal: bodies and groups are handed over when they are full or due, the feeder stands still when the writer takes no more,
  * comes back, and forgets what a fence makes void; lost bytes reach the queue's ledger.
- * Method: stand.h, and a real tail over one file whose sink takes everything.
+ * Method: followed.h.
  */
-#include "tests/unit/agent/stand.h"
-
-#include <fcntl.h>
-
-#include "agent/feeder.h"
-
-struct followed {
-    struct stand *s;
-    struct conf *conf;
-    struct tallies *tallies;
-    struct tail *tail;
-    struct feeder f;
-    int64_t now;
-};
-
-static void *sink_new(void *ctx, struct tail_file *f, const struct tail_file_info *info)
-{
-    (void)f;
-    (void)info;
-    return ctx;
-}
-
-static void sink_free(void *ctx, void *file)
-{
-    (void)ctx;
-    (void)file;
-}
-
-static size_t sink_feed(void *ctx, void *file, struct tail_pass *pass, const struct feed *feed)
-{
-    (void)ctx;
-    (void)file;
-    (void)pass;
-    return feed->bytes.len;
-}
-
-static uint8_t sink_parts(void *ctx, const struct tail_pass *pass, struct position_part *parts)
-{
-    (void)ctx;
-    (void)pass;
-    (void)parts;
-    return 0;
-}
-
-static void write_file(const struct followed *w, const char *text)
-{
-    char path[256];
-    (void)snprintf(path, sizeof(path), "%s/a.log", w->s->dir);
-    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-    assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
-    (void)close(fd);
-}
-
-static void read_file(struct followed *w)
-{
-    tail_on_events(w->tail);
-    while (tail_turn(w->tail, w->now))
-        ;
-}
-
-static void set_up(struct followed *w)
-{
-    static const struct output_type types[] = { { .name = "stand" }, { .name = NULL } };
-    static const struct queue_recovery fresh = { .is_new = true };
-    const struct queue_recovery *recovered = &fresh;
-    struct buf yaml, errors;
-    struct err err = { 0 };
-    *w = (struct followed){ .s = stand_new(), .now = clock_mono_ns() };
-    write_file(w, "one\n");
-    buf_init(&yaml, 4096);
-    buf_init(&errors, 4096);
-    assert_int_equal(buf_printf(&yaml, "state_dir: %s/state\ninputs: { in: { type: file, include: \"%s/*.log\" } }\n"
-                                       "outputs: { out: { type: stand } }\n",
-                                w->s->dir, w->s->dir),
-                     0);
-    if (conf_load_text("t", buf_slice(&yaml), types, &w->conf, &errors) < 0)
-        fail_msg("%.*s", SLICE_ARGS(buf_slice(&errors)));
-    buf_deinit(&yaml);
-    buf_deinit(&errors);
-    w->tallies = tallies_new(w->conf);
-    struct tail_sink sink = { .file_new = sink_new, .file_free = sink_free, .feed = sink_feed, .parts = sink_parts };
-    sink.ctx = w;
-    struct tail_conf tc = { w->conf, 1, 1 };
-    if (tail_open(&tc, &sink, &recovered, 1, &w->tail, &err) < 0)
-        fail_msg("%s", err.text);
-    feeder_init(&w->f, &w->s->out, w->s->writer, w->tallies, w->now);
-}
-
-static void tear_down(struct followed *w)
-{
-    tail_close(w->tail);
-    feeder_deinit(&w->f);
-    tallies_free(w->tallies);
-    conf_free(w->conf);
-    stand_free(w->s);
-}
+#include "tests/unit/agent/followed.h"
 
 static int append(struct followed *w, size_t len)
 {
@@ -113,13 +18,13 @@ static void test_due(void **state)
 {
     struct followed w;
     (void)state;
-    set_up(&w);
+    followed_init(&w);
     assert_true(feeder_due_at(&w.f) == w.now + 30 * NS_PER_SEC); /* nothing but positions */
     assert_int_equal(append(&w, 100), 0);
     assert_true(feeder_due_at(&w.f) == w.now + NS_PER_SEC);
     feeder_close_if_due(&w.f, w.tail, w.now, false);
     assert_non_null(w.s->out.open.first);
-    read_file(&w);
+    followed_read(&w);
     feeder_close_if_due(&w.f, w.tail, w.now + NS_PER_SEC, false);
     assert_null(w.s->out.open.first);
     stand_wait(w.s, w.s->told.durable == 1);
@@ -127,14 +32,14 @@ static void test_due(void **state)
     assert_true(feeder_due_at(&w.f) == w.now + 31 * NS_PER_SEC);
     feeder_close_if_due(&w.f, w.tail, w.now, true); /* nothing: no group */
     assert_int_equal(w.f.collected, 1);
-    tear_down(&w);
+    followed_deinit(&w);
 }
 
 static void test_full_body_goes_at_once(void **state)
 {
     struct followed w;
     (void)state;
-    set_up(&w);
+    followed_init(&w);
     assert_int_equal(append(&w, MIB), 0); /* batch_bytes */
     assert_null(w.s->out.open.first);
     assert_true(w.f.is_in_group);
@@ -144,13 +49,13 @@ static void test_full_body_goes_at_once(void **state)
     stand_poll(stand_accepted(w.s) == 3);
     assert_int_equal(append(&w, MIB - 5), 0);
     assert_true(feeder_due_at(&w.f) == 0); /* 4 MiB in all, though most of it is with the writer */
-    read_file(&w);
+    followed_read(&w);
     feeder_close_if_due(&w.f, w.tail, w.now, false);
     stand_wait(w.s, w.s->told.durable == 1);
     assert_int_equal(stand_accepted(w.s), 4);
     assert_false(w.f.is_in_group);
     assert_true(feeder_due_at(&w.f) > w.now);
-    tear_down(&w);
+    followed_deinit(&w);
 }
 
 static void test_blocked_and_back(void **state)
@@ -158,7 +63,7 @@ static void test_blocked_and_back(void **state)
     struct followed w;
     unsigned appended = 0;
     (void)state;
-    set_up(&w);
+    followed_init(&w);
     atomic_store(&stand_write_error, -ENOSPC);
     while (!w.f.is_blocked) {
         assert_int_equal(append(&w, MIB), 0);
@@ -167,7 +72,7 @@ static void test_blocked_and_back(void **state)
     assert_non_null(w.f.pending);
     assert_true(feeder_due_at(&w.f) == INT64_MAX);
     assert_false(feeder_on_space(&w.f, w.now));
-    read_file(&w);
+    followed_read(&w);
     feeder_close_if_due(&w.f, w.tail, w.now, true); /* not while one is pending */
     assert_int_equal(w.f.collected, 0);
     atomic_store(&stand_write_error, 0);
@@ -184,7 +89,7 @@ static void test_blocked_and_back(void **state)
     feeder_close_if_due(&w.f, w.tail, w.now, true);
     stand_wait(w.s, w.s->told.durable == 1);
     assert_int_equal(stand_accepted(w.s), appended);
-    tear_down(&w);
+    followed_deinit(&w);
 }
 
 /* With little memory groups are closed early, one is on its way at a time, and what an output holds stays near its share
@@ -194,7 +99,7 @@ static void test_small_share(void **state)
     struct followed w;
     unsigned appended = 0;
     (void)state;
-    set_up(&w);
+    followed_init(&w);
     uint8_t account = w.s->out.open.account;
     budget_configure(1, 1); /* the least there is: a share of FLOW_MIN_BYTES / 2 */
     size_t share = budget_batches_share();
@@ -220,11 +125,11 @@ static void test_small_share(void **state)
     feeder_close_if_due(&w.f, w.tail, w.now, true);
     stand_poll(stand_accepted(w.s) == appended);
     assert_int_equal(append(&w, MIB), 0); /* one line is always taken */
-    read_file(&w);
+    followed_read(&w);
     feeder_close_if_due(&w.f, w.tail, w.now, true);
     stand_poll(stand_accepted(w.s) == appended + 1);
     budget_configure(0, 1);
-    tear_down(&w);
+    followed_deinit(&w);
     assert_int_equal(budget_of(account), 0);
 }
 
@@ -232,7 +137,7 @@ static void test_fence(void **state)
 {
     struct followed w;
     (void)state;
-    set_up(&w);
+    followed_init(&w);
     atomic_store(&stand_write_error, -ENOSPC);
     while (!w.f.is_blocked)
         assert_int_equal(append(&w, MIB), 0);
@@ -244,7 +149,7 @@ static void test_fence(void **state)
     assert_int_equal(w.f.epoch, 1);
     assert_int_equal(append(&w, 10), 0);
     atomic_store(&stand_write_error, 0);
-    tear_down(&w);
+    followed_deinit(&w);
 }
 
 #define RETRY_NS (200 * NS_PER_MS)
@@ -253,7 +158,7 @@ static void test_no_memory(void **state)
 {
     struct followed w;
     (void)state;
-    set_up(&w);
+    followed_init(&w);
     atomic_store(&stand_append_error, -ENOMEM);
     assert_int_equal(append(&w, 10), -ENOMEM);
     assert_non_null(w.s->out.open.first); /* a body that was made for it, and is empty */
@@ -262,14 +167,14 @@ static void test_no_memory(void **state)
     assert_false(feeder_on_space(&w.f, w.now + RETRY_NS - 1));
     feeder_close_if_due(&w.f, w.tail, w.now, true); /* not while it waits */
     assert_true(feeder_on_space(&w.f, w.now + RETRY_NS));
-    read_file(&w);
+    followed_read(&w);
     feeder_close_if_due(&w.f, w.tail, w.now, true);
     stand_wait(w.s, w.s->told.durable == 1);
     assert_null(w.s->out.open.first);
     assert_int_equal(atomic_load(&stand_seals), 0); /* positions, and no frame without lines */
     atomic_store(&stand_append_error, 0);
     assert_int_equal(append(&w, 10), 0);
-    tear_down(&w);
+    followed_deinit(&w);
 }
 
 static void test_lost_bytes_are_kept(void **state)
@@ -277,9 +182,9 @@ static void test_lost_bytes_are_kept(void **state)
     struct followed w;
     struct queue_recovery rec;
     (void)state;
-    set_up(&w);
+    followed_init(&w);
     struct lost_range lost = { 7, 100, 350, LOST_HELD_LIMIT, SLICE("t") };
-    read_file(&w);
+    followed_read(&w);
     for (int i = 0; i < 9; i++)
         feeder_lost(&w.f, &lost);
     assert_int_equal(append(&w, 10), 0);
@@ -294,7 +199,7 @@ static void test_lost_bytes_are_kept(void **state)
     assert_int_equal(rec.rows[0].lost[LOST_HELD_LIMIT], 0);
     queue_close(w.s->queue);
     stand_start(w.s);
-    tear_down(&w);
+    followed_deinit(&w);
 }
 
 int main(void)
