@@ -185,7 +185,7 @@ unit: $(UNITS) $(SCOPES) ## unit tests of this variant, one cmocka suite a modul
 
 .PHONY: scopes coverage
 scopes: $(SCOPES) ## small scopes, whole: every torn offset, every bit, every script of four actions on the model disk
-	$QTAILRACE_SCOPES=all scripts/run-units.sh $(SCOPES)
+	$QTAILRACE_SCOPES=all UNIT_TIMEOUT=3600 scripts/run-units.sh $(SCOPES)
 
 coverage: ## lines and branches of queue, recovery, cursor, identity and replies that unit tests, scopes and simulator take
 	$Qfind build/coverage -name '*.gcda' -delete 2>/dev/null || true

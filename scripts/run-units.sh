@@ -1,12 +1,12 @@
 #!/bin/sh
-# run-units.sh PROGRAM...: runs each cmocka program, shows its closing lines, and at the end one count over all.
+# run-units.sh PROGRAM...: runs each cmocka program (for UNIT_TIMEOUT seconds, 300, at most), shows its closing lines, and at the end one count over all.
 set -u
 suites=0 failed=0 passed=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 for t in "$@"; do
     name=${t##*/unit/}
-    if timeout 300 "$t" >"$log" 2>&1; then
+    if timeout "${UNIT_TIMEOUT:-300}" "$t" >"$log" 2>&1; then
         n=$(sed -n 's/.*\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$log" | tail -1)
         printf '  ok   %-40s %s tests\n' "$name" "${n:-0}"
         passed=$((passed + ${n:-0}))
