@@ -140,8 +140,25 @@ static bool disk_is_full(struct queue *q)
             (double)space.free_bytes * 100 < (double)space.total_bytes * (double)q->min_free_percent);
 }
 
+static int count_dropped(struct queue *q, const struct segment *s)
+{
+    struct totals rows = { 0 };
+    struct spans all = { .n = 0 };
+    uint64_t frames = 0, size;
+    int fd, r = segment_open(q, s->id, &fd, &size);
+    if (r < 0)
+        return r;
+    spans_put(&all, s->first_seq, s->last_seq);
+    r = loss_rows(q, fd, s, s->first_seq, s->last_seq, &rows, &frames, NULL);
+    if (r == 0 && frames > 0)
+        r = loss_count(q, &(struct loss){ .reason = LOST_DROPPED, .rows = &rows, .bytes = s->bytes, .holes = &all });
+    (void)q->fs->close(fd);
+    totals_deinit(&rows);
+    return r;
+}
+
 /* The oldest segment goes, unread: a choice in the configuration. Counted, in the ledger and past the cursor before its
- * name is gone. False when only the newest is left. */
+ * name is gone. False when only the newest is left, or what is in it cannot be counted now. */
 static bool drop_oldest(struct queue *q)
 {
     pthread_mutex_lock(&q->lock);
@@ -151,18 +168,7 @@ static bool drop_oldest(struct queue *q)
     if (!has)
         return false;
 
-    struct totals rows = { 0 };
-    struct spans all = { .n = 0 };
-    uint64_t frames = 0, size;
-    int fd, r = 0;
-    spans_put(&all, s.first_seq, s.last_seq);
-    if (segment_open(q, s.id, &fd, &size) == 0) {
-        if (loss_rows(q, fd, &s, s.first_seq, s.last_seq, &rows, &frames, NULL) == 0 && frames > 0)
-            r = loss_count(q, &(struct loss){ .reason = LOST_DROPPED, .rows = &rows, .bytes = s.bytes, .holes = &all });
-        (void)q->fs->close(fd);
-    }
-    totals_deinit(&rows);
-    if (r < 0)
+    if (fs_is_passing(count_dropped(q, &s)))
         return false;
     pthread_mutex_lock(&q->lock);
     spans_add_locked(q, s.first_seq, s.last_seq);

@@ -413,6 +413,46 @@ static void a_frame_that_is_too_large(void **state)
     drain(f, 1, 2);
 }
 
+/* The oldest goes only when it is known what goes with it: not while its file cannot be opened, or read, for a moment. */
+static void nothing_is_dropped_uncounted(void **state)
+{
+    struct fixture *f = *state;
+    char path[512];
+    struct frame_head h;
+    unsigned n = 1, left = 0;
+    int r;
+    queue_tuning.segment_bytes = 16 * KIB;
+    f->output.queue.max_bytes = 64 * KIB;
+    f->output.queue.group_bytes = KIB;
+    f->output.queue.on_full = QUEUE_FULL_DROP_OLDEST;
+    fixture_open(f);
+    fixture_path(f, path, "0000000000000001.seg");
+    say.name = "0000000000000001.seg";
+    say.open = -EMFILE;
+    while ((r = put_one(f, n)) == 0 && n < 2000)
+        n++;
+    enum blocked_reason why;
+    assert_int_equal(r, -ENOSPC);
+    assert_true(queue_is_blocked(f->q, &why));
+    assert_int_equal(why, BLOCKED_FULL);
+    assert_int_equal(access(path, F_OK), 0);
+    say.open = 0;
+    put_synced(f, n, n);
+    assert_int_equal(access(path, F_OK), -1);
+    while (take_one(f, &h) != 0) {
+        assert_true(queue_ack(f->q, h.seq));
+        left++;
+    }
+    assert_int_equal(queue_cursor_sync(f->q), 0);
+    queue_close(f->q);
+    fixture_open(f);
+    struct recovered_row row = rec_row(&f->rec, "t");
+    assert_true(left < n);
+    assert_int_equal(row.lost[LOST_DROPPED], n - left);
+    assert_int_equal(row.accepted, n);
+    assert_int_equal(row.queued, 0);
+}
+
 int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -421,6 +461,7 @@ int main(void)
         TEST(the_lock_of_another), TEST(what_stands_in_the_way), TEST(set_aside_twice), TEST(a_disk_with_little_room),
         TEST(the_next_segment_is_ready), TEST(a_spare_that_is_not_needed), TEST(a_spare_at_a_crash),
         TEST(no_room_for_a_spare), TEST(names_that_are_taken), TEST(a_frame_that_is_too_large),
+        TEST(nothing_is_dropped_uncounted),
     };
     return cmocka_run_group_tests_name("queue/disks", tests, NULL, NULL);
 }
