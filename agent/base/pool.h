@@ -3,7 +3,7 @@
  * block in it is freed. On the heap such blocks would lie between longer-lived ones, and their pages would stay.
  *
  * Owns:    its chunks, while blocks are in them; they are counted in its account (budget.h). Threads: any, a lock inside.
- * Limits:  a block above POOL_BLOCK_MAX is the heap's.
+ * Limits:  a block above POOL_BLOCK_MAX is the heap's; all are when the address sanitizer is built in.
  */
 #ifndef TAILRACE_BASE_POOL_H
 #define TAILRACE_BASE_POOL_H

@@ -49,8 +49,11 @@ static void test_blocks(void **state)
 static void test_chunk_goes_with_its_last_block(void **state)
 {
     struct pool p = POOL_INIT(ACCOUNT_OF(MEMORY_FILES));
-    void *one = pool_alloc(&p, 100), *two = pool_alloc(&p, 100), *others[40];
     (void)state;
+#ifdef __SANITIZE_ADDRESS__
+    skip(); /* there are no chunks then */
+#endif
+    void *one = pool_alloc(&p, 100), *two = pool_alloc(&p, 100), *others[40];
     for (size_t i = 0; i < 40; i++) /* in other chunks, most of them */
         others[i] = pool_alloc(&p, POOL_BLOCK_MAX);
     pool_free(&p, two);
