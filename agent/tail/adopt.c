@@ -145,6 +145,7 @@ void tail_adopt(struct tail *t, struct tail *old)
         return;
     t->now = MAX(t->now, old->now);
     map_outputs(t, old, map);
+    sleepers_wake_all(old);
     for (struct list *l = old->files.next; l != &old->files; l = l->next) {
         struct tail_file *g = CONTAINER_OF(l, struct tail_file, all);
         if (!g->is_tracked || g->stage >= STAGE_PASSED || g->phase == PHASE_MISSING)

@@ -54,6 +54,7 @@ int tail_again_open(struct tail *t, const struct reread_range *range, void **ret
     if (r < 0)
         return r;
     struct tail_file *f = file_by_incarnation(t, range->to.incarnation);
+    f->is_viewed = true;
     *ret_sink_file = file_new_sink(f, 0);
     return *ret_sink_file == NULL ? -EAGAIN : 0;
 }

@@ -208,6 +208,7 @@ static void fence_file(struct tail_file *f, uint32_t output, const struct recove
 void tail_fence(struct tail *t, uint32_t output, const struct recovered_file *files, size_t n)
 {
     assert(output < t->n_outputs && t->feeding.pass == NULL);
+    sleepers_wake_all(t);
     const struct recovered_file **sorted = must_alloc(n * sizeof(*sorted));
     for (size_t i = 0; i < n; i++)
         sorted[i] = &files[i];

@@ -80,6 +80,7 @@ void dir_free(struct tail *t, struct dir *d)
 
 static void touch_files_below(struct tail *t, const struct dir *d)
 {
+    sleepers_wake_below(t, d->path, d->len);
     for (struct list *l = t->files.next; l != &t->files; l = l->next) {
         struct tail_file *f = CONTAINER_OF(l, struct tail_file, all);
         const char *real = file_real(f);

@@ -251,9 +251,11 @@ void discover_rescan(struct tail *t, bool is_forced)
     add_roots(t);
     discover_new(t);
     poll_aliases(t);
+    sleepers_look(t);
     poll_files(t);
     names_settle(t);
     discover_new(t); /* where new symlinks lead */
+    sleepers_take(t);
 }
 
 int discover_init(struct tail *t, struct err *err)

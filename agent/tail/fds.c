@@ -54,6 +54,8 @@ static int eviction_class(const struct tail_file *f)
 
 static bool evict_one(struct tail *t)
 {
+    if (sleepers_close_one(t))
+        return true;
     struct tail_file *best = NULL;
     int best_class = 3, n = 0;
     for (struct list *l = t->lru.next; l != &t->lru && best_class > 0 && (n < EVICT_LOOKS || best == NULL); l = l->next, n++) {

@@ -9,6 +9,10 @@
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
 #include "agent/base/must.h"
+#include "agent/base/pool.h"
+
+/* Most go to sleep before long: whole pages of them are given back. */
+static struct pool pool = POOL_INIT(ACCOUNT_OF(MEMORY_FILES));
 
 int vec_reserve(struct vec *v, size_t item_size)
 {
@@ -45,19 +49,25 @@ static struct tail_file *name_file(struct name *n)
     return n->is_real ? CONTAINER_OF(n, struct tail_file, real) : CONTAINER_OF(n, struct tail_file, path);
 }
 
-struct tail_file *file_by_name(const struct tail *t, struct slice dir, struct slice name)
+static bool is_made_of(const char *path, struct slice dir, struct slice name)
+{
+    return strncmp(path, dir.ptr, dir.len) == 0 && path[dir.len] == '/' &&
+           strncmp(path + dir.len + 1, name.ptr, name.len) == 0 && path[dir.len + 1 + name.len] == '\0';
+}
+
+struct tail_file *file_by_name(struct tail *t, struct slice dir, struct slice name)
 {
     struct link *l = table_first(&t->names, hash_mix(slice_hash(dir), slice_hash(name)));
     for (; l != NULL; l = table_next(l)) {
+        struct sleeper *s = l->is_other ? CONTAINER_OF(l, struct sleeper, by_path) : NULL;
         struct name *n = CONTAINER_OF(l, struct name, link);
-        if (n->len == dir.len + 1 + name.len && memcmp(n->path, dir.ptr, dir.len) == 0 &&
-            n->path[dir.len] == '/' && memcmp(n->path + dir.len + 1, name.ptr, name.len) == 0)
-            return name_file(n);
+        if (is_made_of(s != NULL ? s->path : n->path, dir, name))
+            return s != NULL ? sleeper_wake(t, s) : name_file(n);
     }
     return NULL;
 }
 
-struct tail_file *file_by_path(const struct tail *t, const char *path)
+struct tail_file *file_by_path(struct tail *t, const char *path)
 {
     return file_by_name(t, path_dir(path), path_name(path));
 }
@@ -129,12 +139,15 @@ static uint64_t ino_hash(uint64_t dev, uint64_t ino)
     return (ino * UINT64_C(0x9E3779B97F4A7C15)) ^ (dev * UINT64_C(0xC2B2AE3D27D4EB4F));
 }
 
-struct tail_file *file_by_ino(const struct tail *t, const struct stat *st)
+struct tail_file *file_by_ino(struct tail *t, const struct stat *st)
 {
     struct link *l = table_first(&t->by_ino, ino_hash(st->st_dev, st->st_ino));
     for (; l != NULL; l = table_next(l)) {
+        struct sleeper *s = l->is_other ? CONTAINER_OF(l, struct sleeper, by_ino) : NULL;
         struct tail_file *f = CONTAINER_OF(l, struct tail_file, by_ino);
-        if (f->ident.dev == st->st_dev && f->ident.ino == st->st_ino)
+        if (s != NULL && s->dev == st->st_dev && s->ino == st->st_ino)
+            return sleeper_wake(t, s);
+        if (s == NULL && f->ident.dev == st->st_dev && f->ident.ino == st->st_ino)
             return f;
     }
     return NULL;
@@ -150,12 +163,17 @@ void file_set_ino(struct tail_file *f, const struct file_ident *id)
     table_add(&f->t->by_ino, &f->by_ino, ino_hash(id->dev, id->ino));
 }
 
-struct tail_file *file_by_incarnation(const struct tail *t, uint64_t incarnation)
+struct tail_file *file_by_incarnation(struct tail *t, uint64_t incarnation)
 {
     struct link *l = table_first(&t->by_incarnation, incarnation);
-    for (; l != NULL; l = table_next(l))
-        if (CONTAINER_OF(l, struct tail_file, by_incarnation)->ident.incarnation == incarnation)
-            return CONTAINER_OF(l, struct tail_file, by_incarnation);
+    for (; l != NULL; l = table_next(l)) {
+        struct sleeper *s = l->is_other ? CONTAINER_OF(l, struct sleeper, by_incarnation) : NULL;
+        struct tail_file *f = CONTAINER_OF(l, struct tail_file, by_incarnation);
+        if (s != NULL && s->incarnation == incarnation)
+            return sleeper_wake(t, s);
+        if (s == NULL && f->ident.incarnation == incarnation)
+            return f;
+    }
     return NULL;
 }
 
@@ -169,11 +187,29 @@ void file_set_incarnation(struct tail_file *f, uint64_t incarnation)
 
 /* ---- birth and death ---- */
 
-struct tail_file *file_new(struct tail *t, uint32_t input, const char *path)
+void file_take_path(struct tail_file *f, char *path)
 {
-    struct tail_file *f = calloc(1, sizeof(*f) + t->n_outputs * sizeof(f->slots[0]));
+    name_put(&f->path, path);
+    f->ident.path = slice_of(path, f->path.len);
+}
+
+char *file_give_path(struct tail_file *f)
+{
+    char *path = f->path.path;
+    budget_gives(ACCOUNT_OF(MEMORY_FILES), path);
+    table_del(&f->t->names, &f->path.link);
+    f->path.path = NULL;
+    f->ident.path = SLICE("");
+    return path;
+}
+
+struct tail_file *file_alloc(struct tail *t, uint32_t input)
+{
+    size_t size = sizeof(struct tail_file) + t->n_outputs * sizeof(struct slot);
+    struct tail_file *f = pool_alloc(&pool, size);
     if (f == NULL)
         return NULL;
+    memset(f, 0, size);
     f->t = t;
     f->fd = -1;
     f->input = input;
@@ -188,10 +224,16 @@ struct tail_file *file_new(struct tail *t, uint32_t input, const char *path)
     list_init(&f->waking);
     list_add_tail(&t->files, &f->all);
     t->n_files++;
-    budget_took(ACCOUNT_OF(MEMORY_FILES), f);
-    file_set_path(f, path, NULL);
     if (input < t->conf->n_inputs)
         f->ident.input = t->conf->inputs[input].name;
+    return f;
+}
+
+struct tail_file *file_new(struct tail *t, uint32_t input, const char *path)
+{
+    struct tail_file *f = file_alloc(t, input);
+    if (f != NULL)
+        file_set_path(f, path, NULL);
     return f;
 }
 
@@ -244,7 +286,7 @@ void file_free(struct tail_file *f)
     t->n_files--;
     file_clear_base(f);
     free(f->captures);
-    budget_free(ACCOUNT_OF(MEMORY_FILES), f);
+    pool_free(&pool, f);
 }
 
 int file_track(struct tail_file *f, uint64_t off)

@@ -36,6 +36,7 @@
 #define HELD_POLL_NS NS_PER_SEC /* unlinked files have no events */
 #define REST_NS (5 * NS_PER_SEC) /* a file that was read whole for so long costs the sink no memory */
 #define RAW_IDLE_NS (2 * NS_PER_SEC)         /* after the last turn the read buffer's memory is given back */
+#define LATELY_NS (60 * NS_PER_SEC) /* for so long a file that was read is asked for more without an event */
 #define IDLE_CLOSE_NS (600 * NS_PER_SEC)
 #define MISSING_NS (600 * NS_PER_SEC) /* recovered, not found: a mount may be late */
 #define FD_RESERVE 40     /* of the limit: what there is once, and 16 connections to the admin endpoint */
@@ -131,6 +132,7 @@ struct tail_file {
     bool is_sink_held; /* the sink cannot take its lines yet */
     bool is_warned;
     bool is_stuck;     /* stall_check() had to kick it, and it has not moved since */
+    bool is_viewed;    /* tail_again_open(): somebody has a pointer to it */
     uint32_t n_turns, stall_turns;
     int64_t stall_ns;  /* monotonic: news since then, at stall_off, after stall_turns; 0 = none */
     uint64_t stall_off;
@@ -231,6 +233,7 @@ struct tail {
     struct list files, ready, lru, ending, stages, waking;
     size_t n_files, n_open, fd_budget;
     int fd_top, fd_limit; /* numbers of descriptors between the two are not for files */
+    struct list asleep, asleep_open; /* struct sleeper; the second: those with a descriptor, longest asleep first */
     struct vec touched, pending; /* struct pending */
     struct vec stirred;          /* char *: live names of chains that are to be looked through */
     size_t n_displaced;          /* files that lost their name since the last settling */
@@ -285,6 +288,9 @@ void vec_deinit(struct vec *v);
 
 /* ---- file.c: files, their names, descriptors, gauges ---- */
 struct tail_file *file_new(struct tail *t, uint32_t input, const char *path);
+struct tail_file *file_alloc(struct tail *t, uint32_t input); /* without a name yet */
+void file_take_path(struct tail_file *f, char *path);         /* the first one; malloc'd, f's from now on */
+char *file_give_path(struct tail_file *f);                    /* the other way round */
 void file_free(struct tail_file *f);
 /* These wait for memory (must.h): a file under a wrong name would be read twice. real may equal path or be NULL. */
 void file_set_path(struct tail_file *f, const char *path, const char *real);
@@ -306,12 +312,12 @@ static inline const char *file_base(const struct tail_file *f)
 }
 uint64_t path_hash(const char *path, size_t len);
 /* By what a directory and a name make together. */
-struct tail_file *file_by_name(const struct tail *t, struct slice dir, struct slice name);
-struct tail_file *file_by_path(const struct tail *t, const char *path);
+struct tail_file *file_by_name(struct tail *t, struct slice dir, struct slice name);
+struct tail_file *file_by_path(struct tail *t, const char *path);
 /* The file that stands for this inode now; MISSING ones do not. */
-struct tail_file *file_by_ino(const struct tail *t, const struct stat *st);
+struct tail_file *file_by_ino(struct tail *t, const struct stat *st);
 void file_set_ino(struct tail_file *f, const struct file_ident *id); /* dev, ino, generation, btime */
-struct tail_file *file_by_incarnation(const struct tail *t, uint64_t incarnation);
+struct tail_file *file_by_incarnation(struct tail *t, uint64_t incarnation);
 void file_set_incarnation(struct tail_file *f, uint64_t incarnation);
 /* Makes it known to the queues: one pass at off for all outputs, everything dirty. */
 NODISCARD int file_track(struct tail_file *f, uint64_t off);
@@ -349,6 +355,7 @@ void pass_set(struct pass *p, const struct file_position *pos); /* a new one sta
 uint8_t pass_parts(const struct pass *p, struct position_part *parts);
 const struct position_part *part_of_stream(const struct position_part *parts, uint8_t n, uint8_t stream); /* or NULL */
 NODISCARD int passes_reserve(struct tail *t);
+void passes_free_spares(struct tail *t);
 static inline struct pass *pass_of(struct tail_pass *p)
 {
     return (struct pass *)(void *)p;
@@ -566,6 +573,35 @@ void *file_new_sink(struct tail_file *f, uint64_t fed_to);
 
 /* ---- twins.c: one file that two queues know as two ---- */
 void twins_join(struct tail *t); /* first scan, after the others were found */
+
+/* ---- asleep.c: files that nothing happens to, in a fifth of the memory ---- */
+/*
+ * A live file that was read whole a while ago, and of which every queue has everything durable, needs no struct tail_file:
+ * who it is and where all outputs stand is all there is to know. Whoever looks for it, by its name, its inode or its
+ * incarnation, gets a file again, as it was.
+ */
+struct sleeper {
+    struct list all;
+    struct link by_path, by_ino, by_incarnation; /* in the tables of files, with is_other */
+    char *path;
+    struct pair *captures;
+    uint64_t incarnation, dev, ino, generation, off, first_off; /* off: of all outputs, and its size */
+    int64_t btime_ns, first_seen_ns, mtime_ns, read_ns, born_mtime_ns;
+    uint32_t fp_len, fp_crc, head_crc, tail_crc, ident_version, input;
+    int fd;
+    uint16_t tail_len;
+    uint8_t position_flags, n_captures;
+    bool is_sniffed, is_warned, is_fed, first_skip, is_own;
+};
+void sleepers_take(struct tail *t);     /* all files that may sleep do; pointers to files may be void afterwards */
+void sleepers_look(struct tail *t);     /* those that changed, by what a stat says, are woken */
+void sleepers_wake_all(struct tail *t); /* for what looks at each file in turn */
+void sleepers_wake_below(struct tail *t, const char *dir, size_t len);
+bool sleepers_close_one(struct tail *t); /* a descriptor is wanted elsewhere; false: none of them has one */
+void sleepers_free(struct tail *t);
+struct tail_file *sleeper_wake(struct tail *t, struct sleeper *s);
+/* Of this name, and what the stat says is what was known: nobody needs to be woken. */
+bool sleeper_is_still(struct tail *t, const char *path, const struct stat *st);
 
 /* ---- stall.c ---- */
 void stall_check(struct tail *t); /* each STALL_NS: files with news that nobody reads are kicked, and it is said */

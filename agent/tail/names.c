@@ -231,6 +231,8 @@ static void look_at(struct tail *t, const struct pending *p)
     char real[PATH_MAX];
     int r = fs_current()->stat(AT_FDCWD, p->path, &st, true);
     bool is_there = r == 0;
+    if (is_there && sleeper_is_still(t, p->path, &st))
+        return;
     struct tail_file *f = file_by_path(t, p->path);
     if (r < 0 && !is_absent(r)) {
         discover_again(t, p->path); /* what is known of it may still be right */

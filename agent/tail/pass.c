@@ -3,7 +3,10 @@
 #include <stdlib.h>
 
 #include "agent/base/must.h"
+#include "agent/base/pool.h"
 #include "agent/tail/internal.h"
+
+static struct pool pool = POOL_INIT(ACCOUNT_OF(MEMORY_FILES)); /* a file that goes to sleep gives its pass back */
 
 /* ---- passes ---- */
 
@@ -14,8 +17,7 @@ void pass_init(struct pass *p, struct tail_file *f)
 
 struct pass *pass_new(struct tail_file *f)
 {
-    struct pass *p = malloc(sizeof(*p));
-    budget_took(ACCOUNT_OF(MEMORY_FILES), p);
+    struct pass *p = pool_alloc(&pool, sizeof(*p));
     if (p != NULL)
         pass_init(p, f);
     return p;
@@ -36,7 +38,16 @@ void pass_free(struct pass *p)
         pass_unpark(p);
     if (p->pub.state != NULL)
         t->sink.pass_free(t->sink.ctx, &p->pub);
-    budget_free(ACCOUNT_OF(MEMORY_FILES), p);
+    pool_free(&pool, p);
+}
+
+void passes_free_spares(struct tail *t)
+{
+    for (struct pass *p = t->spares, *next; p != NULL; p = next) {
+        next = p->next_parked;
+        pool_free(&pool, p);
+    }
+    t->spares = NULL;
 }
 
 void pass_drop(struct pass *p)
@@ -52,10 +63,9 @@ int passes_reserve(struct tail *t)
     for (struct pass *p = t->spares; p != NULL; p = p->next_parked)
         n++;
     for (; n < 2 * t->n_outputs; n++) {
-        struct pass *p = calloc(1, sizeof(*p));
+        struct pass *p = pool_alloc(&pool, sizeof(*p));
         if (p == NULL)
             return -1;
-        budget_took(ACCOUNT_OF(MEMORY_FILES), p);
         p->next_parked = t->spares;
         t->spares = p;
     }

@@ -12,7 +12,6 @@
 
 /* Turns that bring nothing although there are bytes; one more may be a race with the writer. */
 #define TURNS_IN_VAIN 8
-#define LATELY_NS (60 * NS_PER_SEC)
 
 /* What keeps it from being read that is known and told elsewhere: a blocked output, permissions, another file first. */
 static bool is_explained(const struct tail_file *f)

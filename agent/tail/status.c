@@ -35,10 +35,9 @@ static const char *state_name(const struct tail_file *f)
     return "";
 }
 
-static int add_output(const struct tail_file *f, size_t o, struct buf *out)
+static int add_output(const struct tail *t, size_t o, uint64_t position, uint64_t committed, bool is_blocked,
+                      struct buf *out)
 {
-    const struct tail *t = f->t;
-    const struct pass *p = f->slots[o].pass;
     int r = o > 0 ? buf_append_byte(out, ',') : 0;
     if (r == 0 && o < t->conf->n_outputs)
         r = buf_append_json_string(out, t->conf->outputs[o].name);
@@ -47,27 +46,49 @@ static int add_output(const struct tail_file *f, size_t o, struct buf *out)
     if (r == 0)
         r = buf_append_lit(out, ":{\"position\":");
     if (r == 0)
-        r = buf_append_u64(out, p == NULL ? f->size : pass_end(&p->pub));
+        r = buf_append_u64(out, position);
     if (r == 0)
         r = buf_append_lit(out, ",\"committed\":");
     if (r == 0)
-        r = buf_append_u64(out, durable_off(t, (uint32_t)o, &f->slots[o]));
-    if (r == 0 && p != NULL && p->is_parked)
+        r = buf_append_u64(out, committed);
+    if (r == 0 && is_blocked)
         r = buf_append_lit(out, ",\"blocked\":true");
     return r < 0 ? r : buf_append_byte(out, '}');
 }
 
-static int add_file(const struct tail_file *f, struct buf *out)
+static int add_name(const char *path, struct slice input, const char *state, uint64_t size, struct buf *out)
 {
     int r = buf_append_lit(out, "{\"path\":");
     if (r == 0)
-        r = buf_append_json_string(out, slice_cstr(f->path.path));
+        r = buf_append_json_string(out, slice_cstr(path));
     if (r == 0)
         r = buf_append_lit(out, ",\"input\":");
     if (r == 0)
-        r = buf_append_json_string(out, f->ident.input.ptr == NULL ? SLICE("") : f->ident.input);
-    if (r == 0)
-        r = buf_printf(out, ",\"state\":\"%s\",\"size\":%llu", state_name(f), (unsigned long long)f->size);
+        r = buf_append_json_string(out, input);
+    return r < 0 ? r : buf_printf(out, ",\"state\":\"%s\",\"size\":%llu", state, (unsigned long long)size);
+}
+
+static int add_who(uint64_t ino, uint64_t incarnation, struct buf *out)
+{
+    return buf_printf(out, ",\"inode\":%llu,\"incarnation\":\"%016llx\",\"outputs\":{", (unsigned long long)ino,
+                      (unsigned long long)incarnation);
+}
+
+static int add_outputs(const struct tail_file *f, struct buf *out)
+{
+    int r = 0;
+    for (size_t o = 0; r == 0 && o < f->t->n_outputs; o++) {
+        const struct pass *p = f->slots[o].pass;
+        r = add_output(f->t, o, p == NULL ? f->size : pass_end(&p->pub), durable_off(f->t, (uint32_t)o, &f->slots[o]),
+                       p != NULL && p->is_parked, out);
+    }
+    return r;
+}
+
+static int add_file(const struct tail_file *f, struct buf *out)
+{
+    struct slice input = f->ident.input.ptr == NULL ? SLICE("") : f->ident.input;
+    int r = add_name(f->path.path, input, state_name(f), f->size, out);
     if (r == 0 && f->reason != NULL) {
         r = buf_append_lit(out, ",\"reason\":");
         r = r < 0 ? r : buf_append_json_string(out, slice_cstr(f->reason));
@@ -75,23 +96,40 @@ static int add_file(const struct tail_file *f, struct buf *out)
     if (r == 0 && f->gauge_held > 0)
         r = buf_printf(out, ",\"held\":%llu", (unsigned long long)f->gauge_held);
     if (r == 0 && f->is_tracked) {
-        r = buf_printf(out, ",\"inode\":%llu,\"incarnation\":\"%016llx\",\"outputs\":{",
-                       (unsigned long long)f->ident.ino, (unsigned long long)f->ident.incarnation);
-        for (size_t o = 0; r == 0 && o < f->t->n_outputs; o++)
-            r = add_output(f, o, out);
+        r = add_who(f->ident.ino, f->ident.incarnation, out);
+        r = r < 0 ? r : add_outputs(f, out);
         r = r < 0 ? r : buf_append_byte(out, '}');
     }
     return r < 0 ? r : buf_append_byte(out, '}');
 }
 
+static int add_sleeper(const struct tail *t, const struct sleeper *s, struct buf *out)
+{
+    int r = add_name(s->path, t->conf->inputs[s->input].name, "followed", s->off, out);
+    r = r < 0 ? r : add_who(s->ino, s->incarnation, out);
+    for (size_t o = 0; r == 0 && o < t->n_outputs; o++)
+        r = add_output(t, o, s->off, s->off, false, out);
+    return r < 0 ? r : buf_append_lit(out, "}}");
+}
+
+static int add_comma(struct buf *out)
+{
+    return out->ptr[out->len - 1] == '[' ? 0 : buf_append_byte(out, ',');
+}
+
 int tail_status(struct tail *t, struct buf *out)
 {
+    const struct list *asleep[] = { &t->asleep_open, &t->asleep };
     int r = buf_append_byte(out, '[');
     for (struct list *l = t->files.next; r == 0 && l != &t->files; l = l->next) {
-        if (l != t->files.next)
-            r = buf_append_byte(out, ',');
+        r = add_comma(out);
         r = r < 0 ? r : add_file(CONTAINER_OF(l, struct tail_file, all), out);
     }
+    for (size_t i = 0; i < ARRAY_LEN(asleep); i++)
+        for (struct list *l = asleep[i]->next; r == 0 && l != asleep[i]; l = l->next) {
+            r = add_comma(out);
+            r = r < 0 ? r : add_sleeper(t, CONTAINER_OF(l, struct sleeper, all), out);
+        }
     return r < 0 ? r : buf_append_byte(out, ']');
 }
 

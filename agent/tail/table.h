@@ -15,6 +15,7 @@ struct link {
     struct link *next;
     uint32_t hash; /* its lower half: enough to pass over most of those that are not meant */
     bool is_in;    /* in a table right now */
+    bool is_other; /* the owner's, for a table of two kinds: to be set after table_add() */
 };
 
 struct table {

@@ -32,7 +32,7 @@ static int init_tables(struct tail *t)
                             &t->aliases_by_target, &t->names,      &t->by_ino,
                             &t->by_incarnation,    &t->bases,      &t->missing };
     struct list *lists[] = { &t->dirs, &t->aliases, &t->files,  &t->ready,
-                             &t->lru,  &t->ending,  &t->stages, &t->waking };
+                             &t->lru,  &t->ending,  &t->stages, &t->waking, &t->asleep, &t->asleep_open };
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
@@ -102,6 +102,7 @@ void tail_close(struct tail *t)
         return;
     while (t->files.next != NULL && t->files.next != &t->files)
         file_free(CONTAINER_OF(t->files.next, struct tail_file, all));
+    sleepers_free(t);
     discover_deinit(t);
     watch_deinit(&t->watch);
     inputs_free(t->inputs, t->conf->n_inputs);
@@ -114,10 +115,7 @@ void tail_close(struct tail *t)
         vec_deinit(&t->sides[o].dirty);
         vec_deinit(&t->sides[o].gone);
     }
-    for (struct pass *p = t->spares, *next; p != NULL; p = next) {
-        next = p->next_parked;
-        budget_free(ACCOUNT_OF(MEMORY_FILES), p);
-    }
+    passes_free_spares(t);
     for (size_t i = 0; i < t->stirred.n; i++)
         free(VEC(&t->stirred, char *)[i]);
     struct vec *vecs[] = { &t->touched, &t->stirred, &t->pending, &t->ret_files, &t->ret_positions, &t->ret_gone };

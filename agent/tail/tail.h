@@ -6,6 +6,8 @@
  * ready list; a rescan every 10 s and after overflow catches the rest, and a file that has unread bytes for no
  * known reason is opened anew within 5 s. A turn reads at most TURN_BYTES of one file.
  *
+ * Files that nothing happens to are kept in a smaller form (asleep.c); the sink does not know one from the other.
+ *
  * A file has one *pass* for each distinct place its outputs stand at, usually one for all. An output that is
  * blocked leaves the pass and later gets one of its own, from its position, until it has caught up.
  *

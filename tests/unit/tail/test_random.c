@@ -2,7 +2,7 @@
  * Goal: whatever happens to files, to us and to outputs, each output has each line once, in order within its
  * file. Method: random operations from a seed: append, half lines, rotation (1 to 3 at once; renamed or copied and
  * cut; numbers or dates; compressed at once, at the next time, or whenever; a writer that is late), delete when all
- * is durable, block, unblock, commit, failed sync, crash, being down while any of these go on. Between any two system
+ * is durable, a minute and more in which nothing happens, block, unblock, commit, failed sync, crash, being down while any of these go on. Between any two system
  * calls of a rotation or a compression the tail may look: at events only, for one turn, or until it is at rest; in
  * some runs often, in some never. At the end everything is unblocked and read; then the lines are counted.
  * TAILRACE_SEED repeats one run, TAILRACE_RUNS makes more, from TAILRACE_FIRST on.
@@ -341,6 +341,17 @@ static void op_fence(struct sim *s, uint32_t o)
     tail_fence(s->w->t, o, q->files, q->n);
 }
 
+/* Long enough to fall asleep. */
+static void op_quiet(struct sim *s)
+{
+    trace("quiet\n");
+    world_run(s->w);
+    world_commit_all(s->w);
+    world_pass(s->w, 80);
+    world_commit_all(s->w);
+    world_pass(s->w, 10 * (int)rnd(s, 2));
+}
+
 static void op(struct sim *s)
 {
     uint32_t o = rnd(s, OUTPUTS);
@@ -370,7 +381,10 @@ static void op(struct sim *s)
         op_delete(s, (int)rnd(s, NAMES));
         break;
     case 6:
-        world_pass(s->w, 1 + (int)rnd(s, 7));
+        if (rnd(s, 4) == 0)
+            op_quiet(s);
+        else
+            world_pass(s->w, 1 + (int)rnd(s, 7));
         break;
     default:
         op_file(s);
