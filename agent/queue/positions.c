@@ -7,25 +7,41 @@
 #include "agent/base/bytes.h"
 #include "agent/queue/frame.h"
 
+/* Unfinished records, of few files: one block for both places of an entry, from the first one on. */
+struct parts {
+    struct position_part written[STREAMS_MAX], durable[STREAMS_MAX];
+};
+
 /* Where a file stands. `is_set` is false for a file that was only named. */
 struct place {
     uint64_t end;
-    uint64_t part_starts[STREAMS_MAX];
-    uint32_t head_crc, tail_crc;
-    uint32_t flags;
+    uint32_t head_crc, tail_crc, flags;
     uint16_t tail_len;
-    uint8_t part_streams[STREAMS_MAX];
     uint8_t n_parts;
-    bool is_set, is_gone;
+    bool is_set : 1, is_gone : 1;
 };
 
+/* What is known of the inode, in no more than it takes; strings are apart. */
 struct position_entry {
-    struct file_ident ident; /* path and input owned */
+    uint64_t incarnation, dev, ino, generation;
+    int64_t btime_ns, first_seen_ns;
     struct place written, durable;
-    struct position_entry *next_dirty;
-    uint32_t next; /* in its hash chain: entry number + 1 */
-    bool is_dirty, is_news;
     uint64_t noted_end; /* with is_news: where it stood when it was noted, or where it began since */
+    char *path;         /* owned, path_len bytes */
+    struct name *input;
+    struct parts *parts; /* NULL = no place of it ever had any */
+    struct position_entry *next_dirty;
+    uint32_t fp_len, fp_crc;
+    uint32_t next; /* in its hash chain: entry number + 1 */
+    uint16_t path_len;
+    bool is_dirty, is_news;
+};
+
+/* Of an input; there are few. */
+struct name {
+    struct name *next;
+    size_t len;
+    char text[];
 };
 
 static size_t slot_of(const struct positions *p, uint64_t incarnation)
@@ -38,14 +54,14 @@ static struct position_entry *find(const struct positions *p, uint64_t incarnati
     if (p->n_heads == 0)
         return NULL;
     for (uint32_t i = p->heads[slot_of(p, incarnation)]; i != 0; i = p->entries[i - 1]->next)
-        if (p->entries[i - 1]->ident.incarnation == incarnation)
+        if (p->entries[i - 1]->incarnation == incarnation)
             return p->entries[i - 1];
     return NULL;
 }
 
 static void chain(struct positions *p, size_t i)
 {
-    uint32_t *head = &p->heads[slot_of(p, p->entries[i]->ident.incarnation)];
+    uint32_t *head = &p->heads[slot_of(p, p->entries[i]->incarnation)];
     p->entries[i]->next = *head;
     *head = (uint32_t)(i + 1);
 }
@@ -88,53 +104,92 @@ static struct position_entry *get(struct positions *p, uint64_t incarnation)
     if (e == NULL)
         return NULL;
     budget_took(ACCOUNT_OF(MEMORY_QUEUES), e);
-    e->ident = (struct file_ident){ .incarnation = incarnation, .path = SLICE(""), .input = SLICE("") };
+    e->incarnation = incarnation;
     p->entries[p->n] = e;
     chain(p, p->n++);
     return e;
 }
 
-static void name_free(struct slice *name)
-{
-    if (name->len > 0)
-        budget_free(ACCOUNT_OF(MEMORY_QUEUES), (void *)(uintptr_t)name->ptr);
-    *name = SLICE("");
-}
-
 static void entry_free(struct position_entry *e)
 {
-    name_free(&e->ident.path);
-    name_free(&e->ident.input);
+    budget_free(ACCOUNT_OF(MEMORY_QUEUES), e->path);
+    budget_free(ACCOUNT_OF(MEMORY_QUEUES), e->parts);
     budget_free(ACCOUNT_OF(MEMORY_QUEUES), e);
 }
 
 /* Only when it changed: most idents come with a longer fingerprint and the same path. */
-static int name_set(struct slice *name, struct slice to)
+static int set_path(struct position_entry *e, struct slice to)
 {
-    if (slice_eq(*name, to))
-        return 0;
-    char *copy = slice_dup(to);
-    if (copy == NULL)
+    if (to.len > UINT16_MAX)
         return -ENOMEM;
-    name_free(name);
-    if (to.len == 0)
-        free(copy);
-    else
-        *name = slice_of(copy, to.len);
-    if (to.len > 0)
+    if (slice_eq(slice_of(e->path, e->path_len), to))
+        return 0;
+    char *copy = to.len == 0 ? NULL : slice_dup(to);
+    if (copy == NULL && to.len > 0)
+        return -ENOMEM;
+    budget_free(ACCOUNT_OF(MEMORY_QUEUES), e->path);
+    e->path = copy;
+    e->path_len = (uint16_t)to.len;
+    if (copy != NULL)
         budget_took(ACCOUNT_OF(MEMORY_QUEUES), copy);
+    return 0;
+}
+
+static int set_input(struct positions *p, struct position_entry *e, struct slice to)
+{
+    struct name *n = p->names;
+    while (n != NULL && !slice_eq(slice_of(n->text, n->len), to))
+        n = n->next;
+    if (n == NULL) {
+        n = malloc(sizeof(*n) + to.len);
+        if (n == NULL)
+            return -ENOMEM;
+        n->len = to.len;
+        memcpy(n->text, to.ptr, to.len);
+        n->next = p->names;
+        p->names = n;
+    }
+    e->input = n;
     return 0;
 }
 
 static int set_ident(struct positions *p, const struct file_ident *f)
 {
     struct position_entry *e = get(p, f->incarnation);
-    if (e == NULL || name_set(&e->ident.path, f->path) < 0 || name_set(&e->ident.input, f->input) < 0)
+    if (e == NULL || set_path(e, f->path) < 0 || (f->input.len > 0 && set_input(p, e, f->input) < 0))
         return -ENOMEM;
-    struct slice path = e->ident.path, input = e->ident.input;
-    e->ident = *f;
-    e->ident.path = path;
-    e->ident.input = input;
+    e->dev = f->dev;
+    e->ino = f->ino;
+    e->generation = f->generation;
+    e->btime_ns = f->btime_ns;
+    e->fp_len = f->fp_len;
+    e->fp_crc = f->fp_crc;
+    e->first_seen_ns = f->first_seen_ns;
+    return 0;
+}
+
+static struct file_ident ident_of(const struct position_entry *e)
+{
+    return (struct file_ident){ .incarnation = e->incarnation,
+                                .dev = e->dev,
+                                .ino = e->ino,
+                                .generation = e->generation,
+                                .btime_ns = e->btime_ns,
+                                .fp_len = e->fp_len,
+                                .fp_crc = e->fp_crc,
+                                .first_seen_ns = e->first_seen_ns,
+                                .path = e->path_len > 0 ? slice_of(e->path, e->path_len) : SLICE(""),
+                                .input = e->input != NULL ? slice_of(e->input->text, e->input->len) : SLICE("") };
+}
+
+static int need_parts(struct position_entry *e)
+{
+    if (e->parts != NULL)
+        return 0;
+    e->parts = calloc(1, sizeof(*e->parts));
+    if (e->parts == NULL)
+        return -ENOMEM;
+    budget_took(ACCOUNT_OF(MEMORY_QUEUES), e->parts);
     return 0;
 }
 
@@ -178,6 +233,10 @@ void positions_deinit(struct positions *p)
 {
     positions_clear(p);
     positions_forget_marks(p);
+    for (struct name *n = p->names, *next; n != NULL; n = next) {
+        next = n->next;
+        free(n);
+    }
     free(p->entries);
     free(p->heads);
     *p = (struct positions){ 0 };
@@ -188,26 +247,26 @@ int positions_prepare(struct positions *p, const struct group_end *end)
     for (size_t i = 0; i < end->n_files; i++)
         if (set_ident(p, &end->files[i]) < 0)
             return -ENOMEM;
-    for (size_t i = 0; i < end->n_positions; i++)
-        if (get(p, end->positions[i].incarnation) == NULL)
+    for (size_t i = 0; i < end->n_positions; i++) {
+        struct position_entry *e = get(p, end->positions[i].incarnation);
+        if (e == NULL || (end->positions[i].n_parts > 0 && need_parts(e) < 0))
             return -ENOMEM;
+    }
     return 0;
 }
 
-static void place_set(struct place *w, const struct file_position *pos)
+static void set_written(struct position_entry *e, const struct file_position *pos)
 {
-    assert(pos->n_parts <= STREAMS_MAX);
-    *w = (struct place){ .end = pos->end,
-                         .head_crc = pos->head_crc,
-                         .tail_crc = pos->tail_crc,
-                         .flags = pos->flags,
-                         .tail_len = pos->tail_len,
-                         .n_parts = pos->n_parts,
-                         .is_set = true };
-    for (size_t i = 0; i < pos->n_parts; i++) {
-        w->part_starts[i] = pos->parts[i].start;
-        w->part_streams[i] = pos->parts[i].stream;
-    }
+    assert(pos->n_parts <= STREAMS_MAX && (pos->n_parts == 0 || e->parts != NULL));
+    e->written = (struct place){ .end = pos->end,
+                                 .head_crc = pos->head_crc,
+                                 .tail_crc = pos->tail_crc,
+                                 .flags = pos->flags,
+                                 .tail_len = pos->tail_len,
+                                 .n_parts = pos->n_parts,
+                                 .is_set = true };
+    for (size_t i = 0; i < pos->n_parts; i++)
+        e->parts->written[i] = pos->parts[i];
 }
 
 static void advance(struct positions *p, struct position_entry *e, const struct file_position *pos)
@@ -216,7 +275,7 @@ static void advance(struct positions *p, struct position_entry *e, const struct 
         e->noted_end = e->written.is_set ? e->written.end : pos->start;
     if (!e->durable.is_set) /* nobody told the CRC of what is before */
         e->durable = (struct place){ .end = pos->start, .flags = pos->start > 0 ? POSITION_HEAD_UNKNOWN : 0, .is_set = true };
-    place_set(&e->written, pos);
+    set_written(e, pos);
     mark_dirty(p, e);
 }
 
@@ -244,6 +303,8 @@ void positions_commit(struct positions *p)
         next = e->next_dirty;
         e->is_dirty = false;
         e->durable = e->written;
+        if (e->durable.n_parts > 0)
+            memcpy(e->parts->durable, e->parts->written, sizeof(e->parts->durable));
         has_gone |= e->durable.is_gone;
     }
     p->dirty = NULL;
@@ -258,13 +319,15 @@ void positions_rollback(struct positions *p)
         next = e->next_dirty;
         e->is_dirty = false;
         e->written = e->durable;
+        if (e->written.n_parts > 0)
+            memcpy(e->parts->written, e->parts->durable, sizeof(e->parts->written));
     }
     p->dirty = NULL;
 }
 
 static void export_place(const struct position_entry *e, const struct place *w, struct file_position *ret)
 {
-    *ret = (struct file_position){ .incarnation = e->ident.incarnation,
+    *ret = (struct file_position){ .incarnation = e->incarnation,
                                    .flags = w->flags,
                                    .start = w->end,
                                    .end = w->end,
@@ -273,7 +336,7 @@ static void export_place(const struct position_entry *e, const struct place *w, 
                                    .tail_len = w->tail_len,
                                    .n_parts = w->n_parts };
     for (size_t i = 0; i < w->n_parts; i++)
-        ret->parts[i] = (struct position_part){ .stream = w->part_streams[i], .start = w->part_starts[i] };
+        ret->parts[i] = w == &e->durable ? e->parts->durable[i] : e->parts->written[i];
 }
 
 void positions_noted(struct positions *p)
@@ -288,7 +351,8 @@ int positions_put(const struct positions *p, bool only_news, struct buf *meta)
         const struct position_entry *e = p->entries[i];
         if (e->written.is_gone || (only_news && !e->is_news))
             continue;
-        int r = meta_put_file(meta, &e->ident);
+        const struct file_ident ident = ident_of(e);
+        int r = meta_put_file(meta, &ident);
         if (r == 0 && e->written.is_set) {
             struct file_position pos;
             export_place(e, &e->written, &pos);
@@ -356,8 +420,9 @@ static int take_part(struct positions *p, struct slice bytes)
     struct position_entry *e = find(p, incarnation);
     if (e == NULL || !e->is_dirty || e->written.n_parts >= STREAMS_MAX)
         return -EBADMSG; /* not of a position of this group: a rollback would not know of it */
-    e->written.part_starts[e->written.n_parts] = part.start;
-    e->written.part_streams[e->written.n_parts++] = part.stream;
+    if (need_parts(e) < 0)
+        return -ENOMEM;
+    e->parts->written[e->written.n_parts++] = part;
     drop_mark(p, incarnation);
     return 0;
 }
@@ -402,7 +467,7 @@ int positions_export(struct positions *p, const struct recovered_file **ret_file
         const struct position_entry *e = p->entries[i];
         if (e->durable.is_gone)
             continue;
-        files[n].ident = e->ident;
+        files[n].ident = ident_of(e);
         export_place(e, &e->durable, &files[n].position);
         n++;
     }

@@ -3,7 +3,7 @@
  * which a failed sync goes back (queue.md §3.4).
  *
  * A file whose first position is not durable yet stands, as durable, where that position began.
- * About 200 bytes a file and its path. Owned by the writer thread.
+ * About 170 bytes a file and its path. Owned by the writer thread.
  */
 #ifndef TAILRACE_QUEUE_POSITIONS_H
 #define TAILRACE_QUEUE_POSITIONS_H
@@ -17,6 +17,7 @@
 #define MARKS_MAX (UINT32_C(1) << 17) /* 3 MiB for as long as a start takes */
 
 struct position_entry;
+struct name;
 
 struct positions {
     struct position_entry **entries;
@@ -24,6 +25,7 @@ struct positions {
     uint32_t *heads;   /* hash table: entry number + 1 */
     size_t n_heads;
     struct position_entry *dirty;
+    struct name *names; /* of inputs; never fewer until positions_deinit() */
     struct recovered_file *exported;
     struct recovered_mark *marks; /* of what was taken; until positions_forget_marks() */
     size_t n_marks, cap_marks;
