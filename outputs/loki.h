@@ -31,6 +31,8 @@
 
 struct loki_part;
 
+#define LOKI_USED_MAX 8
+
 /* Times first..last of the stream are taken: equal times step by 1 ns, so that real repeats survive (queue.md
  * §7). */
 struct loki_used {
@@ -42,12 +44,12 @@ struct loki_used {
 struct loki_stream {
     uint64_t id, hash;
     struct loki_stream *hash_next, *newer, *older;
-    struct buf key; /* route, then labels */
-    size_t route_len;
+    char *key; /* route, then labels */
+    uint32_t route_len, labels_len;
     bool has_newest;
     uint8_t n_used, next_used;
     int64_t newest_ns;
-    struct loki_used used[8];
+    struct loki_used one, *more; /* the times: one until there is a second, then LOKI_USED_MAX at more */
     struct loki_stream *late; /* the stream of the next late step, while late->id == late_id */
     uint64_t late_id;
     uint64_t body_serial; /* part belongs to the body with this serial */
@@ -66,11 +68,11 @@ void loki_streams_touch(struct loki_streams *ss, struct loki_stream *s);
 
 static inline struct slice loki_stream_route(const struct loki_stream *s)
 {
-    return slice_first(buf_slice(&s->key), s->route_len);
+    return slice_of(s->key, s->route_len);
 }
 static inline struct slice loki_stream_labels(const struct loki_stream *s)
 {
-    return slice_from(buf_slice(&s->key), s->route_len);
+    return slice_of(s->key + s->route_len, s->labels_len);
 }
 
 /* The first free time at or after ts; nothing changes. */

@@ -37,7 +37,8 @@ int loki_streams_new(size_t max, struct loki_streams **ret_streams)
 
 static void free_stream(struct loki_stream *s)
 {
-    buf_deinit(&s->key);
+    budget_free(ACCOUNT_OF(MEMORY_STREAMS), s->key);
+    budget_free(ACCOUNT_OF(MEMORY_STREAMS), s->more);
     budget_free(ACCOUNT_OF(MEMORY_STREAMS), s);
 }
 
@@ -80,6 +81,11 @@ void loki_streams_touch(struct loki_streams *ss, struct loki_stream *s)
     link_newest(ss, s);
 }
 
+static size_t key_bytes(const struct loki_stream *s)
+{
+    return (size_t)s->route_len + s->labels_len;
+}
+
 /* Its memory is kept: lookups elsewhere compare the id, which is 0 now. */
 static void forget_oldest(struct loki_streams *ss)
 {
@@ -89,11 +95,10 @@ static void forget_oldest(struct loki_streams *ss)
         link = &(*link)->hash_next;
     *link = s->hash_next;
     unlink_age(ss, s);
-    ss->key_bytes -= s->key.cap;
+    ss->key_bytes -= key_bytes(s);
     ss->n--;
-    if (s->key.cap > 1 * KIB) { /* long keys are given back, usual ones used again */
-        buf_deinit(&s->key); /* keeps its maximum and its account */
-    }
+    budget_free(ACCOUNT_OF(MEMORY_STREAMS), s->key);
+    s->key = NULL;
     s->id = 0;
     s->hash_next = ss->spare;
     ss->spare = s;
@@ -105,15 +110,29 @@ static struct loki_stream *take_spare(struct loki_streams *ss)
     if (s == NULL) {
         s = calloc(1, sizeof(*s));
         budget_took(ACCOUNT_OF(MEMORY_STREAMS), s);
-        if (s != NULL)
-            buf_init_in(&s->key, 1 * MIB, ACCOUNT_OF(MEMORY_STREAMS));
         return s;
     }
     ss->spare = s->hash_next;
-    struct buf key = s->key;
-    buf_reset(&key);
-    *s = (struct loki_stream){ .key = key };
+    *s = (struct loki_stream){ .more = s->more };
     return s;
+}
+
+/* As long as it has to be: there are thousands, and they stay. */
+static int set_key(struct loki_stream *s, struct slice route, struct slice labels)
+{
+    if (route.len + labels.len > 1 * MIB)
+        return -E2BIG;
+    char *key = malloc(MAX(route.len + labels.len, (size_t)1));
+    if (key == NULL)
+        return -ENOMEM;
+    budget_took(ACCOUNT_OF(MEMORY_STREAMS), key);
+    if (route.len > 0)
+        memcpy(key, route.ptr, route.len);
+    memcpy(key + route.len, labels.ptr, labels.len);
+    s->key = key;
+    s->route_len = (uint32_t)route.len;
+    s->labels_len = (uint32_t)labels.len;
+    return 0;
 }
 
 static struct loki_stream *add_stream(struct loki_streams *ss, uint64_t hash, struct slice route,
@@ -124,19 +143,18 @@ static struct loki_stream *add_stream(struct loki_streams *ss, uint64_t hash, st
     struct loki_stream *s = take_spare(ss);
     if (s == NULL)
         return NULL;
-    if (buf_append_slice(&s->key, route) < 0 || buf_append_slice(&s->key, labels) < 0) {
+    if (set_key(s, route, labels) < 0) {
         s->hash_next = ss->spare;
         ss->spare = s;
         return NULL;
     }
     s->id = ss->next_id++;
     s->hash = hash;
-    s->route_len = route.len;
     struct loki_stream **slot = &ss->table[hash & (ss->n_table - 1)];
     s->hash_next = *slot;
     *slot = s;
     link_newest(ss, s);
-    ss->key_bytes += s->key.cap;
+    ss->key_bytes += key_bytes(s);
     ss->n++;
     return s;
 }
@@ -155,13 +173,35 @@ struct loki_stream *loki_streams_get(struct loki_streams *ss, struct slice route
     return add_stream(ss, hash, route, labels);
 }
 
+static struct loki_used *used_of(const struct loki_stream *s)
+{
+    return s->more != NULL ? s->more : &((struct loki_stream *)(uintptr_t)s)->one;
+}
+
 /* The range that holds ts, or -1. */
 static int find_used(const struct loki_stream *s, int64_t ts)
 {
+    const struct loki_used *used = used_of(s);
     for (int i = 0; i < s->n_used; i++)
-        if (s->used[i].first <= ts && ts <= s->used[i].last)
+        if (used[i].first <= ts && ts <= used[i].last)
             return i;
     return -1;
+}
+
+/* Many streams have one line, or few. Without memory the one place there is takes the newest. */
+static unsigned used_room(struct loki_stream *s)
+{
+    if (s->more != NULL)
+        return LOKI_USED_MAX;
+    if (s->n_used == 0)
+        return 1;
+    s->more = malloc(LOKI_USED_MAX * sizeof(*s->more));
+    if (s->more == NULL)
+        return 1;
+    budget_took(ACCOUNT_OF(MEMORY_STREAMS), s->more);
+    s->more[0] = s->one;
+    s->next_used = 1;
+    return LOKI_USED_MAX;
 }
 
 int64_t loki_stream_free_time(const struct loki_stream *s, int64_t ts)
@@ -170,7 +210,7 @@ int64_t loki_stream_free_time(const struct loki_stream *s, int64_t ts)
     if (s->has_newest && ts > s->newest_ns)
         return ts;
     while ((i = find_used(s, ts)) >= 0) /* each range is passed once */
-        ts = s->used[i].last + 1;
+        ts = used_of(s)[i].last + 1;
     return ts;
 }
 
@@ -180,11 +220,12 @@ void loki_stream_use_time(struct loki_stream *s, int64_t ts)
     assert(is_beyond || find_used(s, ts) < 0);
     int before = is_beyond ? -1 : find_used(s, ts - 1);
     if (before >= 0) {
-        s->used[before].last = ts;
+        used_of(s)[before].last = ts;
     } else {
-        s->used[s->next_used] = (struct loki_used){ ts, ts };
-        s->next_used = (uint8_t)((s->next_used + 1u) % ARRAY_LEN(s->used));
-        s->n_used = (uint8_t)MIN(s->n_used + 1u, ARRAY_LEN(s->used));
+        unsigned room = used_room(s);
+        used_of(s)[s->next_used] = (struct loki_used){ ts, ts };
+        s->next_used = (uint8_t)((s->next_used + 1u) % room);
+        s->n_used = (uint8_t)MIN(s->n_used + 1u, room);
     }
     if (!s->has_newest || ts > s->newest_ns)
         s->newest_ns = ts;
