@@ -146,9 +146,25 @@ const struct output_type elasticsearch_type = {
 
 /* ---- names and ids ---- */
 
+/* No strchr(): it is asked for each character of a name, and what that costs hangs on where the linker puts the string. */
 static bool is_forbidden(unsigned char c)
 {
-    return c <= 0x20 || c >= 0x7f || strchr("\\/*?\"<>|,#:", c) != NULL;
+    switch (c) {
+    case '\\':
+    case '/':
+    case '*':
+    case '?':
+    case '"':
+    case '<':
+    case '>':
+    case '|':
+    case ',':
+    case '#':
+    case ':':
+        return true;
+    default:
+        return c <= 0x20 || c >= 0x7f;
+    }
 }
 
 /* Lowercase; one _ for each character that is forbidden. Letters beyond ASCII too: the server wants them lowercase, and
