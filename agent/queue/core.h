@@ -178,6 +178,7 @@ struct queue {
     /* ---- sender ---- */
     uint64_t read_seq;               /* the next to be looked at */
     uint64_t read_segment, read_off; /* where it stands; segment 0: to be found */
+    uint64_t riddled_id; /* a segment with more holes than are remembered: all that it lacks is counted; 0: none */
     struct {
         uint64_t segment_id;
         int fd;

@@ -99,6 +99,10 @@ static int count_missing(struct queue *q, const struct segment *seg, struct span
     struct spans holes;
     if (is_counted(q, s.first, s.last))
         return 0;
+    if (q->riddled_id == seg->id) {
+        damaged_add(q, s.first, s.last);
+        return 0;
+    }
     int r = damage_find(q, seg, s.first, s.last, &d);
     if (r < 0)
         return r;
@@ -110,6 +114,8 @@ static int count_missing(struct queue *q, const struct segment *seg, struct span
             spans_put(&frames, d.bodies.list[i].first, d.bodies.list[i].last);
         r = loss_count(q, &(struct loss){ .reason = LOST_DAMAGE, .rows = &rows, .bytes = bytes + d.bytes,
                                           .gaps = &d.gaps, .frames = &frames, .holes = &holes });
+        if (r == 0 && holes.n == SPANS_MAX)
+            q->riddled_id = seg->id;
     }
     totals_deinit(&rows);
     damage_deinit(&d);
