@@ -2,7 +2,8 @@
 JSON, drop DEBUG, add a few fields, keep what is on its way on disk, send to the counting server.
 
 Debian's rsyslog is always there (it has no durable queue here and sends without compression: less work). Fluent Bit,
-Vector and Promtail take part when FLUENT_BIT, VECTOR or PROMTAIL names their binary.
+Vector, Promtail and Filebeat take part when FLUENT_BIT, VECTOR, PROMTAIL or FILEBEAT names their binary. Promtail keeps
+nothing on disk and parses the level alone: less work too.
 """
 import dataclasses
 import os
@@ -224,6 +225,34 @@ scrape_configs:
         return [self.binary, "-config.file", str(conf)]
 
 
+class Filebeat(Program):
+    outputs = ("bulk",)
+
+    def can(self, kinds):
+        return tuple(kinds) == ("bulk",)
+
+    def conf(self, w, kinds, server, tmp):
+        conf = tmp / "filebeat.yml"
+        conf.write_text(f"""path.data: {tmp}/data
+path.logs: {tmp}/logs
+logging.level: warning
+filebeat.inputs:
+  - type: log
+    paths: ["{w.logs}/*.log"]
+    json: {{ keys_under_root: true, overwrite_keys: true, add_error_key: true }}
+    fields: {{ namespace: bench, pod: bench }}
+    fields_under_root: true
+processors:
+  - drop_event: {{ when: {{ or: [ {{ equals: {{ level: DEBUG }} }}, {{ equals: {{ level: debug }} }}, {{ equals: {{ level: 20 }} }} ] }} }}
+queue.disk: {{ max_size: 1GB }}
+setup.template.enabled: false
+setup.ilm.enabled: false
+output.elasticsearch: {{ hosts: ["{server.url}"], index: bench, compression_level: 1, bulk_max_size: 2000, worker: 1 }}
+""")
+        conf.chmod(0o600)
+        return [self.binary, "-e", "-c", str(conf)]
+
+
 class Floor(Program):
     """floor.c on the same lines in one file: no following, no queue on disk, no network. Both outputs: one run each."""
     MODES = {"loki": "1", "bulk": "2"}
@@ -244,7 +273,8 @@ class Floor(Program):
         return Result(cpu=cpu, wall=wall, rss=0, disk=(tmp / "q.out").stat().st_size)
 
 
-PEERS = {"FLUENT_BIT": ("fluent-bit", FluentBit), "VECTOR": ("vector", Vector), "PROMTAIL": ("promtail", Promtail)}
+PEERS = {"FLUENT_BIT": ("fluent-bit", FluentBit), "VECTOR": ("vector", Vector), "PROMTAIL": ("promtail", Promtail),
+         "FILEBEAT": ("filebeat", Filebeat)}
 
 
 def peers(rsyslogd="/usr/sbin/rsyslogd"):
