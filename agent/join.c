@@ -152,6 +152,14 @@ bool join_is_idle(const struct join *j)
     return true;
 }
 
+bool join_is_bound(const struct join *j)
+{
+    for (size_t i = 0; i < STREAMS_MAX; i++)
+        if (j->streams[i].lender != NULL || j->streams[i].borrower != NULL)
+            return true;
+    return false;
+}
+
 uint8_t join_parts(const struct join *j, int except, struct position_part *parts)
 {
     uint8_t n = 0;

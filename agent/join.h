@@ -59,7 +59,7 @@ void join_free(struct join *j);
  * none. (A position says where a stream is read again from: not that the group before a part is wanted and the part not.)
  * What is borrowed itself is not lent on: a line goes through two files at most, in a third it begins anew. */
 struct join *join_find_part(struct join *list, enum record_stream stream, uint32_t outputs);
-/* This output leaves the lender's pass, which stands still, and reads what is unfinished there again. It must be blocked. */
+/* This output leaves the lender's pass, which stands still, and reads what is unfinished there again, once it is not blocked. */
 void join_leave(struct join *lender, uint32_t output);
 /* Copies the lender's part to the start of j's. -ENOMEM. */
 NODISCARD int join_borrow(struct join *j, struct join *lender, enum record_stream stream, uint64_t start);
@@ -75,6 +75,7 @@ NODISCARD int pending_add(struct pending *p, struct slice text, uint64_t start, 
 void pending_end(struct pending *p); /* forgets the content, keeps a little memory */
 
 bool join_is_idle(const struct join *j); /* nothing is unfinished */
+bool join_is_bound(const struct join *j); /* something of it is borrowed or lent */
 /* Where each unfinished stream begins; NULL is an empty join. except: a stream to leave out, or -1. */
 uint8_t join_parts(const struct join *j, int except, struct position_part *parts);
 /* The earliest flush_at_ns of an active group, INT64_MAX when there is none. */

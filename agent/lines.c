@@ -219,20 +219,29 @@ static struct pending *add_part(struct work *w, const struct framed *fr, uint64_
     return part;
 }
 
-/* The half line that the file before ended with, when this one goes on with it. */
+/* An output that reads on, in this pass, has an unfinished part in this one of the file before. */
+static struct join *find_lender(const struct work *w, struct join *list, enum record_stream stream)
+{
+    struct join *lender = NULL;
+    for (uint32_t rest = w->pass->mask; rest != 0 && lender == NULL; rest &= rest - 1)
+        if (!w->p->conf.feeders[__builtin_ctz(rest)].is_blocked)
+            lender = join_find_part(list, stream, rest & -rest);
+    return lender;
+}
+
+/* The half line that the file before ended with, when this one goes on with it. Outputs of this pass that stand elsewhere in
+ * the file before go on by themselves from here; those that have the same half there and are not in this pass read it again. */
 static bool borrow_part(struct work *w, enum record_stream stream, uint64_t off)
 {
     struct source *before = off > w->source->first_off[stream] ? NULL : tail_predecessor(w->source->file);
-    struct join *lender = before == NULL ? NULL : join_find_part(before->joins, stream, w->pass->mask);
-    uint32_t others = lender == NULL ? 0 : lender->pass->mask & ~w->pass->mask;
-    for (uint32_t rest = others; rest != 0; rest &= rest - 1)
-        if (!w->p->conf.feeders[__builtin_ctz(rest)].is_blocked)
-            return false; /* it is on its way here, and needs the part too: each half goes by itself */
+    struct join *lender = before == NULL ? NULL : find_lender(w, before->joins, stream);
+    for (uint32_t rest = lender == NULL ? 0 : w->pass->mask & ~lender->pass->mask; rest != 0; rest &= rest - 1)
+        pipeline_part(w, (uint32_t)__builtin_ctz(rest), off);
     struct join *j = lender == NULL ? NULL : join_of(w);
     if (j == NULL || join_borrow(j, lender, stream, off) < 0)
         return false;
-    for (; others != 0; others &= others - 1) /* they come this way when they are unblocked */
-        join_leave(lender, (uint32_t)__builtin_ctz(others));
+    for (uint32_t rest = lender->pass->mask & ~w->pass->mask; rest != 0; rest &= rest - 1)
+        join_leave(lender, (uint32_t)__builtin_ctz(rest));
     return true;
 }
 

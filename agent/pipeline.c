@@ -1,5 +1,6 @@
 #include "agent/pipeline.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -220,6 +221,21 @@ static void block_at(struct work *w, uint32_t output, uint64_t end, int except_s
         reread_stop(w->pass, end, parts, n);
     else
         tail_block(w->source->file, w->pass, output, end, parts, n);
+    w->pass->skip_to_newline = skips;
+}
+
+void pipeline_part(struct work *w, uint32_t output, uint64_t at)
+{
+    struct position_part parts[STREAMS_MAX];
+    uint8_t n = join_parts(w->pass->state, -1, parts);
+    bool skips = w->pass->skip_to_newline;
+    assert(!w->pass->is_again);
+    w->pass->skip_to_newline = false; /* as in block_at() */
+    join_release(w->pass->state, output, true);
+    if (w->p->conf.feeders[output].is_blocked)
+        tail_block(w->source->file, w->pass, output, at, parts, n);
+    else
+        tail_part(w->source->file, w->pass, output, at, parts, n);
     w->pass->skip_to_newline = skips;
 }
 
@@ -453,6 +469,12 @@ static uint8_t sink_parts(void *ctx, const struct tail_pass *pass, struct positi
     return join_parts(pass->state, -1, parts);
 }
 
+static bool sink_is_bound(void *ctx, const struct tail_pass *pass)
+{
+    (void)ctx;
+    return join_is_bound(pass->state);
+}
+
 static void sink_pass_free(void *ctx, struct tail_pass *pass)
 {
     (void)ctx;
@@ -489,6 +511,7 @@ struct tail_sink pipeline_sink(struct pipeline *p)
                                .holds = sink_holds,
                                .feed = sink_feed,
                                .parts = sink_parts,
+                               .is_bound = sink_is_bound,
                                .pass_free = sink_pass_free,
                                .lost = sink_lost };
 }

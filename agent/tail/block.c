@@ -33,6 +33,15 @@ static void park(struct pass *p, uint32_t output)
     p->file->slots[output].pass = p;
 }
 
+/* It has its turns from now on. */
+static void go_on(struct pass *p)
+{
+    p->is_hungry = true;
+    p->pub.next = p->file->passes;
+    p->file->passes = &p->pub;
+    file_ready(p->file);
+}
+
 /* The streams that p was reading again are not done with at `end`, below resume_until. */
 static void keep_resume(struct pass *p, const struct pass *from, uint64_t end)
 {
@@ -69,12 +78,18 @@ void tail_block_before(struct tail_file *f, struct tail_pass *pub, uint32_t outp
     p->resume_skip = pub->skip_to_newline;
     p->pub.skip_to_newline = false;
     pub->mask &= ~BIT(output);
-    park(p, output);
+    if (t->blocked & BIT(output)) {
+        park(p, output);
+    } else {
+        f->slots[output].pass = p;
+        go_on(p);
+    }
     file_dirty(f, BIT(output));
 }
 
-void tail_block(struct tail_file *f, struct tail_pass *pub, uint32_t output, uint64_t pos_end,
-                const struct position_part *parts, uint8_t n_parts)
+/* From the pass that is fed: a pass of its own, in no list yet. */
+static struct pass *part_from_feed(struct tail_file *f, struct tail_pass *pub, uint32_t output, uint64_t pos_end,
+                                   const struct position_part *parts, uint8_t n_parts)
 {
     struct tail *t = f->t;
     struct pass *from = pass_of(pub), *p = t->spares;
@@ -84,7 +99,6 @@ void tail_block(struct tail_file *f, struct tail_pass *pub, uint32_t output, uin
     assert(pos_end >= feed->off && pos_end <= feed->off + feed->bytes.len);
     assert(n_parts <= STREAMS_MAX);
     t->spares = p->next_parked;
-    t->blocked |= BIT(output);
 
     pass_init(p, f);
     p->pub = *pub;
@@ -116,8 +130,22 @@ void tail_block(struct tail_file *f, struct tail_pass *pub, uint32_t output, uin
     p->pub.skip_to_newline = skip && p->pub.n_parts == 0;
     p->resume_skip = skip && p->pub.n_parts > 0;
     pub->mask &= ~BIT(output);
-    park(p, output);
+    f->slots[output].pass = p;
     file_dirty(f, BIT(output));
+    return p;
+}
+
+void tail_block(struct tail_file *f, struct tail_pass *pub, uint32_t output, uint64_t pos_end,
+                const struct position_part *parts, uint8_t n_parts)
+{
+    f->t->blocked |= BIT(output);
+    park(part_from_feed(f, pub, output, pos_end, parts, n_parts), output);
+}
+
+void tail_part(struct tail_file *f, struct tail_pass *pub, uint32_t output, uint64_t pos_end,
+               const struct position_part *parts, uint8_t n_parts)
+{
+    go_on(part_from_feed(f, pub, output, pos_end, parts, n_parts));
 }
 
 static void unpark(struct pass *p)

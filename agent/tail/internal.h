@@ -480,6 +480,8 @@ void follow_all(struct tail *t); /* files that were taken over: each after the o
 /* ---- rotate.c, siblings.c: siblings and copies ---- */
 /* Is name one that rotation makes of base: base.1, base-20260102, base.2026-01-02-03.gz, stem-DATE.ext …? */
 bool sibling_name(struct slice base, struct slice name);
+/* What the names that rotation gave two of base's files say of their age: < 0: a is older, > 0: b, 0: nothing. */
+int rotation_order(struct slice base, struct slice a, struct slice b);
 /* The live name that a rotated one was made of; the path itself when it is none. ret: PATH_MAX bytes. */
 void rotate_base(const char *path, char *ret);
 /* The live names that path may have been made of, one at a call: "/v/app.log" for "/v/app.log.1.gz" and

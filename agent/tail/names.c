@@ -310,18 +310,36 @@ struct tail_file *predecessor(const struct tail *t, const char *base)
     return NULL;
 }
 
+static bool comes_after(const struct tail_file *f, const struct tail_file *before)
+{
+    while (f != NULL && f != before)
+        f = f->after;
+    return f != NULL;
+}
+
 void follow_after(struct tail_file *f, struct tail_file *before)
 {
-    if (f == NULL || before == NULL || f == before || f->after != NULL || f->successor != NULL)
+    if (f == NULL || before == NULL || f->after != NULL || comes_after(before, f) ||
+        (f->successor != NULL && before->successor != NULL))
         return;
-    f->successor = before->successor; /* found late: between the two */
-    if (f->successor != NULL)
+    if (before->successor != NULL) { /* found late: between the two */
+        f->successor = before->successor;
         f->successor->after = f;
+    }
     f->after = before;
     before->successor = f;
 }
 
-/* The one of f's chain that f came after: live ones come last, the others in the order in which they were seen. */
+/* Of two of a chain. Their names know it, whatever the clock said when they were first seen. */
+static bool is_older(const struct tail_file *a, const struct tail_file *b)
+{
+    if ((a->phase == PHASE_LIVE) != (b->phase == PHASE_LIVE))
+        return b->phase == PHASE_LIVE;
+    int by_name = rotation_order(path_name(file_base(a)), path_name(file_real(a)), path_name(file_real(b)));
+    return by_name != 0 ? by_name < 0 : a->ident.first_seen_ns < b->ident.first_seen_ns;
+}
+
+/* The one of f's chain that f came after. */
 static struct tail_file *older_of_chain(const struct tail_file *f)
 {
     const char *base = file_base(f);
@@ -329,10 +347,8 @@ static struct tail_file *older_of_chain(const struct tail_file *f)
     struct link *l = table_first(&f->t->bases, path_hash(base, strlen(base)));
     for (; l != NULL; l = table_next(l)) {
         struct tail_file *g = CONTAINER_OF(l, struct tail_file, by_base);
-        bool is_older = f->phase == PHASE_LIVE || g->ident.first_seen_ns < f->ident.first_seen_ns;
-        if (g != f && is_older && g->is_tracked && g->stage == STAGE_READING && g->phase != PHASE_MISSING &&
-            g->phase != PHASE_LIVE && strcmp(g->base, base) == 0 &&
-            (best == NULL || g->ident.first_seen_ns > best->ident.first_seen_ns))
+        if (g != f && g->is_tracked && g->stage == STAGE_READING && g->phase != PHASE_MISSING && g->phase != PHASE_LIVE &&
+            strcmp(g->base, base) == 0 && is_older(g, f) && (best == NULL || is_older(best, g)))
             best = g;
     }
     return best;

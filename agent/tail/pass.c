@@ -109,18 +109,10 @@ uint8_t pass_parts(const struct pass *p, struct position_part *parts)
     return p->pub.n_parts;
 }
 
-/* Of what is unfinished something may be borrowed: by the next file from one of these passes, or by one of them from the
- * file before. */
-static bool may_be_lent(const struct tail_file *f)
+static bool is_bound(const struct pass *p)
 {
-    if (f->after != NULL && f->after->stage == STAGE_READING)
-        return true;
-    if (f->successor == NULL)
-        return false;
-    bool is_read = f->successor->parked != NULL;
-    for (const struct tail_pass *p = f->successor->passes; p != NULL; p = p->next)
-        is_read = is_read || p->off > 0;
-    return is_read;
+    const struct tail *t = p->file->t;
+    return p->pub.state != NULL && t->sink.is_bound != NULL && t->sink.is_bound(t->sink.ctx, &p->pub);
 }
 
 /* The same records are unfinished, and so the same bytes: what follows goes on for both. */
@@ -131,7 +123,7 @@ static bool are_parts_same(const struct pass *a, const struct pass *b)
     for (uint8_t i = 0; n == m && i < n; i++)
         if (x[i].stream != y[i].stream || x[i].start != y[i].start)
             return false;
-    return n == m && (n == 0 || !may_be_lent(a->file));
+    return n == m && !is_bound(a) && !is_bound(b);
 }
 
 static bool can_merge(const struct pass *a, const struct pass *b)

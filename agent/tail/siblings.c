@@ -148,17 +148,23 @@ static void add_name(void *ctx, const char *name)
     memcpy(sb->name + l->folder.len, name, n.len + 1);
 }
 
-static int older_first(const void *pa, const void *pb, void *base)
+int rotation_order(struct slice base, struct slice a, struct slice b)
 {
-    const struct sibling *a = pa, *b = pb;
-    struct slice sa = rotation_suffix(*(const struct slice *)base, path_name(a->name));
-    struct slice sb = rotation_suffix(*(const struct slice *)base, path_name(b->name));
+    struct slice sa = rotation_suffix(base, a), sb = rotation_suffix(base, b);
     uint64_t na = number_of(sa), nb = number_of(sb);
     if (na > 0 && nb > 0 && na != nb)
         return na > nb ? -1 : 1;
+    bool are_dates = sa.len > 0 && na == 0 && nb == 0 && sa.len == sb.len;
+    return are_dates ? slice_cmp(sa, sb) : 0; /* of one form */
+}
+
+static int older_first(const void *pa, const void *pb, void *base)
+{
+    const struct sibling *a = pa, *b = pb;
+    int by_name = rotation_order(*(const struct slice *)base, path_name(a->name), path_name(b->name));
+    if (by_name != 0)
+        return by_name;
     int64_t ma = timespec_ns(a->st.st_mtim), mb = timespec_ns(b->st.st_mtim);
-    if (na == 0 && nb == 0 && sa.len == sb.len && !slice_eq(sa, sb))
-        return slice_cmp(sa, sb); /* dates of one form */
     if (ma != mb)
         return ma < mb ? -1 : 1;
     return (int)b->is_gz - (int)a->is_gz;

@@ -74,7 +74,7 @@ struct tail_sink {
     void *(*file_new)(void *ctx, struct tail_file *f, const struct tail_file_info *info);
     /* Also while the file is followed, when all is read and nothing unfinished: it may enter again, see fed_to. */
     void (*file_free)(void *ctx, void *file);
-    /* Consumes whole lines; returns how many bytes. The sink may call tail_block() and tail_wake_at() during
+    /* Consumes whole lines; returns how many bytes. The sink may call tail_block(), tail_part() and tail_wake_at() during
      * it, nothing else of this header. What a pass without outputs (mask 0, after tail_block) returns does
      * not matter. With is_last it consumes all. Lines it leaves although they are whole are offered again,
      * 100 ms later at the earliest. It sets pass->skip_to_newline when it cut a line and clears it at the
@@ -84,6 +84,9 @@ struct tail_sink {
      * pass that has some after feed(is_last) is not at its end: it is fed again, with no bytes, until it has
      * none. */
     uint8_t (*parts)(void *ctx, const struct tail_pass *pass, struct position_part *parts);
+    /* Is anything unfinished in pass->state bound to what another file ends or begins with? Then no other pass with the same
+     * unfinished records may stand for it. May be NULL: nothing ever is. */
+    bool (*is_bound)(void *ctx, const struct tail_pass *pass);
     /* pass->state is to be freed; called only when it is not NULL. */
     void (*pass_free)(void *ctx, struct tail_pass *pass);
     /* Lines that are given up: held limit, truncated unread. Called before the position moves. */
@@ -126,8 +129,11 @@ bool tail_takes_new_names(struct tail *t);
  * of its own until it has caught up. */
 void tail_block(struct tail_file *f, struct tail_pass *pass, uint32_t output, uint64_t pos_end,
                 const struct position_part *parts, uint8_t n_parts);
-/* Also from feed(), for a pass of another file that stands still (the one whose last record went on in the
- * file that is fed): the output leaves it and will read these parts again. */
+/* As tail_block(), but the output is not blocked: it goes on by itself from there. */
+void tail_part(struct tail_file *f, struct tail_pass *pass, uint32_t output, uint64_t pos_end,
+               const struct position_part *parts, uint8_t n_parts);
+/* Also from feed(), for a pass of another file that stands still (the one whose last record goes on in the file that is
+ * fed): the output leaves it and will read these parts again, once it is not blocked. */
 void tail_block_before(struct tail_file *f, struct tail_pass *pass, uint32_t output,
                        const struct position_part *parts, uint8_t n_parts);
 /* The output takes lines again: its files become ready. */

@@ -103,7 +103,8 @@ static bool is_dead(void)
 
 static void tail_begin(struct tail **ret)
 {
-    static const struct tail_sink sink = { &a, file_new, file_free, feed, parts, pass_free, lost, NULL };
+    static const struct tail_sink sink = { .ctx = &a, .file_new = file_new, .file_free = file_free, .feed = feed,
+                                           .parts = parts, .pass_free = pass_free, .lost = lost };
     const struct queue_recovery *rec = &a.s.rec;
     struct tail_conf tc = { &a.conf, 1, 42 };
     int r = tail_open(&tc, &sink, &rec, 1, ret, &a.s.err);

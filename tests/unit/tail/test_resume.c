@@ -537,6 +537,64 @@ static void test_passes_with_the_same_half_go_on_as_one(void **state)
     world_free(w);
 }
 
+/* The same after a rotation, when the next file was read already: it may go on there for both still. */
+static void test_halves_join_after_a_rotation(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    world_include(w, 0, "*.log");
+    world_start(w);
+    w->q[1].refuses = true;
+    w_append(w, "a.log", "x\n1Phalf of \n");
+    world_run(w);
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "y\n");
+    world_run(w);
+    w->q[1].refuses = false;
+    tail_unblock(w->t, 1);
+    world_run(w);
+    struct tail_file *f = file_by_path(w->t, w_path(w, "a.log.1"));
+    assert_non_null(f->successor);
+    assert_null(f->passes->next);
+    assert_int_equal(3, f->passes->mask);
+    world_free(w);
+}
+
+static int64_t wall_back_ns;
+
+static int64_t wall_back(void)
+{
+    return w_mono() - wall_back_ns;
+}
+
+/* Which file came before which is in their names. When they were first seen, by a clock that was put back, is not. */
+static void test_chain_whose_clock_went_back(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    clock_set_source(w_mono, wall_back);
+    world_include(w, 0, "*.log");
+    for (int i = 0; i < 3; i++) {
+        wall_back_ns = i * 3600 * NS_PER_SEC;
+        if (i == 0)
+            world_start(w);
+        else if (i == 2)
+            w_rename(w, "a.log.1", "a.log.2");
+        if (i > 0)
+            w_rename(w, "a.log", "a.log.1");
+        w_append(w, "a.log", "x\n1Phalf of \n");
+        world_run(w);
+    }
+    world_commit_all(w);
+    world_crash(w);
+    world_run(w);
+    struct tail_file *f = file_by_path(w->t, w_path(w, "a.log"));
+    assert_ptr_equal(file_by_path(w->t, w_path(w, "a.log.1")), f->after);
+    assert_ptr_equal(file_by_path(w->t, w_path(w, "a.log.2")), f->after->after);
+    wall_back_ns = 0;
+    world_free(w);
+}
+
 /* An output that is new begins where the other stands: before the record that is unfinished there. */
 static void test_new_output_begins_before_a_half(void **state)
 {
@@ -918,6 +976,8 @@ int main(void)
         cmocka_unit_test(test_unfinished_record_is_flushed_at_the_end),
         cmocka_unit_test(test_record_spans_files_over_a_restart),
         cmocka_unit_test(test_passes_with_the_same_half_go_on_as_one),
+        cmocka_unit_test(test_halves_join_after_a_rotation),
+        cmocka_unit_test(test_chain_whose_clock_went_back),
         cmocka_unit_test(test_new_output_begins_before_a_half),
         cmocka_unit_test(test_two_incarnations_of_one_file),
         cmocka_unit_test(test_fence),

@@ -473,7 +473,8 @@ static inline int world_try_start(struct world *w, struct err *err)
         w->q[o].refuses = false;
         w->q[o].n_groups = 0;
     }
-    struct tail_sink sink = { w, w_file_new, w_file_free, w_feed, w_parts, w_pass_free, w_lost, NULL };
+    struct tail_sink sink = { .ctx = w, .file_new = w_file_new, .file_free = w_file_free, .feed = w_feed, .parts = w_parts,
+                              .pass_free = w_pass_free, .lost = w_lost };
     struct tail_conf tc = { &w->conf, (1u << w->n_outputs) - 1, 42 };
     int r = tail_open(&tc, &sink, recp, w->n_outputs, &w->t, err);
     for (size_t o = 0; r == 0 && o < w->n_outputs; o++)
