@@ -20,6 +20,7 @@
 #define FILES_MAX 256
 #define ROTATED_MAX 5
 #define TEXT_BYTES (300 * KIB)
+#define CROSSINGS_MAX 64
 
 struct file {
     char path[PATH_BYTES];
@@ -39,14 +40,27 @@ struct log {
     uint32_t half_uid;
     char *rest;                        /* of its text */
     size_t rest_len;
+    char *half;                        /* CRI: all of its text */
+    size_t half_len;
     struct file *half_in;              /* CRI: where the first part lies */
     struct file *zipping;
+};
+
+/* CRI: a line whose first part ends one file and whose rest begins the next. */
+struct crossing {
+    uint32_t uid;
+    const struct file *first, *second;
+    uint8_t may_split; /* outputs to which one of the halves may come without the other */
+    size_t cut, len;
+    char *text;
 };
 
 static struct {
     struct file files[FILES_MAX];
     size_t n_files;
     struct log logs[SIM_LOGS];
+    struct crossing crossings[CROSSINGS_MAX];
+    size_t n_crossings;
     char *text;  /* of the line in hand */
     size_t len;
     bool may_garble;
@@ -107,8 +121,17 @@ static bool is_known(const struct file *f)
     return false;
 }
 
+/* A half that lies in this file may never reach these outputs: then the other one comes alone. */
+static void halves_may_split(const struct file *f, uint8_t outputs)
+{
+    for (size_t i = 0; i < w.n_crossings; i++)
+        if (w.crossings[i].first == f || w.crossings[i].second == f)
+            w.crossings[i].may_split |= (uint8_t)(outputs & ~sim.lines[w.crossings[i].uid].got);
+}
+
 static void lines_may_miss(const struct file *f)
 {
+    halves_may_split(f, UINT8_MAX);
     for (size_t i = 0; i < f->n; i++) {
         struct line *l = &sim.lines[f->uids[i]];
         if (l->homes == 0)
@@ -126,6 +149,7 @@ static void leave_homes(const struct file *f)
 /* An output that is not configured reads nothing now, and the descriptor may go. */
 static void others_may_miss(const struct file *f)
 {
+    halves_may_split(f, (uint8_t)~sim.outputs);
     for (size_t i = 0; i < f->n; i++) {
         struct line *l = &sim.lines[f->uids[i]];
         if (l->homes == 0)
@@ -154,6 +178,8 @@ void world_unsettled(void)
 {
     for (size_t i = 0; i < w.n_files; i++) {
         const struct file *f = &w.files[i];
+        if (f->is_strange)
+            halves_may_split(f, UINT8_MAX);
         for (size_t k = 0; f->is_strange && k < f->n; k++)
             sim.lines[f->uids[k]].may_miss |= (uint8_t)~sim.lines[f->uids[k]].got;
     }
@@ -188,6 +214,8 @@ void world_output_gone(unsigned slot)
 {
     for (size_t i = 0; i < w.n_files; i++) {
         const struct file *f = &w.files[i];
+        if (f->is_held)
+            halves_may_split(f, (uint8_t)(1u << slot));
         for (size_t k = 0; f->is_held && k < f->n; k++) {
             struct line *l = &sim.lines[f->uids[k]];
             if (l->homes == 0 && !(l->got >> slot & 1))
@@ -334,6 +362,60 @@ struct line *world_line_of(struct slice text, uint32_t *ret_uid)
     return &sim.lines[uid];
 }
 
+/* What follows p in what has arrived, by itself or as a document's message: only quotes are escaped there, and there are
+ * no other letters to escape. False: it does not begin with p. */
+static bool follows(struct slice got, const char *p, size_t n, struct slice *ret)
+{
+    static char want[2 * TEXT_BYTES];
+    size_t len = (size_t)sprintf(want, "\"message\":\"");
+    for (size_t i = 0; i < n; i++) {
+        if (p[i] == '"')
+            want[len++] = '\\';
+        want[len++] = p[i];
+    }
+    const ptrdiff_t at = slice_find(got, slice_of(want, len));
+    if (at < 0 && !slice_starts(got, slice_of(p, n)))
+        return false;
+    *ret = at < 0 ? slice_from(got, n) : slice_from(got, (size_t)at + len);
+    return true;
+}
+
+static bool is_end(struct slice rest)
+{
+    return rest.len == 0 || rest.ptr[0] == '"';
+}
+
+/* The file between is gone: the stream's next record goes on where the half stopped, as its rest would. */
+static bool has_swallowed(unsigned slot, struct slice rest)
+{
+    uint32_t uid;
+    struct line *l = world_line_of(rest, &uid);
+    if (l != NULL)
+        l->may_miss |= (uint8_t)(1u << slot);
+    return l != NULL;
+}
+
+bool world_is_half(unsigned slot, struct slice text)
+{
+    struct slice rest;
+    for (size_t i = 0; i < w.n_crossings; i++) {
+        const struct crossing *c = &w.crossings[i];
+        if (!(c->may_split >> slot & 1))
+            continue;
+        if (follows(text, c->text, c->cut, &rest) && (is_end(rest) || has_swallowed(slot, rest)))
+            return true;
+        if (follows(text, c->text + c->cut, c->len - c->cut, &rest) && is_end(rest))
+            return true;
+    }
+    return false;
+}
+
+void world_rotted(void)
+{
+    for (size_t i = 0; i < w.n_crossings; i++)
+        w.crossings[i].may_split = UINT8_MAX;
+}
+
 bool world_may_garble(void)
 {
     return w.may_garble;
@@ -405,6 +487,14 @@ static void end_half(unsigned log, struct file *f)
     line_in(f, l->half_uid);
     if (l->half_in != f && l->half_in != NULL) { /* it went on in the next file */
         file_add(l->half_in, l->half_uid);
+        if (w.n_crossings == CROSSINGS_MAX)
+            abort();
+        w.crossings[w.n_crossings++] = (struct crossing){ .uid = l->half_uid, .first = l->half_in, .second = f,
+                                                          .cut = l->half_len - l->rest_len, .len = l->half_len,
+                                                          .text = l->half };
+        l->half = NULL;
+        if (sim.n_rots > 0)
+            halves_may_split(f, UINT8_MAX);
         if (!agent_has(l->half_in) && !is_known(l->half_in))
             sim.lines[l->half_uid].may_miss |= (uint8_t)~sim.lines[l->half_uid].got;
     }
@@ -423,9 +513,14 @@ static void begin_half(unsigned log, uint64_t *rng)
         abort();
     l->rest_len = w.len - n;
     memcpy(l->rest, w.text + n, w.len - n);
-    if (sim.plan->shape.kinds[log] == LOG_CRI)
+    if (sim.plan->shape.kinds[log] == LOG_CRI) {
         put_cri(f, w.text, n, false, 0);
-    else {
+        free(l->half);
+        if ((l->half = malloc(w.len)) == NULL)
+            abort();
+        memcpy(l->half, w.text, w.len);
+        l->half_len = w.len;
+    } else {
         put(f, w.text, n);
         l->rest[l->rest_len++] = '\n';
     }
@@ -529,8 +624,6 @@ void world_rotate(const struct action *a)
     if (f == NULL)
         return;
     end_zip(l);
-    if (!sim.plan->shape.is_calm)
-        end_half(a->a, f);
     shift(a->a);
     (void)snprintf(path, sizeof(path), "/logs/%u/app.log.1", a->a);
     rename_file(f, path);
@@ -623,18 +716,26 @@ void world_heal(void)
     }
 }
 
+static void forget_crossings(void)
+{
+    for (size_t i = 0; i < w.n_crossings; i++)
+        free(w.crossings[i].text);
+    w.n_crossings = 0;
+}
+
 void world_begin(void)
 {
     w.n_files = 0;
     w.may_garble = false;
+    forget_crossings();
     sim.n_lines = 0;
     if (w.text == NULL && (w.text = malloc(TEXT_BYTES)) == NULL)
         abort();
     (void)disk_mkdir(sim.disk, "/state", DISK_STATE);
     for (unsigned i = 0; i < sim.plan->shape.n_logs; i++) {
         char path[PATH_BYTES];
-        char *rest = w.logs[i].rest;
-        w.logs[i] = (struct log){ .rest = rest };
+        char *rest = w.logs[i].rest, *half = w.logs[i].half;
+        w.logs[i] = (struct log){ .rest = rest, .half = half };
         (void)snprintf(path, sizeof(path), "/logs/%u", i);
         (void)disk_mkdir(sim.disk, path, DISK_LOGS);
     }
@@ -644,7 +745,10 @@ void world_free(void)
 {
     for (size_t i = 0; i < FILES_MAX; i++)
         free(w.files[i].uids);
-    for (unsigned i = 0; i < SIM_LOGS; i++)
+    forget_crossings();
+    for (unsigned i = 0; i < SIM_LOGS; i++) {
         free(w.logs[i].rest);
+        free(w.logs[i].half);
+    }
     free(w.text);
 }
