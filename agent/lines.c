@@ -219,13 +219,12 @@ static struct pending *add_part(struct work *w, const struct framed *fr, uint64_
     return part;
 }
 
-/* An output that reads on, in this pass, has an unfinished part in this one of the file before. */
+/* An output of this pass has an unfinished part in this one of the file before. */
 static struct join *find_lender(const struct work *w, struct join *list, enum record_stream stream)
 {
     struct join *lender = NULL;
     for (uint32_t rest = w->pass->mask; rest != 0 && lender == NULL; rest &= rest - 1)
-        if (!w->p->conf.feeders[__builtin_ctz(rest)].is_blocked)
-            lender = join_find_part(list, stream, rest & -rest);
+        lender = join_find_part(list, stream, rest & -rest);
     return lender;
 }
 
@@ -234,9 +233,11 @@ static struct join *find_lender(const struct work *w, struct join *list, enum re
 static bool borrow_part(struct work *w, enum record_stream stream, uint64_t off)
 {
     struct source *before = off > w->source->first_off[stream] ? NULL : tail_predecessor(w->source->file);
+    for (uint32_t rest = before == NULL ? 0 : w->pass->mask & tail_behind(w->source->file); rest != 0; rest &= rest - 1)
+        pipeline_part(w, (uint32_t)__builtin_ctz(rest), off, true); /* what goes on here is not known for them */
     struct join *lender = before == NULL ? NULL : find_lender(w, before->joins, stream);
     for (uint32_t rest = lender == NULL ? 0 : w->pass->mask & ~lender->pass->mask; rest != 0; rest &= rest - 1)
-        pipeline_part(w, (uint32_t)__builtin_ctz(rest), off);
+        pipeline_part(w, (uint32_t)__builtin_ctz(rest), off, w->p->conf.feeders[__builtin_ctz(rest)].is_blocked);
     struct join *j = lender == NULL ? NULL : join_of(w);
     if (j == NULL || join_borrow(j, lender, stream, off) < 0)
         return false;
@@ -262,6 +263,8 @@ static void raw_line(struct work *w, struct slice line, uint64_t off, uint64_t e
     bool has_part = j != NULL && j->streams[fr.stream].part.is_active;
     if (!has_part && fr.is_framed && !w->pass->is_again)
         has_part = borrow_part(w, fr.stream, off);
+    if (w->pass->mask == 0)
+        return; /* all have left before it */
     struct whole l = { .text = fr.content,     .stream = fr.stream,    .start = off,
                        .end = end,             .raw_bytes = end - off, .has_time = fr.has_time,
                        .time_ns = fr.time_ns,  .is_cut = is_cut,       .is_unfinished = is_unfinished };

@@ -224,7 +224,7 @@ static void block_at(struct work *w, uint32_t output, uint64_t end, int except_s
     w->pass->skip_to_newline = skips;
 }
 
-void pipeline_part(struct work *w, uint32_t output, uint64_t at)
+void pipeline_part(struct work *w, uint32_t output, uint64_t at, bool is_blocked)
 {
     struct position_part parts[STREAMS_MAX];
     uint8_t n = join_parts(w->pass->state, -1, parts);
@@ -232,7 +232,7 @@ void pipeline_part(struct work *w, uint32_t output, uint64_t at)
     assert(!w->pass->is_again);
     w->pass->skip_to_newline = false; /* as in block_at() */
     join_release(w->pass->state, output, true);
-    if (w->p->conf.feeders[output].is_blocked)
+    if (is_blocked)
         tail_block(w->source->file, w->pass, output, at, parts, n);
     else
         tail_part(w->source->file, w->pass, output, at, parts, n);

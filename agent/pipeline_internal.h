@@ -67,8 +67,8 @@ struct work {
 /* pipeline.c: the way of one record. rec: origin, offset, stream, line, flags and frame time are set.
  * end: behind its last raw line. */
 void pipeline_process(struct work *w, struct record *rec, uint64_t end, uint64_t raw_bytes, struct place place);
-/* This output leaves the pass before the raw line at this place, and reads it by itself. */
-void pipeline_part(struct work *w, uint32_t output, uint64_t at);
+/* This output leaves the pass before the raw line at this place, and reads it by itself: at once, or when it is no more blocked. */
+void pipeline_part(struct work *w, uint32_t output, uint64_t at, bool is_blocked);
 /* The rest of a line that was cut: read, and nothing becomes of it. */
 void pipeline_skip(struct work *w, uint64_t start, uint64_t end);
 /* lines.c: struct tail_sink.feed. */

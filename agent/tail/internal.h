@@ -82,6 +82,7 @@ struct slot {
     uint64_t under_way;     /* one between the two, or collected, of under_way_group; 0 = none */
     uint32_t under_way_group, told_group; /* told_group: of collected, and of told_stage. 32 bits are a century */
     uint32_t ident_version; /* of the ident it was told last; 0 = none */
+    uint32_t rank;          /* among the files that its queue recovered, in the order in which it heard of them; 0 = none */
     uint8_t told_stage;
     bool first_skip; /* first_off is inside a line */
     bool is_own;     /* where it began is what its queue recovered */
@@ -475,7 +476,7 @@ void file_revive(struct tail_file *f);              /* finished, but it grew */
 /* The newest of those that had this live name before and are still read: it is read to its end first. */
 struct tail_file *predecessor(const struct tail *t, const char *base);
 void follow_after(struct tail_file *f, struct tail_file *before); /* NULLs are fine */
-void follow_all(struct tail *t); /* files that were taken over: each after the one of its chain before it */
+void follow_all(struct tail *t); /* each after the one of its chain before it, where that is not known yet */
 
 /* ---- rotate.c, siblings.c: siblings and copies ---- */
 /* Is name one that rotation makes of base: base.1, base-20260102, base.2026-01-02-03.gz, stem-DATE.ext …? */

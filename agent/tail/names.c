@@ -330,13 +330,18 @@ void follow_after(struct tail_file *f, struct tail_file *before)
     before->successor = f;
 }
 
-/* Of two of a chain. Their names know it, whatever the clock said when they were first seen. */
+/* Of two of a chain. A queue has them in the order in which it heard of them; the clock by which they were first seen may have
+ * been put back, and names count upwards or downwards. */
 static bool is_older(const struct tail_file *a, const struct tail_file *b)
 {
     if ((a->phase == PHASE_LIVE) != (b->phase == PHASE_LIVE))
         return b->phase == PHASE_LIVE;
-    int by_name = rotation_order(path_name(file_base(a)), path_name(file_real(a)), path_name(file_real(b)));
-    return by_name != 0 ? by_name < 0 : a->ident.first_seen_ns < b->ident.first_seen_ns;
+    for (size_t o = 0; o < a->t->n_outputs; o++)
+        if (a->slots[o].rank > 0 && b->slots[o].rank > 0)
+            return a->slots[o].rank < b->slots[o].rank;
+    if (a->ident.first_seen_ns != b->ident.first_seen_ns)
+        return a->ident.first_seen_ns < b->ident.first_seen_ns;
+    return rotation_order(path_name(file_base(a)), path_name(file_real(a)), path_name(file_real(b))) < 0;
 }
 
 /* The one of f's chain that f came after. */
@@ -444,7 +449,12 @@ void names_settle(struct tail *t)
     for (size_t i = 0; i < t->pending.n; i++)
         chain_stir(t, VEC(&t->pending, struct pending)[i].path);
     chains_settle(t);
-    for (size_t i = 0; i < t->pending.n; i++)
+    bool was_rotated = false;
+    for (size_t i = 0; i < t->pending.n; i++) {
+        was_rotated = was_rotated || VEC(&t->pending, struct pending)[i].from != NULL;
         begin(t, &VEC(&t->pending, struct pending)[i], false);
+    }
+    if (was_rotated)
+        follow_all(t); /* what has its live name now may have been begun before it */
     pending_clear(&t->pending);
 }

@@ -48,7 +48,7 @@ static int recovered_new(struct tail *t, const struct file_ident *id, struct tai
     return 0;
 }
 
-static int add_record(struct tail *t, uint32_t output, const struct recovered_file *rf)
+static int add_record(struct tail *t, uint32_t output, const struct recovered_file *rf, size_t i)
 {
     const struct file_position *pos = &rf->position;
     if (rf->ident.incarnation == 0 || pos->n_parts > STREAMS_MAX)
@@ -70,6 +70,7 @@ static int add_record(struct tail *t, uint32_t output, const struct recovered_fi
     s->first_off = pos->end;
     s->first_skip = pos->flags & POSITION_SKIP_TO_NEWLINE;
     s->is_own = true;
+    s->rank = (uint32_t)i + 1;
     s->ident_version = slice_eq(rf->ident.path, f->ident.path) && rf->ident.fp_len == f->ident.fp_len;
     s->told_stage = pos->flags & POSITION_PASSED     ? STAGE_PASSED
                     : pos->flags & POSITION_FINISHED ? STAGE_FINISHED
@@ -160,7 +161,7 @@ int resume_init(struct tail *t, const struct queue_recovery *const *recovered, s
 {
     for (uint32_t o = 0; o < n; o++)
         for (size_t i = 0; recovered[o] != NULL && i < recovered[o]->n_files; i++)
-            if (add_record(t, o, &recovered[o]->files[i]) < 0)
+            if (add_record(t, o, &recovered[o]->files[i], i) < 0)
                 return -ENOMEM;
     for (size_t i = 0; i < t->conf->n_inputs; i++) {
         t->inputs[i].is_first = true;

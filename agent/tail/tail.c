@@ -187,6 +187,14 @@ void *tail_predecessor(const struct tail_file *f)
     return f->after != NULL && f->after->is_tracked ? f->after->sink_file : NULL;
 }
 
+uint32_t tail_behind(const struct tail_file *f)
+{
+    uint32_t outputs = 0;
+    for (const struct tail_pass *p = f->after == NULL ? NULL : f->after->parked; p != NULL; p = p->next)
+        outputs |= p->mask;
+    return outputs;
+}
+
 void tail_touch(struct tail_file *f, uint32_t outputs)
 {
     file_dirty(f, outputs);

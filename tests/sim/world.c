@@ -377,22 +377,22 @@ static bool follows(struct slice got, const char *p, size_t n, struct slice *ret
     if (at < 0 && !slice_starts(got, slice_of(p, n)))
         return false;
     *ret = at < 0 ? slice_from(got, n) : slice_from(got, (size_t)at + len);
+    if (at >= 0 && slice_starts(*ret, SLICE("\"")))
+        *ret = SLICE(""); /* the end of the message */
     return true;
 }
 
-static bool is_end(struct slice rest)
-{
-    return rest.len == 0 || rest.ptr[0] == '"';
-}
-
 /* The file between is gone: the stream's next record goes on where the half stopped, as its rest would. */
-static bool has_swallowed(unsigned slot, struct slice rest)
+static bool has_swallowed(unsigned slot, const struct crossing *c, struct slice rest)
 {
     uint32_t uid;
     struct line *l = world_line_of(rest, &uid);
-    if (l != NULL)
-        l->may_miss |= (uint8_t)(1u << slot);
-    return l != NULL;
+    bool is_whole = slice_starts(rest, SLICE("{\"level\":")) || slice_starts(rest, SLICE("{\\\"level\\\":")) ||
+                    slice_starts(rest, SLICE("plain words <u="));
+    if (l == NULL || uid == c->uid || !is_whole)
+        return false;
+    l->may_miss |= (uint8_t)(1u << slot);
+    return true;
 }
 
 bool world_is_half(unsigned slot, struct slice text)
@@ -402,9 +402,9 @@ bool world_is_half(unsigned slot, struct slice text)
         const struct crossing *c = &w.crossings[i];
         if (!(c->may_split >> slot & 1))
             continue;
-        if (follows(text, c->text, c->cut, &rest) && (is_end(rest) || has_swallowed(slot, rest)))
+        if (follows(text, c->text, c->cut, &rest) && (rest.len == 0 || has_swallowed(slot, c, rest)))
             return true;
-        if (follows(text, c->text + c->cut, c->len - c->cut, &rest) && is_end(rest))
+        if (follows(text, c->text + c->cut, c->len - c->cut, &rest) && rest.len == 0)
             return true;
     }
     return false;

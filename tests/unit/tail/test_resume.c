@@ -567,7 +567,8 @@ static int64_t wall_back(void)
     return w_mono() - wall_back_ns;
 }
 
-/* Which file came before which is in their names. When they were first seen, by a clock that was put back, is not. */
+/* Which file came before which is the order in which the queue heard of them, not the times at which they were first seen, by a
+ * clock that was put back. */
 static void test_chain_whose_clock_went_back(void **state)
 {
     (void)state;
@@ -592,6 +593,23 @@ static void test_chain_whose_clock_went_back(void **state)
     assert_ptr_equal(file_by_path(w->t, w_path(w, "a.log.1")), f->after);
     assert_ptr_equal(file_by_path(w->t, w_path(w, "a.log.2")), f->after->after);
     wall_back_ns = 0;
+    world_free(w);
+}
+
+/* A file that came and was rotated between two looks: the one that has its name is found first, and goes on where it stops. */
+static void test_rotated_before_it_was_seen(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    world_start(w);
+    w_append(w, "a.log", "x\n1Phalf of \n");
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "1Fit\n");
+    world_run(w);
+    struct tail_file *f = file_by_path(w->t, w_path(w, "a.log"));
+    assert_non_null(f->after);
+    assert_ptr_equal(file_by_path(w->t, w_path(w, "a.log.1")), f->after);
     world_free(w);
 }
 
@@ -978,6 +996,7 @@ int main(void)
         cmocka_unit_test(test_passes_with_the_same_half_go_on_as_one),
         cmocka_unit_test(test_halves_join_after_a_rotation),
         cmocka_unit_test(test_chain_whose_clock_went_back),
+        cmocka_unit_test(test_rotated_before_it_was_seen),
         cmocka_unit_test(test_new_output_begins_before_a_half),
         cmocka_unit_test(test_two_incarnations_of_one_file),
         cmocka_unit_test(test_fence),
