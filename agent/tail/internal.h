@@ -240,7 +240,7 @@ struct tail {
     size_t n_displaced;          /* files that lost their name since the last settling */
     const struct queue_recovery *const *recovered; /* during the first scan */
     bool is_first_scan, is_scan_done;
-    bool has_new_names;          /* since tail_takes_new_names() */
+    bool has_new_names;          /* since tail_takes_new_names(); or places of a new output */
 
     int64_t next_rescan_ns, next_ending_ns, next_wake_ns, next_stall_ns;
 

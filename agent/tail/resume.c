@@ -113,6 +113,7 @@ void place_at_furthest(struct tail_file *f, uint32_t output)
     slot_settle(&f->slots[output], pos.end);
     f->slots[output].first_off = pos.end;
     f->slots[output].first_skip = skip;
+    f->t->has_new_names = true; /* its queue has to hear of it soon: a crash would forget where it began */
 }
 
 /* An output without a place in a file that others know.

@@ -119,8 +119,8 @@ bool tail_turn(struct tail *t, int64_t mono_ns);
 /* Rescans, grace times, unfinished groups; returns when it wants to be called next (monotonic ns). */
 int64_t tail_tick(struct tail *t, int64_t mono_ns);
 bool tail_first_scan_done(const struct tail *t);
-/* Did a file appear, since the last call, under a name that no position speaks of yet? Until a group does, a crash would
- * forget the name, and with it that its rotated files are to be read. */
+/* Did a file appear, since the last call, under a name that no position speaks of yet, or does an output that is new begin where
+ * the others stand? Until a group says so, a crash would forget it: that the name's rotated files are to be read; where it began. */
 bool tail_takes_new_names(struct tail *t);
 
 /* From feed(): output leaves the pass (its bit in pass->mask goes at once); its place is pos_end, between

@@ -393,6 +393,7 @@ static void begin_outputs_again(uint32_t outputs)
         if (sim.starts > 0) {
             world_output_begins();
             sim.fresh |= 1u << i;
+            sim.fresh_ns = sim.mono_ns;
         }
     }
     seen |= outputs;

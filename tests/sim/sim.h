@@ -156,7 +156,8 @@ struct sim {
     struct conf *confs[1 << SIM_OUTPUTS]; /* by mask of outputs; made on first use */
     struct conf *conf;
     uint32_t outputs;          /* mask: configured now */
-    uint32_t fresh;            /* mask: new ones that nothing has arrived from */
+    uint32_t fresh;            /* mask: new ones that nothing has arrived from, and that may not have noted where they began */
+    int64_t fresh_ns;          /* since then */
     struct wake wake;
     enum engine_part in_part;
     bool is_in_step;

@@ -21,6 +21,7 @@
 #define ROTATED_MAX 5
 #define TEXT_BYTES (300 * KIB)
 #define CROSSINGS_MAX 64
+#define NOTED_NS (5 * NS_PER_SEC)
 
 struct file {
     char path[PATH_BYTES];
@@ -185,8 +186,20 @@ void world_unsettled(void)
     }
 }
 
+/* Is it noted where new outputs began? At the next sync, where nothing is wrong with the disk. */
+static bool is_begin_noted(void)
+{
+    for (size_t i = 0; i < sim.plan->n; i++)
+        if (!sim.plan->acts[i].is_out && (sim.plan->acts[i].kind == ACT_FAULT || sim.plan->acts[i].kind == ACT_SPACE ||
+                                          sim.plan->acts[i].kind == ACT_CACHES))
+            return false;
+    return sim.mono_ns - sim.fresh_ns > NOTED_NS;
+}
+
 void world_agent_died(void)
 {
+    if (is_begin_noted())
+        sim.fresh = 0;
     for (size_t k = 0; sim.fresh != 0 && k < sim.n_lines; k++) /* a new output has noted nothing yet */
         sim.lines[k].may_miss |= (uint8_t)sim.fresh;
     for (size_t i = 0; i < w.n_files; i++) {

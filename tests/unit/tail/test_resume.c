@@ -624,8 +624,12 @@ static void test_new_output_begins_before_a_half(void **state)
     world_run(w);
     world_commit_all(w);
     world_stop(w);
+    world_start(w);
+    assert_false(tail_takes_new_names(w->t)); /* all is known */
+    world_stop(w);
     world_use_outputs(w, 2);
     world_start(w);
+    assert_true(tail_takes_new_names(w->t)); /* where it begins is to be told at once */
     world_run(w);
     w_append(w, "a.log", "1Fit\n");
     world_run(w);
