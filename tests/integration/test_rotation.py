@@ -1,14 +1,17 @@
 """Files that are rotated, by the real logrotate, by the kubelet's manner, by hand: each line arrives exactly once."""
 
 import gzip
+import json
 import os
+import random
+import signal
 import subprocess
 
 import pytest
 
-from arrival import counted_once, indexed_once
+from arrival import archived_once, counted_once, indexed_once
 from support import archive_output, config, documents, file_input, folder, search_output, wait_rest
-from tailrace_test import CountServer, Loggen, cri, wait_until, write
+from tailrace_test import CountServer, Loggen, cri, seqs, wait_until, write
 
 UID = "0a1b2c3d-4e5f-6789-abcd-ef0123456789"
 
@@ -315,3 +318,101 @@ def test_storm(agent, server, tmp_path, order):
         s.path.rename(s.dir / "app.log.1")
         s.write(20)
     counted_once(a, server, 20 * 11 * 20)
+
+
+# --- records in pieces, whatever happens ---
+
+
+class Container:
+    """Its runtime cuts records anywhere, and reopens its log anywhere, too: what is unfinished goes on in the next file."""
+
+    def __init__(self, tmp_path, name, rng, generator):
+        self.dir = folder(tmp_path / "logs" / name)
+        self.path = self.dir / "app.log"
+        self.rng, self.generator = rng, generator
+        self.written, self.rotations = [], 0
+
+    def write(self, n, rotates=False):
+        """n records; rotates: the last one goes on in a new file."""
+        for i in range(n):
+            line = self.generator.line()
+            self.written.append(line)
+            stream = self.rng.choice(["stdout", "stderr"])
+            cuts = sorted(self.rng.sample(range(1, len(line.text)), self.rng.choice([0, 0, 1, 2, 3])))
+            if rotates and i == n - 1:
+                cuts = cuts or [len(line.text) // 2]
+            pieces = [line.text[a:b] for a, b in zip([0, *cuts], [*cuts, len(line.text)])]
+            for k, piece in enumerate(pieces):
+                if rotates and i == n - 1 and k == len(pieces) - 1:
+                    self.rotate()
+                write(self.path, [cri(piece, stream, "F" if k == len(pieces) - 1 else "P")])
+
+    def rotate(self):
+        self.rotations += 1
+        self.path.rename(self.dir / f"app.log.20260101-{self.rotations:06}")
+
+    def copy_and_cut(self):
+        """As logrotate's copytruncate, and compress: with a writer that waits meanwhile."""
+        self.rotations += 1
+        data = self.path.read_bytes()
+        with gzip.open(self.dir / f"app.log.20260101-{self.rotations:06}.gz.tmp", "wb") as z:
+            z.write(data)
+        made = self.dir / f"app.log.20260101-{self.rotations:06}.gz.tmp"
+        made.rename(made.with_suffix(""))
+        os.truncate(self.path, 0)
+
+
+def is_as_written(record, text):
+    """Every member is there, or the whole text is the message."""
+    if not text.startswith("{"):
+        return record["message"] == text
+    return all(record[k] == v for k, v in json.loads(text).items())
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_storm_of_records(agent, server, tmp_path, seed):
+    """Rotations in the middle of records, kills, a server that stands still, an output that comes and goes: each record arrives
+    once, as it was written."""
+    rng, generator = random.Random(seed), Loggen(seed=seed)
+    pods = [Container(tmp_path, name, rng, generator) for name in ("a", "b", "c")]
+    inputs = {"pods": file_input(tmp_path / "logs/*/app.log", multiline="off", format="cri")}
+    outputs = {"archive": archive_output(tmp_path / "out.ndjson"),
+               "search": search_output(server.url, index="all", template="off")}
+    more = {"more": archive_output(tmp_path / "more.ndjson"), **outputs}
+    for pod in pods:
+        pod.write(5)
+    a = agent(config(inputs, outputs))
+    a.wait_delivered(15, "archive")
+    has_more = False
+    for _ in range(30):
+        pod = rng.choice(pods)
+        pod.write(rng.randrange(1, 12), rotates=rng.random() < 0.4)
+        what = rng.randrange(8)
+        if what == 0:
+            a.kill9()
+            if rng.random() < 0.5:
+                pod.write(3, rotates=True)
+            a.start()
+        elif what == 1:
+            has_more = not has_more
+            a.configure(config(inputs, more if has_more else outputs))
+            a.sighup()
+        elif what == 2:
+            server.process.signal(signal.SIGSTOP)
+        elif what == 3:
+            server.process.signal(signal.SIGCONT)
+        elif what == 4 and pod is pods[2]:
+            a.wait_delivered(sum(len(p.written) for p in pods), "archive")
+            pod.copy_and_cut()
+    server.process.signal(signal.SIGCONT)
+    written = {line.seq: line for p in pods for line in p.written}
+    wait_until(lambda: n_lines(tmp_path / "out.ndjson") >= len(written), 30,
+               lambda: f"{len(written)}, there are {n_lines(tmp_path / 'out.ndjson')}\n{a.describe()}")
+    wait_rest(a)
+    found = documents(tmp_path / "out.ndjson")
+    archived_once(tmp_path / "out.ndjson", set(written))
+    for record in found:
+        ids = list(seqs([record]))
+        assert len(ids) == 1 and is_as_written(record, written[ids[0]].text), (record, written[ids[0]].text)
+    # What a kill made the agent send again has its id still: Elasticsearch would say 409.
+    assert server.report(lines=len(written))["bulk"]["ids"]["missing"] == 0
