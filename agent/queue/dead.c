@@ -299,13 +299,13 @@ void dead_settle_rereads(struct queue *q)
 
 typedef void (*each_frame)(struct queue *q, void *ctx, const struct frame_hdr *h, struct slice meta);
 
-static int open_dead(struct queue *q, uint64_t id, struct scan *s, int *ret_fd)
+static int open_dead(struct queue *q, uint64_t id, int flags, struct scan *s, int *ret_fd)
 {
     char name[SEGMENT_NAME_BYTES];
     struct segment_head head;
     struct stat st;
     file_name(name, id);
-    int fd = queue_open_file(q->fs, q->dead.dir_fd, name, O_RDONLY, &st);
+    int fd = queue_open_file(q->fs, q->dead.dir_fd, name, flags, &st);
     if (fd < 0)
         return fd;
     int r = segment_head_read(fd, id, &head);
@@ -326,7 +326,7 @@ static int walk_file(struct queue *q, uint64_t id, each_frame each, void *ctx)
     struct scan s = { 0 };
     struct buf meta;
     struct frame_hdr h;
-    int r = open_dead(q, id, &s, &fd);
+    int r = open_dead(q, id, O_RDONLY, &s, &fd);
     if (r < 0)
         return r;
     buf_init(&meta, SNAP_RAW_MAX);
@@ -607,7 +607,7 @@ static void weed(struct queue *q)
         char name[SEGMENT_NAME_BYTES];
         struct scan s = { 0 };
         int fd = -1;
-        int r = open_dead(q, d->files[i].id, &s, &fd);
+        int r = open_dead(q, d->files[i].id, O_RDONLY, &s, &fd);
         scan_deinit(&s);
         if (r == 0)
             (void)q->fs->close(fd);
@@ -646,6 +646,29 @@ static int replay_newest(struct queue *q)
     return r;
 }
 
+/* The process may have died, or failed, before the sync of its last frame: what is in it is believed from here on, and the cursor
+ * passes what it names. All others were synced before the next was written. */
+static int make_last_durable(struct queue *q, uint64_t id)
+{
+    struct scan s = { 0 };
+    struct frame_hdr h;
+    uint64_t off, last = 0, end = 0;
+    int fd;
+    int r = open_dead(q, id, O_RDWR, &s, &fd);
+    if (r < 0)
+        return fs_is_passing(r) ? r : 0; /* nothing of it is believed */
+    for (uint64_t at = SEGMENT_HEAD_BYTES, seq = 1; scan_find(&s, at, seq, SEQ_MAX, &off, &h); seq = h.seq + 1) {
+        last = off;
+        at = end = off + frame_bytes(&h);
+    }
+    r = s.error;
+    if (r == 0 && end > 0)
+        r = fs_make_durable(fd, last, end);
+    scan_deinit(&s);
+    (void)q->fs->close(fd);
+    return r;
+}
+
 static void stat_files(struct queue *q)
 {
     struct dead_log *d = &q->dead;
@@ -677,8 +700,12 @@ int dead_open(struct queue *q)
         d->id = d->files[d->n_files - 1].id;
     }
     weed(q);
-    r = replay_newest(q);
-    stat_files(q);
+    for (size_t i = d->n_files; r == 0 && i-- > 0 && i + SEEN_FILES >= d->n_files;)
+        r = make_last_durable(q, d->files[i].id);
+    if (r == 0)
+        r = replay_newest(q);
+    if (r == 0)
+        stat_files(q);
     for (size_t i = d->n_files; r == 0 && i-- > 0 && i + SEEN_FILES >= d->n_files;)
         r = walk_or_pass(q, d->files[i].id, see, NULL);
     publish_bytes(q);

@@ -14,6 +14,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#define AGAIN_BYTES (256 * KIB)
+#define SYNC_TRIES 3
+
 static int real_open(int dir_fd, const char *name, int flags, mode_t mode)
 {
     int fd;
@@ -258,6 +261,33 @@ int fs_pwrite_full(int fd, const void *ptr, size_t len, uint64_t off)
         off += (uint64_t)n;
     }
     return 0;
+}
+
+static int write_again(int fd, uint64_t off, uint64_t end)
+{
+    uint8_t *raw = malloc(AGAIN_BYTES);
+    int r = raw == NULL ? -ENOMEM : 0;
+    while (r == 0 && off < end) {
+        ssize_t n = fs_pread_full(fd, raw, (size_t)MIN(end - off, (uint64_t)AGAIN_BYTES), off);
+        r = n <= 0 ? (n < 0 ? (int)n : -EIO) : fs_pwrite_full(fd, raw, (size_t)n, off);
+        off += (uint64_t)MAX(n, (ssize_t)0);
+    }
+    free(raw);
+    return r;
+}
+
+int fs_make_durable(int fd, uint64_t off, uint64_t end)
+{
+    int r = 0;
+    for (int tries = 0; tries < SYNC_TRIES; tries++) {
+        r = write_again(fd, off, end);
+        if (r < 0 && r != -ENOSPC && r != -EDQUOT)
+            continue;
+        r = current->fdatasync(fd);
+        if (r == 0)
+            return 0;
+    }
+    return r;
 }
 
 bool fs_is_passing(ssize_t r)

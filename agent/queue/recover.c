@@ -24,8 +24,6 @@
 
 /* How far back positions are looked for when SNAPs are damaged. Each is one segment read whole. */
 #define REPLAY_SEGMENTS 8
-#define AGAIN_BYTES (256 * KIB)
-#define SYNC_TRIES 3
 /* Frames built further ahead of the clock than this are of a clock that was wrong. */
 #define AHEAD_MAX_NS (24 * 3600 * NS_PER_SEC)
 
@@ -341,42 +339,14 @@ static uint64_t first_unsynced(const struct segment *s, int fd, const struct rep
     return off;
 }
 
-/* The same bytes in their places: whatever a crash makes of it, they are the same. */
-static int write_again(int fd, uint64_t off, uint64_t end)
-{
-    uint8_t *raw = malloc(AGAIN_BYTES);
-    int r = raw == NULL ? -ENOMEM : 0;
-    while (r == 0 && off < end) {
-        ssize_t n = fs_pread_full(fd, raw, (size_t)MIN(end - off, (uint64_t)AGAIN_BYTES), off);
-        r = n <= 0 ? (n < 0 ? (int)n : -EIO) : fs_pwrite_full(fd, raw, (size_t)n, off);
-        off += (uint64_t)MAX(n, (ssize_t)0);
-    }
-    free(raw);
-    return r;
-}
-
-/*
- * After a sync that failed, in this process or in the one before, the pages are clean and the next sync says 0, while the
- * platter has nothing of them. Pages that are written again are dirty again. Frames that were known durable are left alone.
- * A disk without room for that (one that never overwrites) is trusted.
- */
+/* Frames that were known durable are left alone. */
 static int make_durable(struct queue *q, const struct segment *s, int fd, const struct replay *rp)
 {
     if (q->conf.sync == QUEUE_SYNC_NEVER || BUG(9))
         return 0;
     if (BUG(38))
         return q->fs->fdatasync(fd);
-    const uint64_t from = first_unsynced(s, fd, rp);
-    int r = 0;
-    for (int tries = 0; tries < SYNC_TRIES; tries++) {
-        r = write_again(fd, from, rp->good_end);
-        if (r < 0 && r != -ENOSPC && r != -EDQUOT)
-            continue;
-        r = q->fs->fdatasync(fd);
-        if (r == 0)
-            return 0;
-    }
-    return r;
+    return fs_make_durable(fd, first_unsynced(s, fd, rp), rp->good_end);
 }
 
 /* Cuts what does not count off the newest file and makes the rest durable. */
