@@ -39,7 +39,7 @@ static void make_copies(struct shape *s, uint64_t seed)
     uint64_t rng = seed * UINT64_C(0xd1b54a32d192ed03) ^ UINT64_C(0x636f70696573);
     s->compresses = s->is_calm || chance(&rng, 60);
     for (unsigned i = 0; i < s->n_logs; i++)
-        s->copytruncates[i] |= s->kinds[i] != LOG_CRI && chance(&rng, 50);
+        s->copytruncates[i] |= s->kinds[i] != LOG_CRI && chance(&rng, 30);
 }
 
 static void make_rot(struct shape *s, uint64_t seed)
