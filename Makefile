@@ -201,9 +201,10 @@ integration: all tools servers ## the real binary against real servers
 	$QTAILRACE_BINARY=$(CURDIR)/$B/tailrace TAILRACE_TOOLS=$(CURDIR)/$B/tools $(PYTHON) -m pytest -q -x -p no:cacheprovider $(PYTEST_TWO) tests/lib tests/servers tests/integration
 
 .PHONY: packaging-test
-packaging-test: all tools servers ## packages, image, chart and alerts with the real tools, as root: minutes
+packaging-test: all tools servers ## deb, rpm, tarball, image, chart and alerts, built, linted and lived with, as root: half an hour
 	$Qscripts/install-deps.sh packaging
-	$QTAILRACE_BINARY=$(CURDIR)/$B/tailrace TAILRACE_TOOLS=$(CURDIR)/$B/tools $(PYTHON) -m pytest -q -x -p no:cacheprovider tests/packages
+	$QTAILRACE_BINARY=$(CURDIR)/$B/tailrace TAILRACE_TOOLS=$(CURDIR)/$B/tools $(PYTHON) -m pytest -q -x -p no:cacheprovider \
+	    tests/integration/test_packaging.py tests/integration/test_chart.py tests/integration/test_rules.py tests/packages
 
 test: ## everything a change must pass: unit tests, 2000 seeds of the simulator, integration tests
 	$Qscripts/install-deps.sh test

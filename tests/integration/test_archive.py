@@ -36,9 +36,9 @@ def files_of(tmp_path):
 @pytest.fixture
 def written(agent, tmp_path):
     """An archive of LINES lines of a stopped agent that was killed on the way."""
+    a = agent(chained(tmp_path))  # first: what was rotated away before it came is not followed
     runs = {t: LoggenRun(tmp_path / "logs" / t, lines=LINES // 2, files=4, rotate=500_000, seed=i, rate=LINES // 8)
             for i, t in enumerate(TENANTS)}
-    a = agent(chained(tmp_path))
     moments = random.Random(7)
     for _ in range(3):
         a.wait_metric("delivered_lines_total", moments.randrange(1, LINES // 4), output="audit")
