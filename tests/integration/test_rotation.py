@@ -403,7 +403,9 @@ def test_storm_of_records(agent, server, tmp_path, seed):
             server.process.signal(signal.SIGCONT)
         elif what == 4 and pod is pods[2]:
             a.wait_delivered(sum(len(p.written) for p in pods), "archive")
+            cuts = len(a.events("file.truncated"))
             pod.copy_and_cut()
+            a.wait_event("file.truncated", count=cuts + 1)  # a log that is cut is not renamed at once
     server.process.signal(signal.SIGCONT)
     written = {line.seq: line for p in pods for line in p.written}
     wait_until(lambda: n_lines(tmp_path / "out.ndjson") >= len(written), 30,
