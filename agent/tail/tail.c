@@ -293,15 +293,25 @@ static void check_ending(struct tail *t)
     held_check(t);
 }
 
+/* Grown by a burst. */
+static void give_vec_back(struct vec *v)
+{
+    if (v->n == 0)
+        vec_deinit(v);
+}
+
 /* Nothing was read for a while: the read buffer's pages go back. Its content is never needed between two turns. */
 static void give_pages_back(struct tail *t)
 {
     if (t->raw_used_ns == 0 || t->now - t->raw_used_ns < RAW_IDLE_NS)
         return;
     (void)madvise(t->raw, RAW_BYTES, MADV_DONTNEED);
-    vec_deinit(&t->ret_files); /* grown by a burst; nobody holds what tail_collect() gave any more */
-    vec_deinit(&t->ret_positions);
-    vec_deinit(&t->ret_gone);
+    t->ret_files.n = t->ret_positions.n = t->ret_gone.n = 0; /* nobody holds what tail_collect() gave any more */
+    struct vec *vecs[] = { &t->touched, &t->stirred, &t->pending, &t->ret_files, &t->ret_positions, &t->ret_gone };
+    for (size_t i = 0; i < ARRAY_LEN(vecs); i++)
+        give_vec_back(vecs[i]);
+    for (size_t o = 0; o < t->n_outputs; o++)
+        give_vec_back(&t->sides[o].dirty);
     t->raw_used_ns = 0;
 }
 
