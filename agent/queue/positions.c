@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "agent/base/bytes.h"
+#include "agent/base/shared.h"
 #include "agent/queue/frame.h"
 
 /* Unfinished records, of few files: one block for both places of an entry, from the first one on. */
@@ -27,7 +28,7 @@ struct position_entry {
     int64_t btime_ns, first_seen_ns;
     struct place written, durable;
     uint64_t noted_end; /* with is_news: where it stood when it was noted, or where it began since */
-    char *path;         /* owned, path_len bytes */
+    const char *path;   /* shared_drop(), path_len bytes */
     struct name *input;
     struct parts *parts; /* NULL = no place of it ever had any */
     struct position_entry *next_dirty;
@@ -112,7 +113,7 @@ static struct position_entry *get(struct positions *p, uint64_t incarnation)
 
 static void entry_free(struct position_entry *e)
 {
-    budget_free(ACCOUNT_OF(MEMORY_QUEUES), e->path);
+    shared_drop(e->path);
     budget_free(ACCOUNT_OF(MEMORY_QUEUES), e->parts);
     budget_free(ACCOUNT_OF(MEMORY_QUEUES), e);
 }
@@ -124,14 +125,12 @@ static int set_path(struct position_entry *e, struct slice to)
         return -ENOMEM;
     if (slice_eq(slice_of(e->path, e->path_len), to))
         return 0;
-    char *copy = to.len == 0 ? NULL : slice_dup(to);
-    if (copy == NULL && to.len > 0)
+    const char *path = shared_text(to);
+    if (path == NULL)
         return -ENOMEM;
-    budget_free(ACCOUNT_OF(MEMORY_QUEUES), e->path);
-    e->path = copy;
+    shared_drop(e->path);
+    e->path = path;
     e->path_len = (uint16_t)to.len;
-    if (copy != NULL)
-        budget_took(ACCOUNT_OF(MEMORY_QUEUES), copy);
     return 0;
 }
 

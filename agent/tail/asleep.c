@@ -96,7 +96,6 @@ static void file_sleep(struct tail_file *f)
     note(s, f);
     s->path = file_give_path(f);
     budget_took(ACCOUNT_OF(MEMORY_FILES), s);
-    budget_took(ACCOUNT_OF(MEMORY_FILES), s->path);
     f->captures = NULL;
     f->fd = -1; /* it stays among t->n_open, as the gauge still counts the file */
     f->gauge_state = -1;
@@ -126,7 +125,6 @@ static void forget(struct tail *t, struct sleeper *s)
     table_del(&t->names, &s->by_path);
     table_del(&t->by_ino, &s->by_ino);
     table_del(&t->by_incarnation, &s->by_incarnation);
-    budget_gives(ACCOUNT_OF(MEMORY_FILES), s->path);
     budget_gives(ACCOUNT_OF(MEMORY_FILES), s);
 }
 

@@ -10,6 +10,7 @@
 #include "agent/base/log.h"
 #include "agent/base/must.h"
 #include "agent/base/pool.h"
+#include "agent/base/shared.h"
 
 /* Most go to sleep before long: whole pages of them are given back. */
 static struct pool pool = POOL_INIT(ACCOUNT_OF(MEMORY_FILES));
@@ -72,26 +73,34 @@ struct tail_file *file_by_path(struct tail *t, const char *path)
     return file_by_name(t, path_dir(path), path_name(path));
 }
 
+/* The queues have the same paths. */
+static const char *must_share(const char *path)
+{
+    const char *p;
+    for (struct must must = { 0 }; (p = shared_text(slice_cstr(path))) == NULL;)
+        must_wait(&must);
+    return p;
+}
+
 static void name_drop(struct name *n)
 {
     table_del(&name_file(n)->t->names, &n->link);
-    budget_free(ACCOUNT_OF(MEMORY_FILES), n->path);
+    shared_drop(n->path);
     n->path = NULL;
     n->len = 0;
 }
 
-static void name_put(struct name *n, char *path)
+static void name_put(struct name *n, const char *path)
 {
     n->path = path;
     n->len = (uint32_t)strlen(path);
-    budget_took(ACCOUNT_OF(MEMORY_FILES), path);
     table_add(&name_file(n)->t->names, &n->link, path_hash(path, n->len));
 }
 
 void file_set_path(struct tail_file *f, const char *path, const char *real)
 {
-    char *p = must_dup(path);
-    char *r = real != NULL && strcmp(path, real) != 0 ? must_dup(real) : NULL;
+    const char *p = must_share(path);
+    const char *r = real != NULL && strcmp(path, real) != 0 ? must_share(real) : NULL;
     name_drop(&f->path);
     name_drop(&f->real);
     name_put(&f->path, p);
@@ -187,16 +196,15 @@ void file_set_incarnation(struct tail_file *f, uint64_t incarnation)
 
 /* ---- birth and death ---- */
 
-void file_take_path(struct tail_file *f, char *path)
+void file_take_path(struct tail_file *f, const char *path)
 {
     name_put(&f->path, path);
     f->ident.path = slice_of(path, f->path.len);
 }
 
-char *file_give_path(struct tail_file *f)
+const char *file_give_path(struct tail_file *f)
 {
-    char *path = f->path.path;
-    budget_gives(ACCOUNT_OF(MEMORY_FILES), path);
+    const char *path = f->path.path;
     table_del(&f->t->names, &f->path.link);
     f->path.path = NULL;
     f->ident.path = SLICE("");

@@ -91,7 +91,7 @@ struct slot {
 
 struct name {
     struct link link; /* t->names */
-    char *path;       /* NULL = none */
+    const char *path; /* NULL = none; shared_drop() */
     uint32_t len;
     bool is_real; /* it is the file's `real`, not its `path` */
 };
@@ -290,8 +290,8 @@ void vec_deinit(struct vec *v);
 /* ---- file.c: files, their names, descriptors, gauges ---- */
 struct tail_file *file_new(struct tail *t, uint32_t input, const char *path);
 struct tail_file *file_alloc(struct tail *t, uint32_t input); /* without a name yet */
-void file_take_path(struct tail_file *f, char *path);         /* the first one; malloc'd, f's from now on */
-char *file_give_path(struct tail_file *f);                    /* the other way round */
+void file_take_path(struct tail_file *f, const char *path);   /* the first one, shared (shared.h); f's from now on */
+const char *file_give_path(struct tail_file *f);              /* the other way round */
 void file_free(struct tail_file *f);
 /* These wait for memory (must.h): a file under a wrong name would be read twice. real may equal path or be NULL. */
 void file_set_path(struct tail_file *f, const char *path, const char *real);
@@ -586,7 +586,7 @@ void twins_join(struct tail *t); /* first scan, after the others were found */
 struct sleeper {
     struct list all;
     struct link by_path, by_ino, by_incarnation; /* in the tables of files, with is_other */
-    char *path;
+    const char *path;
     struct pair *captures;
     uint64_t incarnation, dev, ino, generation, off, first_off; /* off: of all outputs, and its size */
     int64_t btime_ns, first_seen_ns, mtime_ns, read_ns, born_mtime_ns;
