@@ -1,0 +1,91 @@
+/*
+ * Goal: a copy beside its live file, found at any moment of its making by an input that takes both names, is read once with it; one
+ * that only begins alike is a file of its own. Method: world.h; the copy comes in two pieces, cut at each place of interest.
+ */
+#include "world.h"
+
+static const char text[] = "line 1 of a file that is copied, long enough to tell it from another by what stands in it\n"
+                           "line 2 of a file that is copied, long enough to tell it from another by what stands in it\n"
+                           "line 3 of a file that is copied, long enough to tell it from another by what stands in it\n";
+
+static void put(const struct world *w, const char *name, const char *p, size_t n)
+{
+    int fd = open(w_path(w, name), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    assert_true(fd >= 0);
+    assert_int_equal(n, write(fd, p, n));
+    close(fd);
+}
+
+static size_t times(const struct world *w, const char *line)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < w->q[0].durable.n; i++)
+        n += strstr(w->q[0].durable.item[i], line) == w->q[0].durable.item[i];
+    return n;
+}
+
+static void settle(struct world *w, int seconds)
+{
+    world_pass(w, seconds);
+    world_commit_all(w);
+}
+
+static void test_cut_at(size_t first)
+{
+    struct world *w = world_new(1);
+    world_include(w, 0, "*");
+    put(w, "a.log", text, sizeof(text) - 1);
+    world_start(w);
+    settle(w, 2);
+    put(w, "a.log.1", text, first);
+    settle(w, 1);
+    put(w, "a.log.1", text + first, sizeof(text) - 1 - first);
+    settle(w, 1);
+    assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
+    w_append(w, "a.log", "line 4\n");
+    settle(w, 15);
+    for (char i = '1'; i <= '4'; i++) {
+        const char line[] = { 'l', 'i', 'n', 'e', ' ', i, '\0' };
+        if (times(w, line) != 1)
+            fail_msg("cut at %zu: %s came %zu times", first, line, times(w, line));
+    }
+    assert_int_equal(w->q[0].lost_bytes, 0);
+    world_free(w);
+}
+
+static void test_copy_in_two_pieces(void **state)
+{
+    static const size_t at[] = { 0, 1, 20, 89, 90, 91, 128, 180, 256, sizeof(text) - 2, sizeof(text) - 1 };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(at); i++)
+        test_cut_at(at[i]);
+}
+
+/* The same beginning, or none in common: all of it is read. */
+static void test_a_file_of_its_own(void **state)
+{
+    static const size_t alike[] = { 0, 20, 100, sizeof(text) - 1 };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(alike); i++) {
+        struct world *w = world_new(1);
+        world_include(w, 0, "*");
+        put(w, "a.log", text, sizeof(text) - 1);
+        world_start(w);
+        settle(w, 2);
+        put(w, "a.log.1", text, alike[i]);
+        w_append(w, "a.log.1", "own words, which nobody else has and which make it another file\n");
+        settle(w, 15);
+        size_t n = 0;
+        for (size_t k = 0; k < w->q[0].durable.n; k++)
+            n += strstr(w->q[0].durable.item[k], "own words") != NULL;
+        if (n != 1)
+            fail_msg("alike up to %zu: %zu times", alike[i], n);
+        world_free(w);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_copy_in_two_pieces), cmocka_unit_test(test_a_file_of_its_own) };
+    return cmocka_run_group_tests_name("tail/copies", tests, NULL, NULL);
+}
