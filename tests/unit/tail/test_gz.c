@@ -106,12 +106,68 @@ static void test_not_gzip(void **state)
     close(fd);
 }
 
+/* As tapes and block devices leave them; other bytes behind a member are damage. */
+static void test_padding(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    size_t len = make(w, "x.gz", 1);
+    char *raw = malloc(sizeof(text));
+    static const struct {
+        const char *bytes;
+        size_t n;
+        bool is_good;
+    } behind[] = { { "\0", 1, true }, { "\0\0\0\0\0\0\0\0", 8, true }, { "words", 5, false } };
+    for (size_t i = 0; i < ARRAY_LEN(behind); i++) {
+        int in = open(w_path(w, "x.gz"), O_RDWR | O_CLOEXEC), fd = memfd_create("padded", MFD_CLOEXEC);
+        char gzipped[20000];
+        struct gz *gz;
+        ssize_t size = read(in, gzipped, sizeof(gzipped));
+        close(in);
+        assert_int_equal(size, write(fd, gzipped, (size_t)size));
+        assert_int_equal(behind[i].n, write(fd, behind[i].bytes, behind[i].n));
+        assert_int_equal(0, gz_open(fd, &gz));
+        ssize_t n = gz_pread(gz, raw, sizeof(text), 0);
+        assert_int_equal(len, n);
+        assert_memory_equal(text, raw, (size_t)n);
+        n = gz_pread(gz, raw, 10, len);
+        assert_int_equal(n, behind[i].is_good ? 0 : -EBADMSG);
+        gz_close(gz);
+        close(fd);
+    }
+    free(raw);
+    world_free(w);
+}
+
+/* CRC and length at the end are for whoever compares; a file too short to have them has none. */
+static void test_trailer(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    size_t len = make(w, "x.gz", 1);
+    struct stat st;
+    uint32_t crc = 0, said = 0;
+    int fd = open(w_path(w, "x.gz"), O_RDONLY | O_CLOEXEC);
+    assert_int_equal(0, fstat(fd, &st));
+    assert_int_equal(0, gz_trailer(fd, (uint64_t)st.st_size, &crc, &said));
+    assert_int_equal(said, len);
+    assert_int_equal(crc, crc32(0, (const unsigned char *)text, (unsigned)len));
+    for (uint64_t size = 0; size < 18; size++)
+        assert_int_equal(-EBADMSG, gz_trailer(fd, size, &crc, &said));
+    assert_int_equal(-EBADMSG, gz_trailer(fd, (uint64_t)st.st_size + 100, &crc, &said)); /* cut since */
+    assert_true(gz_trailer(-1, 100, &crc, &said) < 0);
+    close(fd);
+    world_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reads_anywhere),
         cmocka_unit_test(test_cut_and_changed),
         cmocka_unit_test(test_not_gzip),
+        cmocka_unit_test(test_padding),
+        cmocka_unit_test(test_trailer),
     };
     return cmocka_run_group_tests_name("tail/gz", tests, NULL, NULL);
 }
