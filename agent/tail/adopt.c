@@ -83,11 +83,20 @@ static void move_fd(struct tail_file *f, struct tail_file *g)
     file_take_fd(f, fd);
 }
 
+/* What its path says as it is configured now; of a path that no input names any more, what it said before. */
+static void take_captures(struct tail_file *f, const struct tail_file *g)
+{
+    if (file_set_captures(f, g->captures, g->n_captures) < 0)
+        log_error("tail", "file.stalled", "out of memory", LOG_CSTR("path", g->path.path));
+    resume_captures(f);
+}
+
 /* g has no name that the new tail could find: it is read on through its descriptor. is_cut: that shows another text. */
 static void take_unnamed(struct tail_file *f, struct tail_file *g, bool is_cut)
 {
     if (f->phase == PHASE_MISSING)
         resume_found(f);
+    take_captures(f, g);
     f->is_deleted = g->is_deleted;
     f->is_copied = false; /* found again by its text, should it be needed */
     f->is_gz = g->is_gz;
@@ -117,8 +126,6 @@ static struct tail_file *make_like(struct tail *t, const struct tail_file *g, co
     f->is_tracked = true;
     take_places(f, g, map);
     file_set_base(f, file_base(g), file_origin(g));
-    if (file_set_captures(f, g->captures, g->n_captures) < 0)
-        log_error("tail", "file.stalled", "out of memory", LOG_CSTR("path", g->path.path));
     table_add(&t->missing, &f->by_ino, g->ident.ino);
     return f;
 }

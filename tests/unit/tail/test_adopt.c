@@ -100,6 +100,30 @@ static void test_untold_and_deleted(void **state)
     world_free(w);
 }
 
+/* What the path says goes along, be it that only the descriptor is left. */
+static void test_keeps_its_captures(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "<tenant>/app.log");
+    w_mkdir(w, "acme");
+    w_append(w, "acme/app.log", LONG(1) "\n");
+    world_start(w);
+    world_run(w);
+    world_commit_all(w);
+    w_append(w, "acme/app.log", "two\n");
+    w->q[0].refuses = true;
+    world_run(w);
+    w_unlink(w, "acme/app.log");
+    world_run(w);
+    world_reload(w);
+    w->q[0].refuses = false;
+    finish(w);
+    expect_lines(w, 0, LONG(1) "|two");
+    assert_string_equal("tenant=acme ", w->last_captures);
+    world_free(w);
+}
+
 /* The queues know it, one of them to its middle. */
 static void test_told_and_deleted(void **state)
 {
@@ -245,6 +269,7 @@ int main(void)
         cmocka_unit_test(test_untold),
         cmocka_unit_test(test_untold_and_begun_inside_a_line),
         cmocka_unit_test(test_untold_and_deleted),
+        cmocka_unit_test(test_keeps_its_captures),
         cmocka_unit_test(test_told_and_deleted),
         cmocka_unit_test(test_orphan),
         cmocka_unit_test(test_compressed),
