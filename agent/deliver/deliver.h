@@ -79,6 +79,7 @@ struct delivery {
     /* The last two different lanes that were accepted: "others are accepted" without asking all. */
     uint64_t accept_lane[2];
     int64_t accept_ns[2];
+    int64_t passed_ns;               /* when that request began, of those accepted, which began last */
     bool is_failing;                 /* output.failing was said */
     char error[400];                 /* the last failure, for status */
     int64_t error_wall_ns;

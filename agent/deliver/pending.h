@@ -69,7 +69,8 @@ struct part {
     bool as_text;       /* Elasticsearch: this once as message text */
     bool is_alone;      /* not to be joined with others */
     unsigned resets;    /* in a row */
-    int64_t reset_ns;   /* the first of them */
+    unsigned outrun;    /* of them: since the one before another request had begun and passed */
+    int64_t reset_ns;   /* the last of them */
 };
 
 /* A frame's meta and body, read from disk. */

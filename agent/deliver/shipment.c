@@ -148,6 +148,7 @@ static int start_call(struct shipment *sh, const struct http_request *req, struc
     sh->is_probe = u->attempt > 0;
     u->is_probing |= sh->is_probe;
     sh->started_ns = now;
+    sh->others_ns = d->passed_ns;
     counter_bump(&d->st->attempts, 1);
     sh->next = d->shipments;
     if (sh->next != NULL)

@@ -19,6 +19,7 @@ struct shipment {
     size_t url;
     bool is_probe;                /* of a URL that has failed */
     int64_t started_ns;
+    int64_t others_ns;            /* the delivery's passed_ns when this one began */
     struct http_call *call;
 };
 

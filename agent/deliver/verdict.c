@@ -72,6 +72,7 @@ static void part_delivered(struct part *p)
 
 void verdict_accepted(struct shipment *sh, int64_t now)
 {
+    sh->d->passed_ns = MAX(sh->d->passed_ns, sh->started_ns);
     delivery_accepted(sh->d, sh->lane, sh->url, now);
     lane_accept(sh->lane, now);
 }
@@ -164,20 +165,22 @@ static uint64_t raw_bytes(const struct part *p)
     return (uint64_t)h->raw_len * p->n / MAX(h->lines, 1u);
 }
 
-/* A server that closes before it has read all may mean "too large" (Elasticsearch 9 does). When others pass meanwhile it
- * is so. When nothing else is there to compare with, halves show it: they pass, or the server is away; a single line is
- * never given up for that. */
+/* A server that closes before it has read all may mean "too large" (Elasticsearch 9 does). When between each two of these
+ * resets another request began and passed, it is so: one that had begun earlier tells nothing of a server that has gone
+ * since, and one that passed later nothing of a server that has come back. When nothing else is there to compare with, halves
+ * show it: they pass, or the server is away; a single line is never given up for that. */
 static bool is_reset_too_often(struct shipment *sh, const struct http_reply *reply, int64_t now)
 {
     const struct part *first = sh->parts;
     if (reply->status != 0 || strcmp(reply->failure, "reset") != 0)
         return false;
-    for (struct part *p = sh->parts; p != NULL; p = p->next)
-        if (p->resets++ == 0)
-            p->reset_ns = now;
+    for (struct part *p = sh->parts; p != NULL; p = p->next) {
+        p->outrun += p->resets++ > 0 && sh->others_ns > p->reset_ns;
+        p->reset_ns = now;
+    }
     if (first->resets < RESETS_MAX)
         return false;
-    return sh->n_parts > 1 || delivery_others_accepted(sh->d, NULL, first->reset_ns) ||
+    return sh->n_parts > 1 || first->outrun >= RESETS_MAX - 1 ||
            (first->n > 1 && raw_bytes(first) > SMALL_RAW_BYTES);
 }
 
@@ -224,7 +227,7 @@ void verdict_apply(struct shipment *sh, const struct http_reply *reply)
     }
     if (reply->status != 0) /* only resets in a row count */
         for (struct part *p = sh->parts; p != NULL; p = p->next)
-            p->resets = 0;
+            p->resets = p->outrun = 0;
     if (j.verdict == VERDICT_ITEMS)
         apply_items(sh, reply, &j, now);
     else

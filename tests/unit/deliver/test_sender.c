@@ -1249,6 +1249,82 @@ static void test_probe(void **state)
     rig_deinit(&g);
 }
 
+/* --- resets that are nobody's fault --- */
+
+/* Takes "slow" when "small" was reset twice; resets "small" on after that was heard of, and then all is well. */
+struct slow_server {
+    struct rig g;
+    struct server srv;
+    bool has_slow;   /* these two under the server's lock */
+    unsigned n_small;
+};
+
+static void let_others(struct slow_server *s)
+{
+    pthread_mutex_unlock(&s->srv.lock);
+    rig_sleep(NS_PER_MS);
+    pthread_mutex_lock(&s->srv.lock);
+}
+
+static struct server_answer reset_beside_a_slow_one(void *ctx, const struct server_request *req)
+{
+    struct slow_server *s = ctx;
+    const struct server_answer yes = { .status = 204 }, reset = { .act = ACT_RESET };
+    if (strcmp(req->key, "slow") == 0) {
+        s->has_slow = true;
+        while (s->n_small < 2)
+            let_others(s);
+        return yes;
+    }
+    while (!s->has_slow || (s->n_small >= 2 && rig_ledger(&s->g, "slow").delivered == 0))
+        let_others(s);
+    return s->n_small++ < 6 ? reset : yes;
+}
+
+/* A request that was under way before the first reset, and is answered after it, does not tell that others pass. */
+static void test_resets_beside_a_slow_request(void **state)
+{
+    (void)state;
+    struct slow_server s = { 0 };
+    assert_int_equal(server_start(&s.srv, 0, reset_beside_a_slow_one, &s), 0);
+    rig_init(&s.g, &toy_ops, s.srv.port);
+    rig_lines(&s.g, "slow", "slow", 0, 1);
+    rig_lines(&s.g, "small", "small", 0, 1);
+    run_to_end(&s.g);
+    const struct rig_ledger l = rig_ledger(&s.g, "small");
+    assert_int_equal(l.dead, 0);
+    assert_int_equal(l.delivered, 1);
+    rig_deinit(&s.g);
+    server_stop(&s.srv);
+}
+
+static struct server_answer reset_poison(void *ctx, const struct server_request *req)
+{
+    (void)ctx;
+    return strcmp(req->key, "poison") == 0 ? (struct server_answer){ .act = ACT_RESET } : (struct server_answer){ .status = 204 };
+}
+
+/* What is reset each time while others come and go between is given up, however small. */
+static void test_resets_of_one_line(void **state)
+{
+    (void)state;
+    struct rig g;
+    struct server srv;
+    assert_int_equal(server_start(&srv, 0, reset_poison, NULL), 0);
+    rig_init(&g, &toy_ops, srv.port);
+    rig_lines(&g, "poison", "poison", 0, 1);
+    rig_start(&g);
+    for (unsigned i = 0; rig_ledger(&g, "poison").dead == 0; i++) {
+        rig_lines(&g, "good", "good", i, 1);
+        rig_until(rig_ledger(&g, "good").delivered == i + 1);
+    }
+    run_to_end(&g);
+    assert_int_equal(rig_ledger(&g, "poison").dead, 1);
+    assert_int_equal(rig_ledger(&g, "good").delivered, rig_ledger(&g, "good").accepted);
+    rig_deinit(&g);
+    server_stop(&srv);
+}
+
 /* --- a frame that goes alone --- */
 
 static struct server_answer reset_at_first(void *ctx, const struct server_request *req)
@@ -1305,6 +1381,8 @@ int main(void)
         cmocka_unit_test(test_resets_split),
         cmocka_unit_test(test_resets_of_the_only_frame),
         cmocka_unit_test(test_resets_of_everything),
+        cmocka_unit_test(test_resets_beside_a_slow_request),
+        cmocka_unit_test(test_resets_of_one_line),
         cmocka_unit_test(test_items),
         cmocka_unit_test(test_key_held),
         cmocka_unit_test(test_key_backing_off),
