@@ -197,6 +197,20 @@ static void fill_action(struct action *a, const struct shape *s, uint64_t *rng)
     }
 }
 
+/* A log is deleted with lines that only the agent's descriptor has, and a reload has to keep that: seldom in a row by itself. */
+static void make_reload(struct plan *p, uint64_t seed)
+{
+    uint64_t rng = seed * UINT64_C(0xe7037ed1a0b428db) ^ UINT64_C(0x72656c6f6164);
+    const struct shape *s = &p->shape;
+    const uint8_t log = (uint8_t)rnd(&rng, s->n_logs);
+    if (!chance(&rng, 10) || !s->rotates || s->is_calm || s->copytruncates[log])
+        return;
+    struct action *a = &p->acts[3 + rnd(&rng, (uint32_t)p->n - 5)];
+    a[0] = (struct action){ .kind = ACT_APPEND, .a = log, .n = 1 + rnd(&rng, 6), .rng = rnd64(&rng) };
+    a[1] = (struct action){ .kind = ACT_DELETE, .a = log, .b = 1, .rng = rnd64(&rng) };
+    a[2] = (struct action){ .kind = ACT_RELOAD, .a = SIM_OUTPUTS, .rng = rnd64(&rng), .run_ns = pause(&rng) };
+}
+
 void plan_make(uint64_t seed, struct plan *ret)
 {
     uint64_t rng = seed * UINT64_C(0x9e3779b97f4a7c15) ^ UINT64_C(0x7461696c72616365);
@@ -228,6 +242,7 @@ void plan_make(uint64_t seed, struct plan *ret)
         a->run_ns = pause(&rng);
         fill_action(a, s, &rng);
     }
+    make_reload(ret, seed);
 }
 
 /* ---- in words ---- */
