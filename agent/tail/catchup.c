@@ -298,7 +298,9 @@ static int begin_sibling(struct look *k, struct sibling *sb, struct tail_file *b
                            .fd = fd,
                            .st = &st,
                            .phase = PHASE_ROTATED,
-                           .is_gz = sb->is_gz };
+                           .is_gz = sb->is_gz,
+                           /* later ones may be known */
+                           .first_seen_ns = before == NULL ? 0 : before->ident.first_seen_ns + 1 };
     sb->owner = file_begin(k->t, &nf);
     follow_after(sb->owner, before);
     return 0;
@@ -324,17 +326,34 @@ static int begin_new(struct look *k)
     return r;
 }
 
+/* f was cut since it was read. Its turn stirs the chain again: until then a copy of it looks like nobody's. */
+static bool note_cut(struct tail_file *f)
+{
+    if (f->stage != STAGE_READING || !file_is_cut(f))
+        return false;
+    f->is_cut = true;
+    file_ready(f);
+    return true;
+}
+
+/* Of those that lost the live name, too: one may have been cut before that, and nobody had looked in between. */
+static bool note_cuts(struct look *k)
+{
+    bool is_any = k->live != NULL && note_cut(k->live);
+    if (is_any)
+        k->live = NULL;
+    for (struct tail_file *f = chain_first(k->t, k->base); f != NULL; f = chain_next(f))
+        if (is_followed(k->t, f) && note_cut(f))
+            is_any = true;
+    return is_any;
+}
+
 static int look_once(struct tail *t, const char *base)
 {
     struct look k;
     if (!look_begin(&k, t, base))
         return 0;
-    bool is_cut = k.live != NULL && file_is_cut(k.live);
-    if (is_cut) { /* its turn stirs the chain again: until then a copy of it looks like nobody's */
-        k.live->is_cut = true;
-        file_ready(k.live);
-        k.live = NULL;
-    }
+    bool is_cut = note_cuts(&k);
     siblings_list(base, k.has_folders, &k.s);
     find_owners(&k);
     int r = is_cut ? 0 : begin_new(&k);

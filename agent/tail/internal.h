@@ -453,6 +453,7 @@ struct new_file {
     const struct stat *st;
     enum phase phase;
     bool is_gz;
+    int64_t first_seen_ns; /* 0 = now */
 };
 struct tail_file *file_begin(struct tail *t, const struct new_file *nf);
 /* A thing that an include names and that we cannot or must not read: known, so that it is said once. */

@@ -317,19 +317,6 @@ static bool comes_after(const struct tail_file *f, const struct tail_file *befor
     return f != NULL;
 }
 
-void follow_after(struct tail_file *f, struct tail_file *before)
-{
-    if (f == NULL || before == NULL || f->after != NULL || comes_after(before, f) ||
-        (f->successor != NULL && before->successor != NULL))
-        return;
-    if (before->successor != NULL) { /* found late: between the two */
-        f->successor = before->successor;
-        f->successor->after = f;
-    }
-    f->after = before;
-    before->successor = f;
-}
-
 /* Of two of a chain. A queue has them in the order in which it heard of them; the clock by which they were first seen may have
  * been put back, and names count upwards or downwards. */
 static bool is_older(const struct tail_file *a, const struct tail_file *b)
@@ -342,6 +329,23 @@ static bool is_older(const struct tail_file *a, const struct tail_file *b)
     if (a->ident.first_seen_ns != b->ident.first_seen_ns)
         return a->ident.first_seen_ns < b->ident.first_seen_ns;
     return rotation_order(path_name(file_base(a)), path_name(file_real(a)), path_name(file_real(b))) < 0;
+}
+
+void follow_after(struct tail_file *f, struct tail_file *before)
+{
+    if (f == NULL || before == NULL || f->after != NULL || comes_after(before, f))
+        return;
+    struct tail_file *last = f, *next = before->successor;
+    while (last->successor != NULL)
+        last = last->successor;
+    if (next != NULL && last != f && !is_older(last, next))
+        return;
+    if (next != NULL) { /* found late: f, and those that are known to come after it, go between the two */
+        last->successor = next;
+        next->after = last;
+    }
+    f->after = before;
+    before->successor = f;
 }
 
 /* The one of f's chain that f came after. */
@@ -366,6 +370,18 @@ void follow_all(struct tail *t)
         if (f->is_tracked && f->stage == STAGE_READING && f->phase != PHASE_MISSING)
             follow_after(f, older_of_chain(f));
     }
+}
+
+/* A rotated file that we hear of when the one that has its live name now was begun already. */
+static void begin_before(struct new_file *nf, struct tail_file *live)
+{
+    struct tail_file *before = live->after;
+    nf->first_seen_ns = before != NULL ? before->ident.first_seen_ns + 1 : live->ident.first_seen_ns - 1;
+    struct tail_file *f = file_begin(live->t, nf);
+    if (before != NULL)
+        follow_after(f, before);
+    else if (f != NULL)
+        follow_after(live, f);
 }
 
 /* A name whose inode nobody has. by_inode_only: the first round, when recovered files claim what is theirs.
@@ -429,6 +445,11 @@ static void begin(struct tail *t, const struct pending *p, bool by_inode_only)
                            .fd = fd,
                            .st = &st,
                            .phase = is_from ? PHASE_ROTATED : PHASE_LIVE };
+    struct tail_file *live = is_from ? file_by_path(t, named) : NULL;
+    if (live != NULL && live->is_tracked) {
+        begin_before(&nf, live);
+        return;
+    }
     struct tail_file *before = predecessor(t, is_from ? named : real);
     follow_after(file_begin(t, &nf), before);
 }
@@ -449,12 +470,7 @@ void names_settle(struct tail *t)
     for (size_t i = 0; i < t->pending.n; i++)
         chain_stir(t, VEC(&t->pending, struct pending)[i].path);
     chains_settle(t);
-    bool was_rotated = false;
-    for (size_t i = 0; i < t->pending.n; i++) {
-        was_rotated = was_rotated || VEC(&t->pending, struct pending)[i].from != NULL;
+    for (size_t i = 0; i < t->pending.n; i++)
         begin(t, &VEC(&t->pending, struct pending)[i], false);
-    }
-    if (was_rotated)
-        follow_all(t); /* what has its live name now may have been begun before it */
     pending_clear(&t->pending);
 }

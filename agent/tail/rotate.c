@@ -133,7 +133,8 @@ void rotate_truncated(struct tail_file *f)
                            .origin = is_live ? NULL : f->origin,
                            .fd = f->fd,
                            .st = &st,
-                           .phase = f->phase };
+                           .phase = f->phase,
+                           .first_seen_ns = is_live ? 0 : f->ident.first_seen_ns + 1 }; /* others came after it */
     list_del(&f->lru);
     t->n_open--;
     f->fd = -1;
@@ -144,8 +145,8 @@ void rotate_truncated(struct tail_file *f)
     bool is_found = rotate_find(f); /* else again, each second, for COPY_WAIT_NS */
     struct tail_file *before = is_live ? predecessor(t, real) : NULL;
     follow_after(file_begin(t, &nf), before != NULL ? before : f);
-    if (is_found && is_live)
-        chain_stir(t, real); /* cut more than once since we looked: the copies between were never seen */
+    if (is_found)
+        chain_stir(t, f->base); /* cut more than once since we looked: the copies between were never seen */
     free(path);
     free(real);
 }

@@ -424,6 +424,66 @@ static void test_copy_grows_under_an_included_name(void **state)
     world_free(w);
 }
 
+/* Copied, cut and written at once, then renamed, before anybody looked: what the inode holds is not what was read of it, and
+ * the copy is of that. Then it is rotated some times more. */
+static void cut_and_renamed(bool compresses, bool is_read, bool is_closed, int n_more)
+{
+    struct service s;
+    begin(&s, &WAYS[3]);
+    world_run(s.w);
+    if (is_closed)
+        world_pass(s.w, 700);
+    for (int i = 0; i < 2; i++) {
+        char copy[64];
+        (void)snprintf(copy, sizeof(copy), "a.log-%d", 20260101 + s.n_rotated++);
+        if (!is_read)
+            write_line(&s);
+        w_copy(s.w, "a.log", copy);
+        if (compresses)
+            w_gzip(s.w, copy);
+        assert_int_equal(0, truncate(w_path(s.w, "a.log"), 0));
+        write_line(&s);
+        for (int k = 0; k <= n_more; k++) {
+            rotate(&s);
+            write_line(&s);
+        }
+        if (i == 0)
+            world_run(s.w);
+    }
+    finish(&s);
+}
+
+static void test_cut_and_renamed_between_two_looks(void **state)
+{
+    (void)state;
+    for (int how = 0; how < 24; how++)
+        cut_and_renamed(how & 1, how & 2, how & 4, how / 8);
+}
+
+/* The same, and a crash before the cut file had its turn: those behind it are known, what it holds now is not. */
+static void test_cut_and_renamed_and_crashed(void **state)
+{
+    (void)state;
+    for (int n_more = 1; n_more <= 3; n_more++) {
+        struct service s;
+        begin(&s, &WAYS[3]);
+        world_run(s.w);
+        world_commit_all(s.w);
+        w_copy(s.w, "a.log", "a.log-20260101");
+        s.n_rotated++;
+        assert_int_equal(0, truncate(w_path(s.w, "a.log"), 0));
+        write_line(&s);
+        for (int k = 0; k <= n_more; k++) {
+            rotate(&s);
+            write_line(&s);
+        }
+        tail_on_events(s.w->t);
+        assert_true(world_commit(s.w, 0));
+        world_crash(s.w);
+        finish(&s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -440,6 +500,8 @@ int main(void)
         cmocka_unit_test(test_olddir),
         cmocka_unit_test(test_gz_of_two_members),
         cmocka_unit_test(test_copy_grows_under_an_included_name),
+        cmocka_unit_test(test_cut_and_renamed_between_two_looks),
+        cmocka_unit_test(test_cut_and_renamed_and_crashed),
     };
     return cmocka_run_group_tests_name("tail/catchup", tests, NULL, NULL);
 }
