@@ -317,15 +317,30 @@ static bool comes_after(const struct tail_file *f, const struct tail_file *befor
     return f != NULL;
 }
 
+/* What the queues that know both say of their age: < 0: a is older, > 0: b, 0: nothing, or not all the same, for an output that
+ * was away from the configuration heard of some late. */
+static int rank_order(const struct tail_file *a, const struct tail_file *b)
+{
+    int all = 0;
+    for (size_t o = 0; o < a->t->n_outputs; o++) {
+        const uint32_t ra = a->slots[o].rank, rb = b->slots[o].rank;
+        const int one = ra == 0 || rb == 0 ? 0 : ra < rb ? -1 : 1;
+        if (one * all < 0)
+            return 0;
+        all = one != 0 ? one : all;
+    }
+    return all;
+}
+
 /* Of two of a chain. A queue has them in the order in which it heard of them; the clock by which they were first seen may have
  * been put back, and names count upwards or downwards. */
 static bool is_older(const struct tail_file *a, const struct tail_file *b)
 {
     if ((a->phase == PHASE_LIVE) != (b->phase == PHASE_LIVE))
         return b->phase == PHASE_LIVE;
-    for (size_t o = 0; o < a->t->n_outputs; o++)
-        if (a->slots[o].rank > 0 && b->slots[o].rank > 0)
-            return a->slots[o].rank < b->slots[o].rank;
+    const int by_rank = rank_order(a, b);
+    if (by_rank != 0)
+        return by_rank < 0;
     if (a->ident.first_seen_ns != b->ident.first_seen_ns)
         return a->ident.first_seen_ns < b->ident.first_seen_ns;
     return rotation_order(path_name(file_base(a)), path_name(file_real(a)), path_name(file_real(b))) < 0;

@@ -596,6 +596,33 @@ static void test_chain_whose_clock_went_back(void **state)
     world_free(w);
 }
 
+/* An output that was away may have heard of a chain in any order: then it is the times that tell. */
+static void test_chain_that_queues_heard_of_differently(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    world_include(w, 0, "*.log");
+    world_start(w);
+    for (int i = 0; i < 3; i++) {
+        if (i == 2)
+            w_rename(w, "a.log.1", "a.log.2");
+        if (i > 0)
+            w_rename(w, "a.log", "a.log.1");
+        w_append(w, "a.log", "x\n1Phalf of \n");
+        world_run(w);
+    }
+    world_commit_all(w);
+    struct recovered_file first = w->q[0].files[0];
+    w->q[0].files[0] = w->q[0].files[1];
+    w->q[0].files[1] = first;
+    world_crash(w);
+    world_run(w);
+    struct tail_file *f = file_by_path(w->t, w_path(w, "a.log"));
+    assert_ptr_equal(file_by_path(w->t, w_path(w, "a.log.1")), f->after);
+    assert_ptr_equal(file_by_path(w->t, w_path(w, "a.log.2")), f->after->after);
+    world_free(w);
+}
+
 /* A file that came and was rotated between two looks: the one that has its name is found first, and goes on where it stops. */
 static void test_rotated_before_it_was_seen(void **state)
 {
@@ -1000,6 +1027,7 @@ int main(void)
         cmocka_unit_test(test_passes_with_the_same_half_go_on_as_one),
         cmocka_unit_test(test_halves_join_after_a_rotation),
         cmocka_unit_test(test_chain_whose_clock_went_back),
+        cmocka_unit_test(test_chain_that_queues_heard_of_differently),
         cmocka_unit_test(test_rotated_before_it_was_seen),
         cmocka_unit_test(test_new_output_begins_before_a_half),
         cmocka_unit_test(test_two_incarnations_of_one_file),
