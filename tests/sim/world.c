@@ -395,7 +395,19 @@ static bool follows(struct slice got, const char *p, size_t n, struct slice *ret
     return true;
 }
 
-/* The file between is gone: the stream's next record goes on where the half stopped, as its rest would. */
+/* Outputs that a route sends only some lines to. */
+static uint8_t choosy_outputs(void)
+{
+    const struct shape *s = &sim.plan->shape;
+    uint8_t mask = 0;
+    for (unsigned i = 0; i < s->n_outputs; i++)
+        if (s->tenant_of_output[i] != UINT32_MAX || s->levels[i] > 0)
+            mask |= (uint8_t)(1u << i);
+    return mask;
+}
+
+/* The file between is gone: the stream's next record goes on where the half stopped, as its rest would. What comes of it has
+ * neither level nor tenant that could be read, so it goes by no route that asks for one. */
 static bool has_swallowed(unsigned slot, const struct crossing *c, struct slice rest)
 {
     uint32_t uid;
@@ -404,7 +416,7 @@ static bool has_swallowed(unsigned slot, const struct crossing *c, struct slice 
                     slice_starts(rest, SLICE("plain words <u="));
     if (l == NULL || uid == c->uid || !is_whole)
         return false;
-    l->may_miss |= (uint8_t)(1u << slot);
+    l->may_miss |= (uint8_t)(1u << slot | choosy_outputs());
     return true;
 }
 
