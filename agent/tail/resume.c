@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "agent/base/log.h"
@@ -18,10 +19,28 @@ static uint32_t input_by_name(const struct tail *t, struct slice name)
     return UINT32_MAX;
 }
 
+static bool is_included(const struct tail *t, const char *path)
+{
+    return input_of_path(t, slice_cstr(path), NULL, NULL) >= 0;
+}
+
+/* The live name in the folder above (logrotate's olddir), if an input includes such a one. */
+static bool base_above(const struct tail *t, const char *path, char ret[PATH_MAX])
+{
+    char folder[PATH_MAX], up[PATH_MAX];
+    (void)snprintf(folder, sizeof(folder), "%.*s", SLICE_ARGS(path_dir(path)));
+    struct slice above = path_dir(folder), name = path_name(path);
+    (void)snprintf(up, sizeof(up), "%.*s/%.*s", SLICE_ARGS(above), SLICE_ARGS(name)); /* shorter than path */
+    for (size_t cut = 0; rotate_next_base(up, &cut, ret);)
+        if (is_included(t, ret))
+            return true;
+    return false;
+}
+
 /* -EBADMSG: no path that can be ours, from a damaged queue or another machine. */
 static int recovered_new(struct tail *t, const struct file_ident *id, struct tail_file **ret)
 {
-    char path[PATH_MAX], base[PATH_MAX];
+    char path[PATH_MAX], base[PATH_MAX], above[PATH_MAX];
     if (id->path.len == 0 || id->path.len >= sizeof(path) || id->path.ptr[0] != '/')
         return -EBADMSG;
     memcpy(path, id->path.ptr, id->path.len);
@@ -31,9 +50,10 @@ static int recovered_new(struct tail *t, const struct file_ident *id, struct tai
         return -ENOMEM;
     file_drop_names(f); /* whoever has the name now: is it this one? */
     rotate_base(path, base);
-    bool is_live = input_of_path(t, slice_cstr(path), NULL, NULL) >= 0 &&
-                   input_of_path(t, slice_cstr(base), NULL, NULL) < 0;
-    file_set_base(f, is_live ? path : base, is_live ? path : base);
+    const char *live = base;
+    if (!is_included(t, base))
+        live = is_included(t, path) ? path : base_above(t, path, above) ? above : base;
+    file_set_base(f, live, live);
     struct slice own_path = f->ident.path, own_input = f->ident.input;
     f->ident = *id;
     f->ident.path = own_path;

@@ -1,7 +1,7 @@
 /*
  * Goal: a log that is rotated into another folder and compressed there (logrotate's olddir), while one of two outputs stands
  * still, is at each output once, over reloads and restarts.
- * Method: world.h; lives made of a seed, and the way in which it once went wrong.
+ * Method: world.h; lives made of a seed, and the two ways in which it once went wrong.
  */
 #include "tests/unit/tail/world.h"
 
@@ -150,11 +150,29 @@ static void test_read_whole_and_not_told(void **state)
     end(w, 0);
 }
 
+/* What a queue has as log/old/a.log.1 is of the chain of log/a.log after a restart as well: its .gz is nobody else's. */
+static void test_compressed_after_restarts(void **state)
+{
+    struct world *w = begin("log/old", 0);
+    (void)state;
+    rotate(w);
+    world_pass(w, 7);
+    for (int i = 0; i < 2; i++) { /* the second knows it by the name that the first found */
+        world_commit_all(w);
+        world_crash(w);
+        world_run(w);
+    }
+    zip(w);
+    rotate(w);
+    end(w, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lives),
         cmocka_unit_test(test_read_whole_and_not_told),
+        cmocka_unit_test(test_compressed_after_restarts),
     };
     return cmocka_run_group_tests_name("tail/olddir", tests, NULL, NULL);
 }
