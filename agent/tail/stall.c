@@ -20,17 +20,22 @@ static bool is_explained(const struct tail_file *f)
            f->is_stalled || f->is_sink_held || f->passes == NULL || (f->after != NULL && f->after->stage == STAGE_READING);
 }
 
+static bool is_longer(const struct tail_file *f)
+{
+    struct stat st;
+    int r = f->fd >= 0 ? fs_current()->fstat(f->fd, &st) : fs_current()->stat(AT_FDCWD, file_real(f), &st, true);
+    return r == 0 && (f->fd >= 0 || (st.st_ino == f->ident.ino && st.st_dev == f->ident.dev)) &&
+           (uint64_t)st.st_size > f->size;
+}
+
 /* Bytes that nobody told us of. Of files that have a name, those that were read lately: the rest is for the rescan, or ten
  * thousand quiet files would be asked every two seconds. */
 static bool has_grown(const struct tail_file *f)
 {
-    struct stat st;
     const bool is_quiet = f->t->now - f->read_ns > LATELY_NS;
     if (f->is_gz || (is_quiet && (f->fd < 0 || (f->path.link.is_in && !f->is_deleted))))
         return false;
-    int r = f->fd >= 0 ? fs_current()->fstat(f->fd, &st) : fs_current()->stat(AT_FDCWD, file_real(f), &st, true);
-    return r == 0 && (f->fd >= 0 || (st.st_ino == f->ident.ino && st.st_dev == f->ident.dev)) &&
-           (uint64_t)st.st_size > f->size;
+    return is_longer(f);
 }
 
 static bool is_hungry(const struct tail_file *f)
@@ -39,6 +44,13 @@ static bool is_hungry(const struct tail_file *f)
         if (((const struct pass *)(const void *)p)->is_hungry)
             return true;
     return false;
+}
+
+/* A turn finds something in it: one that was read to its end may have turns as often as it is renamed, and none brings
+ * anything. What is left of a .gz only its turn can say. */
+static bool has_unread(const struct tail_file *f)
+{
+    return is_hungry(f) ? f->is_gz || !file_is_read(f) || is_longer(f) : has_grown(f);
 }
 
 static void is_moving(struct tail_file *f)
@@ -78,7 +90,7 @@ static void check(struct tail_file *f)
 {
     bool is_waiting_its_turn = list_is_in(&f->ready);
     uint64_t off = f->passes == NULL ? 0 : file_least_off(f);
-    if (is_explained(f) || (!is_hungry(f) && !has_grown(f))) {
+    if (is_explained(f) || !has_unread(f)) {
         is_moving(f);
         return;
     }

@@ -213,12 +213,51 @@ static void test_busy(void **state)
     world_free(w);
 }
 
+/* Shows the first line alone. */
+static ssize_t short_pread(int fd, void *buf, size_t n, uint64_t off)
+{
+    return off >= 4 ? 0 : fs_real.pread(fd, buf, MIN(n, (size_t)(4 - off)), off);
+}
+
+static void turns_of_ten_seconds(struct world *w)
+{
+    for (int i = 0; i < 40; i++) {
+        file_ready(only_file(w));
+        (void)tail_turn(w->t, w_now);
+        w_now += NS_PER_SEC / 4;
+        w->t->now = w_now;
+        file_ready(only_file(w)); /* it waits for the next one as it is looked at */
+        stall_check(w->t);
+    }
+}
+
+/* A file that is renamed again and again gets a turn each time, and was read to its end long ago. */
+static void test_turns_that_have_nothing_to_bring(void **state)
+{
+    struct world *w = one();
+    (void)state;
+    w_append(w, "a.log", "one\n");
+    world_start(w);
+    world_run(w);
+    turns_of_ten_seconds(w);
+    assert_int_equal(0, counter_get(&stats.inputs[0].stalls));
+    w_append(w, "a.log", "two\n"); /* and now it has, but nobody can read it */
+    vain = fs_real;
+    vain.pread = short_pread;
+    fs_set_ops(&vain);
+    turns_of_ten_seconds(w);
+    assert_true(counter_get(&stats.inputs[0].stalls) > 0);
+    fs_set_ops(NULL);
+    world_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lost_event), cmocka_unit_test(test_waiting_event), cmocka_unit_test(test_lost_event_without_descriptor),
         cmocka_unit_test(test_lost_turn),  cmocka_unit_test(test_turns_in_vain),
         cmocka_unit_test(test_removed_watch), cmocka_unit_test(test_explained), cmocka_unit_test(test_busy),
+        cmocka_unit_test(test_turns_that_have_nothing_to_bring),
     };
     return cmocka_run_group_tests_name("tail/stall", tests, NULL, NULL);
 }
