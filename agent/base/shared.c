@@ -52,7 +52,7 @@ static struct text *add(struct slice s, uint32_t hash)
 {
     if (all.n >= all.n_slots)
         grow();
-    struct text *t = all.n_slots == 0 ? NULL : malloc(offsetof(struct text, ptr) + s.len + 1);
+    struct text *t = all.n_slots == 0 ? NULL : malloc(MAX(sizeof(*t), offsetof(struct text, ptr) + s.len + 1));
     if (t == NULL)
         return NULL;
     *t = (struct text){ .next = all.slots[hash & (all.n_slots - 1)], .hash = hash, .len = (uint32_t)s.len };

@@ -41,22 +41,26 @@ int delivery_init(struct delivery *d, struct sender *s, const struct sender_outp
     return r < 0 ? err_prefix(err, "output %.*s", SLICE_ARGS(conf->name)) : 0;
 }
 
+static void drop_parts(struct lane *l)
+{
+    for (struct part *p; (p = l->first) != NULL;) {
+        struct frame *f = p->frame;
+        lane_remove(l, p);
+        part_free(p);
+        if (--f->n_open == (f->n_deferred > 0 ? 1u : 0u)) {
+            frame_unlink(f);
+            frame_free(f);
+        }
+    }
+}
+
 void delivery_deinit(struct delivery *d)
 {
     local_deinit(d);
-    while (d->lanes != NULL) {
-        struct lane *l = d->lanes;
-        for (struct part *p; (p = l->first) != NULL;) {
-            struct frame *f = p->frame;
-            lane_remove(l, p);
-            part_free(p);
-            if (--f->n_open == (f->n_deferred > 0 ? 1u : 0u)) {
-                frame_unlink(f);
-                frame_free(f);
-            }
-        }
-        lane_free(l);
-    }
+    for (size_t i = 0; i < d->n_lanes; i++, d->lanes = d->lanes->next) /* a ring */
+        drop_parts(d->lanes);
+    while (d->lanes != NULL) /* now: a frame's parts may stand in other lanes than its own */
+        lane_free(d->lanes);
     http_target_close(d->target);
     if (d->st != NULL) /* NULL: it never came so far */
         gauge_set(&d->st->inflight, 0);
