@@ -164,8 +164,8 @@ void tail_adopt(struct tail *t, struct tail *old)
             take_places(f, g, map);
             file_ready(f);
         }
-        /* One that was read to its end is wanted, too: that no queue knows it says that its group was given up. */
-        if (f == NULL && (f = make_like(t, g, map)) == NULL)
+        /* Read to its end, it has its descriptor until all of it is durable: then its group was given up, too. */
+        if (f == NULL && (g->stage == STAGE_READING || g->fd >= 0) && (f = make_like(t, g, map)) == NULL)
             continue;
         if (f == NULL || f->input >= t->conf->n_inputs)
             continue; /* without its input it stays missing, its positions kept */
