@@ -129,7 +129,8 @@ int file_open_at(struct tail_file *f, const char *path)
         return 0;
     }
     (void)fs_current()->close(fd); /* another file now, or nobody can say */
-    return r < 0 ? r : -ENOENT;
+    bool has_number = id.dev == f->ident.dev && id.ino == f->ident.ino;
+    return r < 0 ? r : has_number ? -ESTALE : -ENOENT;
 }
 
 int file_open(struct tail_file *f)

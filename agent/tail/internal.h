@@ -45,6 +45,7 @@
 #define FD_BUDGET_MAX 4096
 #define DEPTH_MAX 40
 #define LOOKS_MAX 4                     /* at names that change while they are looked at */
+#define MOVING_NS NS_PER_SEC            /* so long is a file that was read to its end looked for while names change */
 #define MTIME_SLACK_NS (20 * NS_PER_MS) /* file times lag behind the clock by a tick */
 
 enum phase {
@@ -334,7 +335,8 @@ void file_skip(struct tail_file *f, enum phase phase, const char *event, const c
 /* Opens f->fd when it is not: 0, -EAGAIN when no descriptor can be spared now, -ENOENT when its bytes are
  * gone. */
 NODISCARD int file_open(struct tail_file *f);
-NODISCARD int file_open_at(struct tail_file *f, const char *path); /* -ENOENT: another file is there */
+/* -ENOENT: no file, or another; -ESTALE: another, and it has f's number: f is gone. */
+NODISCARD int file_open_at(struct tail_file *f, const char *path);
 void file_clear_base(struct tail_file *f);
 void file_close(struct tail_file *f);
 void file_is_gone(struct tail_file *f); /* it has no name any more; without a descriptor its inode is another's soon */

@@ -120,7 +120,7 @@ bool file_is_still(struct tail_file *f, const char *path, const struct stat *st)
     int r = file_open_at(f, path);
     if (r == 0 && f->stage != STAGE_READING)
         file_close(f);
-    return r != -ENOENT;
+    return r != -ESTALE; /* the name may lead elsewhere by now: that says nothing of f */
 }
 
 static void touch_aliases(struct tail *t, const char *target)
@@ -202,8 +202,10 @@ static bool known(struct tail_file *g, const char *path, const char *real, const
         file_free(g);
         return false;
     }
-    if (g->fd < 0 && file_open_at(g, real) == -ENOENT) {
-        table_del(&t->by_ino, &g->by_ino);
+    int r = g->fd < 0 ? file_open_at(g, real) : 0;
+    if (r == -ESTALE || r == -ENOENT) { /* the latter: the name has led elsewhere since */
+        if (r == -ESTALE)
+            table_del(&t->by_ino, &g->by_ino);
         if (g->path.link.is_in)
             file_lose_names(g);
         return false;
@@ -263,8 +265,15 @@ static void look_at(struct tail *t, const struct pending *p)
         add_pending(t, p);
 }
 
-/* Lost its name, and nobody told us of another: renamed out of sight, or deleted? */
-static void resolve(struct tail_file *f)
+/* It is not among the names that were listed; but these change, and events that wait say how. What was not read to its end
+ * is looked for by its turn. */
+static bool may_be_moving(const struct tail_file *f)
+{
+    return f->stage == STAGE_FINISHED && f->t->now - f->lost_ns < MOVING_NS && watch_has_events(&f->t->watch);
+}
+
+/* Lost its name, and nobody told us of another: renamed out of sight, or deleted? False: that cannot be said yet. */
+static bool resolve(struct tail_file *f)
 {
     struct tail *t = f->t;
     struct stat st;
@@ -277,26 +286,32 @@ static void resolve(struct tail_file *f)
         }
         f->is_deleted = fs_current()->fstat(f->fd, &st) < 0 || st.st_nlink == 0;
         if (f->stage == STAGE_READING || !f->is_deleted)
-            return; /* a copy, when there is one, is found with its chain */
+            return true; /* a copy, when there is one, is found with its chain */
     }
     if (rotate_find(f))
-        return;
+        return true;
+    if (may_be_moving(f)) {
+        f->is_displaced = true;
+        return false;
+    }
     file_is_gone(f);
     if (f->stage == STAGE_READING)
         file_give_up(f, LOST_TRUNCATED); /* what was not read is gone; all read: nothing is lost */
     else if (!list_is_in(&f->stages))
         list_add_tail(&t->stages, &f->stages), stage_check(f);
+    return true;
 }
 
 static void resolve_displaced(struct tail *t)
 {
+    size_t n_left = 0;
     for (struct list *l = t->ending.next, *next; t->n_displaced > 0 && l != &t->ending; l = next) {
         next = l->next;
         struct tail_file *f = CONTAINER_OF(l, struct tail_file, ending);
-        if (f->is_displaced)
-            resolve(f);
+        if (f->is_displaced && !resolve(f))
+            n_left++;
     }
-    t->n_displaced = 0;
+    t->n_displaced = n_left;
 }
 
 struct tail_file *predecessor(const struct tail *t, const char *base)
