@@ -30,7 +30,6 @@ static void park(struct pass *p, uint32_t output)
     side->parked = p;
     p->pub.next = p->file->parked;
     p->file->parked = &p->pub;
-    p->file->slots[output].pass = p;
 }
 
 /* It has its turns from now on. */
@@ -40,6 +39,26 @@ static void go_on(struct pass *p)
     p->pub.next = p->file->passes;
     p->file->passes = &p->pub;
     file_ready(p->file);
+}
+
+/* A pass for one output, which leaves pub for it: with these unfinished records, in no list and at no place yet. */
+static struct pass *take_spare(struct tail_file *f, struct tail_pass *pub, uint32_t output,
+                               const struct position_part *parts, uint8_t n_parts)
+{
+    struct pass *p = f->t->spares;
+    assert(p != NULL && (pub->mask & BIT(output)) && n_parts <= STREAMS_MAX);
+    f->t->spares = p->next_parked;
+    pass_init(p, f);
+    p->pub = *pub;
+    p->pub.state = NULL;
+    p->pub.mask = BIT(output);
+    p->pub.n_parts = n_parts;
+    memcpy(p->pub.parts, parts, sizeof(*parts) * n_parts);
+    p->head_unknown = pass_of(pub)->head_unknown;
+    pub->mask &= ~BIT(output);
+    f->slots[output].pass = p;
+    file_dirty(f, BIT(output));
+    return p;
 }
 
 /* The streams that p was reading again are not done with at `end`, below resume_until. */
@@ -60,31 +79,18 @@ void tail_block_before(struct tail_file *f, struct tail_pass *pub, uint32_t outp
                        const struct position_part *parts, uint8_t n_parts)
 {
     struct tail *t = f->t;
-    struct pass *from = pass_of(pub), *p = t->spares;
-    assert(t->feeding.pass != from && p != NULL);
-    assert(pub->mask & BIT(output));
-    assert(n_parts > 0 && n_parts <= STREAMS_MAX && pub->resume_until <= pub->off);
-    t->spares = p->next_parked;
-    pass_init(p, f);
-    p->pub = *pub;
-    p->pub.state = NULL;
-    p->pub.mask = BIT(output);
-    p->head_unknown = from->head_unknown;
-    p->pub.n_parts = n_parts;
-    memcpy(p->pub.parts, parts, sizeof(*parts) * n_parts);
+    assert(t->feeding.pass != pass_of(pub));
+    assert(n_parts > 0 && pub->resume_until <= pub->off);
+    struct pass *p = take_spare(f, pub, output, parts, n_parts);
     p->pub.resume_until = pub->off;
     for (uint8_t i = 0; i < n_parts; i++)
         p->pub.off = MIN(p->pub.off, parts[i].start);
     p->resume_skip = pub->skip_to_newline;
     p->pub.skip_to_newline = false;
-    pub->mask &= ~BIT(output);
-    if (t->blocked & BIT(output)) {
+    if (t->blocked & BIT(output))
         park(p, output);
-    } else {
-        f->slots[output].pass = p;
+    else
         go_on(p);
-    }
-    file_dirty(f, BIT(output));
 }
 
 /* From the pass that is fed: a pass of its own, in no list yet. */
@@ -92,36 +98,22 @@ static struct pass *part_from_feed(struct tail_file *f, struct tail_pass *pub, u
                                    const struct position_part *parts, uint8_t n_parts)
 {
     struct tail *t = f->t;
-    struct pass *from = pass_of(pub), *p = t->spares;
+    struct pass *from = pass_of(pub);
     const struct feed *feed = t->feeding.feed;
-    assert(t->feeding.pass == from && p != NULL);
-    assert(pub->mask & BIT(output));
+    assert(t->feeding.pass == from);
     assert(pos_end >= feed->off && pos_end <= feed->off + feed->bytes.len);
-    assert(n_parts <= STREAMS_MAX);
-    t->spares = p->next_parked;
-
-    pass_init(p, f);
-    p->pub = *pub;
-    p->pub.state = NULL;
-    p->pub.mask = BIT(output);
-    p->head_unknown = from->head_unknown;
+    struct pass *p = take_spare(f, pub, output, parts, n_parts);
     p->tail_crc = from->tail_crc;
     p->wants_tail = from->wants_tail;
-    p->pub.n_parts = n_parts;
-    memcpy(p->pub.parts, parts, sizeof(*parts) * n_parts);
     uint64_t end = MAX(pos_end, pub->resume_until);
     bool skip = pos_end == feed->off ? t->feeding.skip_before : pub->skip_to_newline;
     if (pos_end < pub->resume_until) {
         keep_resume(p, from, pos_end);
         skip = from->resume_skip;
     } else {
-        size_t n = (size_t)(pos_end - feed->off);
-        p->pub.resume_until = from->pub.resume_until;
         p->pub.off = feed->off;
-        p->pub.n_parts = 0; /* pass_consume forgets them at resume_until */
-        pass_consume(p, feed->bytes.ptr, n);
-        p->pub.n_parts = n_parts;
-        memcpy(p->pub.parts, parts, sizeof(*parts) * n_parts);
+        pass_consume(p, feed->bytes.ptr, (size_t)(pos_end - feed->off));
+        p->pub.n_parts = n_parts; /* it forgets them at resume_until */
     }
     p->pub.off = end;
     for (uint8_t i = 0; i < p->pub.n_parts; i++)
@@ -129,9 +121,6 @@ static struct pass *part_from_feed(struct tail_file *f, struct tail_pass *pub, u
     p->pub.resume_until = p->pub.n_parts > 0 ? end : 0;
     p->pub.skip_to_newline = skip && p->pub.n_parts == 0;
     p->resume_skip = skip && p->pub.n_parts > 0;
-    pub->mask &= ~BIT(output);
-    f->slots[output].pass = p;
-    file_dirty(f, BIT(output));
     return p;
 }
 
