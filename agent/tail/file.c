@@ -253,7 +253,7 @@ static void free_passes(struct tail_pass *p)
     }
 }
 
-static void drop_dirty(struct tail_file *f)
+void file_drop_dirty(struct tail_file *f)
 {
     for (size_t o = 0; o < f->t->n_outputs; o++) {
         struct vec *v = &f->t->sides[o].dirty;
@@ -268,7 +268,7 @@ static void drop_dirty(struct tail_file *f)
 void file_free(struct tail_file *f)
 {
     struct tail *t = f->t;
-    drop_dirty(f);
+    file_drop_dirty(f);
     table_del(f->phase == PHASE_MISSING ? &t->missing : &t->by_ino, &f->by_ino);
     f->phase = PHASE_MISSING;
     f->is_tracked = f->is_stalled = false;
@@ -323,7 +323,7 @@ void file_dirty(struct tail_file *f, uint32_t outputs)
 {
     for (size_t o = 0; o < f->t->n_outputs; o++) {
         struct vec *v = &f->t->sides[o].dirty;
-        if (!(outputs & (UINT32_C(1) << o)) || f->slots[o].is_dirty)
+        if (!(outputs & BIT(o)) || f->slots[o].is_dirty)
             continue;
         struct must must = { 0 };
         while (vec_reserve(v, sizeof(struct tail_file *)) < 0)

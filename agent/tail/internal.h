@@ -329,6 +329,7 @@ void file_account(struct tail_file *f);
 uint64_t file_least_off(const struct tail_file *f);
 void file_changed_ident(struct tail_file *f);
 void file_dirty(struct tail_file *f, uint32_t outputs);
+void file_drop_dirty(struct tail_file *f); /* nothing is told of it: it is freed, or its slots are cleared */
 bool file_is_read(const struct tail_file *f); /* nothing unread for anyone */
 void file_skip(struct tail_file *f, enum phase phase, const char *event, const char *reason);
 

@@ -86,11 +86,9 @@ void file_forget(struct tail_file *f)
 void file_untrack(struct tail_file *f)
 {
     struct tail *t = f->t;
+    file_drop_dirty(f);
     for (size_t o = 0; o < t->n_outputs; o++) {
-        struct vec *dirty = &t->sides[o].dirty, *gone = &t->sides[o].gone;
-        for (size_t i = 0; f->slots[o].is_dirty && i < dirty->n; i++)
-            if (VEC(dirty, struct tail_file *)[i] == f)
-                VEC(dirty, struct tail_file *)[i] = NULL;
+        struct vec *gone = &t->sides[o].gone;
         if (f->slots[o].ident_version > 0 && vec_reserve(gone, sizeof(uint64_t)) == 0)
             VEC(gone, uint64_t)[gone->n++] = f->ident.incarnation;
         f->slots[o] = (struct slot){ 0 };
