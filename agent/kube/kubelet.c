@@ -1,6 +1,5 @@
 #include "agent/kube/internal.h"
 
-#include "agent/base/clock.h"
 #include "agent/base/log.h"
 
 #define KUBELET_NS (10 * NS_PER_SEC)

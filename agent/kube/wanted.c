@@ -1,6 +1,5 @@
 #include "agent/kube/internal.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 

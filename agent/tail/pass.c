@@ -1,6 +1,5 @@
 /* Passes: the places of outputs in files, what is read there, and those that came to one place. */
 #include <assert.h>
-#include <stdlib.h>
 
 #include "agent/base/must.h"
 #include "agent/base/pool.h"
