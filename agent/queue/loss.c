@@ -414,8 +414,8 @@ int segment_totals_end(struct queue *q, const struct segment *seg, struct totals
     int r = segment_totals_begin(q, seg, ret);
     if (r == 0)
         r = take_stock(q, seg, &rows, ret, &has_seal, &holes);
-    for (size_t i = 0; r == 0 && !has_seal && i < rows.n; i++)
-        r = totals_add(ret, rows.rows[i].input, rows.rows[i].tenant, rows.rows[i].lines);
+    if (r == 0 && !has_seal)
+        r = totals_add_all(ret, &rows);
     totals_deinit(&rows);
     return r;
 }
@@ -455,14 +455,6 @@ static bool neighbour(struct queue *q, const struct segment *seg, int by, struct
     return has && (by < 0 ? ret->last_seq == seg->fence : ret->fence == seg->last_seq);
 }
 
-static int copy_lines(const struct totals *from, struct totals *to)
-{
-    int r = 0;
-    for (size_t i = 0; r == 0 && i < from->n; i++)
-        r = totals_add(to, from->rows[i].input, from->rows[i].tenant, from->rows[i].lines);
-    return r;
-}
-
 /*
  * Lines at the segment's end minus lines at its beginning minus lines of the good frames. Its own SNAP and SEAL know the
  * first two; when one is damaged, the neighbour on that side does.
@@ -479,7 +471,7 @@ int segment_missing(struct queue *q, const struct segment *seg, struct totals *r
     if (r == 0)
         r = take_stock(q, seg, &good, rows, &has_end, ret_holes);
     if (r == 0 && !has_end && q->is_opening && seg == &q->segs[q->n_segs - 1])
-        r = copy_lines(&q->totals, rows);
+        r = totals_add_all(rows, &q->totals);
     else if (r == 0 && !has_end)
         r = neighbour(q, seg, 1, &other) ? segment_totals_begin(q, &other, rows) : -EBADMSG;
     if (r == 0) {

@@ -83,9 +83,7 @@ static int missing_rows(struct queue *q, const struct segment *seg, struct span 
         bool is_found = d->bodies.n > 0 && d->bodies.list[0].first <= s.first; /* its meta can be read after all */
         r = header_lines == 0 || is_found ? 0 : totals_add(rows, SLICE(""), SLICE(TENANT_UNKNOWN), header_lines);
     }
-    for (size_t i = 0; r == 0 && i < d->rows.n; i++)
-        r = totals_add(rows, d->rows.rows[i].input, d->rows.rows[i].tenant, d->rows.rows[i].lines);
-    return r;
+    return r < 0 ? r : totals_add_all(rows, &d->rows);
 }
 
 /* Frames first..last of seg cannot be read, not even their meta. The segment's own totals say whose lines it lacks; if

@@ -577,8 +577,7 @@ static int count_gap(struct recovery *rc, const struct segment *before, const st
         r = segment_totals_end(q, before, &end);
     if (r == 0) {
         totals_subtract(&rows, &end);
-        for (size_t i = 0; i < rows.n; i++)
-            (void)!totals_add(&rc->gaps, rows.rows[i].input, rows.rows[i].tenant, rows.rows[i].lines);
+        (void)!totals_add_all(&rc->gaps, &rows);
         if (atomic_load(&q->acked_seq) <= before->last_seq && !spans_touch(q, first, after->fence) && rows.lines > 0)
             r = count_between(q, before, after, &rows);
     }
@@ -650,8 +649,8 @@ static int count_waiting(struct recovery *rc, const struct segment *s, uint64_t 
     for (size_t i = 0; r == 0 && has_holes && i < holes.n; i++)
         if (ack_is_done_locked(q, holes.list[i].last))
             r = -EBADMSG; /* nobody knows how much of it waits */
-    for (size_t i = 0; r == 0 && i < missing.n; i++)
-        r = totals_add(&rc->queued, missing.rows[i].input, missing.rows[i].tenant, missing.rows[i].lines);
+    if (r == 0)
+        r = totals_add_all(&rc->queued, &missing);
     totals_deinit(&missing);
     return r;
 }

@@ -291,8 +291,7 @@ int rereads_put(const struct rereads *rr, struct buf *meta)
 
 static void move_lines(struct totals *from, struct totals *to)
 {
-    for (size_t i = 0; i < from->n; i++)
-        (void)!totals_add(to, from->rows[i].input, from->rows[i].tenant, from->rows[i].lines);
+    (void)!totals_add_all(to, from);
     totals_deinit(from);
 }
 

@@ -161,6 +161,15 @@ int totals_add(struct totals *t, struct slice input, struct slice tenant, uint64
     return 0;
 }
 
+int totals_add_all(struct totals *t, const struct totals *from)
+{
+    int r = 0;
+    for (size_t i = 0; i < from->n; i++)
+        if (totals_add(t, from->rows[i].input, from->rows[i].tenant, from->rows[i].lines) < 0)
+            r = -ENOMEM;
+    return r;
+}
+
 void totals_subtract(struct totals *t, const struct totals *other)
 {
     for (size_t i = 0; i < other->n; i++) {

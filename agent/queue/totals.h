@@ -45,6 +45,8 @@ void totals_rollback(struct totals *t);
 void totals_clear_lines(struct totals *t);
 void totals_clear(struct totals *t); /* all zero as written; durable values stay */
 NODISCARD int totals_add(struct totals *t, struct slice input, struct slice tenant, uint64_t lines);
+/* The lines of each row. -ENOMEM: not of all. */
+NODISCARD int totals_add_all(struct totals *t, const struct totals *from);
 /* t -= other, row by row, not below zero. */
 void totals_subtract(struct totals *t, const struct totals *other);
 /* COUNT, LEDGER and TOTAL items of everything as written. */

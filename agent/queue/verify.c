@@ -136,8 +136,8 @@ static int check_totals(struct verify *v, const struct file *f, uint64_t off, co
                         row->lines > counted ? row->lines - counted : counted - row->lines);
     }
     totals_clear(&v->totals);
-    for (size_t i = 0; i < said->n && r == 0; i++)
-        r = totals_add(&v->totals, said->rows[i].input, said->rows[i].tenant, said->rows[i].lines);
+    if (r == 0)
+        r = totals_add_all(&v->totals, said);
     v->has_totals = true;
     return r;
 }
