@@ -70,10 +70,10 @@ void fs_closep(const int *fd);
 /* In terms of the above: whole writes, small reads. */
 NODISCARD int fs_pwrite_full(int fd, const void *ptr, size_t len, uint64_t off);
 NODISCARD ssize_t fs_pread_full(int fd, void *ptr, size_t len, uint64_t off); /* less only at the end of file */
+NODISCARD ssize_t fs_preadv_full(int fd, const struct iovec *iov, int n, uint64_t off); /* the same */
 /* Bytes that may be in the page cache alone: of a process that died, or whose sync failed, after which the pages are clean and
  * the next sync says 0 while the platter has nothing of them. Pages that are written again are dirty again; whatever a crash
  * makes of that, the bytes are the same. A disk without room for that (one that never overwrites) is trusted. */
 NODISCARD int fs_make_durable(int fd, uint64_t off, uint64_t end);
-NODISCARD ssize_t fs_preadv_full(int fd, const struct iovec *iov, int n, uint64_t off); /* the same */
 
 #endif
