@@ -103,10 +103,10 @@ bool ack_span_locked(struct queue *q, struct span s)
 void ack_damaged_locked(struct queue *q)
 {
     size_t kept = 0;
-    for (size_t i = 0; i < q->n_damaged; i++)
-        if (!ack_span_locked(q, q->damaged[i]))
-            q->damaged[kept++] = q->damaged[i];
-    q->n_damaged = kept;
+    for (size_t i = 0; i < q->damaged.n; i++)
+        if (!ack_span_locked(q, q->damaged.list[i]))
+            q->damaged.list[kept++] = q->damaged.list[i];
+    q->damaged.n = kept;
     advance_locked(q);
 }
 
@@ -142,7 +142,7 @@ bool queue_has_cursor_news(const struct queue *q)
 {
     struct queue *u = (struct queue *)(uintptr_t)q; /* for the lock */
     pthread_mutex_lock(&u->lock);
-    bool has = q->is_cursor_news || q->generation != q->synced_generation || q->has_losses || q->n_damaged > 0 ||
+    bool has = q->is_cursor_news || q->generation != q->synced_generation || q->has_losses || q->damaged.n > 0 ||
                oldest_is_done_locked(q);
     pthread_mutex_unlock(&u->lock);
     return has;

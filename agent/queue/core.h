@@ -138,8 +138,7 @@ struct queue {
     struct tally losses;              /* not in the log yet */
     bool has_losses;
     struct gaps gaps;                 /* where lost lines came from; not in the log yet */
-    struct span damaged[SPANS_MAX];   /* to be acknowledged when their loss is in the log */
-    size_t n_damaged;
+    struct spans damaged;             /* to be acknowledged when their loss is in the log */
     struct known known[KNOWN_HEADERS]; /* by seq; seq 0: none */
     struct parked *parked;
     size_t n_parked, cap_parked;
@@ -256,7 +255,8 @@ void ack_damaged_locked(struct queue *q);
 struct segment *segment_of_locked(const struct queue *q, uint64_t seq);
 
 /* loss.c */
-void spans_put(struct spans *s, uint64_t first, uint64_t last); /* one after the other; more than fit are left out */
+/* One after the other. False: there is no room, it is left out. */
+bool spans_put(struct spans *s, uint64_t first, uint64_t last);
 bool spans_have_locked(const struct queue *q, uint64_t first, uint64_t last);
 void spans_add_locked(struct queue *q, uint64_t first, uint64_t last);
 void spans_set_logged_locked(struct queue *q, uint64_t first, uint64_t last);

@@ -17,12 +17,15 @@
 
 /* ---- seqs whose loss is counted ---- */
 
-void spans_put(struct spans *s, uint64_t first, uint64_t last)
+bool spans_put(struct spans *s, uint64_t first, uint64_t last)
 {
     if (s->n > 0 && s->list[s->n - 1].last + 1 == first)
         s->list[s->n - 1].last = last;
     else if (s->n < SPANS_MAX)
         s->list[s->n++] = (struct span){ .first = first, .last = last };
+    else
+        return false;
+    return true;
 }
 
 bool spans_have_locked(const struct queue *q, uint64_t first, uint64_t last)
@@ -60,11 +63,7 @@ void spans_set_logged_locked(struct queue *q, uint64_t first, uint64_t last)
 void damaged_add_locked(struct queue *q, uint64_t first, uint64_t last)
 {
     spans_add_locked(q, first, last);
-    if (q->n_damaged > 0 && q->damaged[q->n_damaged - 1].last + 1 == first)
-        q->damaged[q->n_damaged - 1].last = last;
-    else if (q->n_damaged < SPANS_MAX)
-        q->damaged[q->n_damaged++] = (struct span){ .first = first, .last = last };
-    else
+    if (!spans_put(&q->damaged, first, last))
         (void)ack_span_locked(q, (struct span){ .first = first, .last = last });
 }
 

@@ -257,8 +257,8 @@ static void pass_counted(struct recovery *rc)
     struct queue *q = rc->q;
     for (size_t i = 0; i < q->n_spans; i++) {
         rc->top_seq = MAX(rc->top_seq, q->spans[i].last);
-        if (q->n_damaged < SPANS_MAX)
-            q->damaged[q->n_damaged++] = q->spans[i];
+        if (q->damaged.n < SPANS_MAX) /* each by itself: one that is too long for the window does not hold up its neighbour */
+            q->damaged.list[q->damaged.n++] = q->spans[i];
     }
     ack_damaged_locked(q);
 }

@@ -98,7 +98,7 @@ static inline void fixture_crash(struct fixture *f)
     q->is_failed = true;
     /* Nothing to write for queue_close() either. */
     q->is_cursor_news = q->is_cursor_unsafe = q->has_losses = false;
-    q->n_damaged = 0;
+    q->damaged.n = 0;
     q->synced_generation = q->generation;
     q->synced_acked_seq = 0;
     q->n_segs = 0;
