@@ -61,8 +61,8 @@ static void damaged_add(struct queue *q, uint64_t first, uint64_t last)
     pthread_mutex_unlock(&q->lock);
 }
 
-/* Counted as lost, or acknowledged: then it is passed. */
-static bool is_counted(struct queue *q, uint64_t first, uint64_t last)
+/* Those that are counted as lost, or acknowledged, are passed. False: they are neither. */
+static bool pass_if_counted(struct queue *q, uint64_t first, uint64_t last)
 {
     pthread_mutex_lock(&q->lock);
     bool is = spans_have_locked(q, first, last) || ack_is_done_locked(q, last);
@@ -95,7 +95,7 @@ static int count_missing(struct queue *q, const struct segment *seg, struct span
     struct damage d;
     struct totals rows = { 0 };
     struct spans holes;
-    if (is_counted(q, s.first, s.last))
+    if (pass_if_counted(q, s.first, s.last))
         return 0;
     if (q->riddled_id == seg->id) {
         damaged_add(q, s.first, s.last);
@@ -125,7 +125,7 @@ static int count_rows(struct queue *q, const struct frame_head *h, struct slice 
 {
     struct totals rows = { 0 };
     struct spans frames = { .n = 0 };
-    if (is_counted(q, h->seq, h->seq))
+    if (pass_if_counted(q, h->seq, h->seq))
         return 0;
     int r = totals_add_meta(&rows, meta);
     spans_put(&frames, h->seq, h->seq);
@@ -419,7 +419,7 @@ static int load_ahead(struct queue *q, int fd, const struct frame_head *head, st
 static int count_bodies(struct queue *q, const struct segment *seg, const struct frame_head *head, const struct buf *meta)
 {
     struct damage d;
-    if (is_counted(q, head->seq, head->seq))
+    if (pass_if_counted(q, head->seq, head->seq))
         return 0;
     int r = damage_find(q, seg, head->seq, head->seq, &d);
     if (r < 0)
