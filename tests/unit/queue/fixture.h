@@ -72,6 +72,21 @@ static inline void fixture_deinit(struct fixture *f)
     queue_tuning = (struct queue_tuning){ 0 };
 }
 
+/* For tests that want nothing else, as their *state. */
+static inline int fixture_setup(void **state)
+{
+    static struct fixture f;
+    fixture_init(&f);
+    *state = &f;
+    return 0;
+}
+
+static inline int fixture_teardown(void **state)
+{
+    fixture_deinit(*state);
+    return 0;
+}
+
 static inline int fixture_try_open(struct fixture *f)
 {
     return queue_open(&f->conf, &f->q, &f->rec, &f->err);

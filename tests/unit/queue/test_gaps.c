@@ -6,20 +6,6 @@
 
 #include "tests/unit/queue/fixture.h"
 
-static int setup(void **state)
-{
-    static struct fixture f;
-    fixture_init(&f);
-    *state = &f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_deinit(*state);
-    return 0;
-}
-
 /* Zeros over [from, to) of the frame that seq has, or from there to the end of frame last_seq. */
 static void hurt(struct fixture *f, uint64_t segment, uint64_t seq, uint64_t last_seq, bool only_body)
 {
@@ -179,7 +165,7 @@ static void two_files(void **state)
 
 int main(void)
 {
-#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         TEST(one_body),  TEST(whole_frames), TEST(the_last_of_a_segment), TEST(the_first_of_a_group),
         TEST(two_files),

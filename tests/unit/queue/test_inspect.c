@@ -5,20 +5,6 @@
 
 #include "tests/unit/queue/fixture.h"
 
-static int setup(void **state)
-{
-    static struct fixture f;
-    fixture_init(&f);
-    *state = &f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_deinit(*state);
-    return 0;
-}
-
 struct seen_frames {
     unsigned queued, acked, parked, dead, broken, stop_at;
 };
@@ -180,7 +166,7 @@ static void acknowledged_frames_are_missed(void **state)
 
 int main(void)
 {
-#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = { TEST(everything_is_shown), TEST(damage_is_found),
                                         TEST(acknowledged_frames_are_missed) };
     return cmocka_run_group_tests_name("queue/inspect", tests, NULL, NULL);

@@ -7,20 +7,6 @@
 
 #include "tests/unit/queue/fixture.h"
 
-static int setup(void **state)
-{
-    static struct fixture f;
-    fixture_init(&f);
-    *state = &f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_deinit(*state);
-    return 0;
-}
-
 static void close_queue(struct fixture *f)
 {
     queue_close(f->q);
@@ -84,7 +70,7 @@ static void many_letters(void **state)
         assert_int_equal(queue_letters_settle(f->q, LETTER_RESENT, all, NULL, &res), 0);
         assert_int_equal(take_one(f, &h), 0); /* once */
         fixture_deinit(f);
-        (void)setup(state);
+        (void)fixture_setup(state);
     }
 }
 
@@ -211,7 +197,7 @@ static void skips_that_find_nothing(void **state)
 
 int main(void)
 {
-#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         TEST(many_letters), TEST(fates_by_name), TEST(more_damage_than_is_remembered), TEST(a_segment_is_taken_away),
         TEST(skips_that_find_nothing),

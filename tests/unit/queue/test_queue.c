@@ -4,20 +4,6 @@
  */
 #include "tests/unit/queue/fixture.h"
 
-static int setup(void **state)
-{
-    static struct fixture f;
-    fixture_init(&f);
-    *state = &f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_deinit(*state);
-    return 0;
-}
-
 static void new_queue_is_empty(void **state)
 {
     struct fixture *f = *state;
@@ -574,7 +560,7 @@ static void dead_letter_of_a_resent_frame_is_written_once(void **state)
 
 int main(void)
 {
-#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         TEST(new_queue_is_empty),
         TEST(only_durable_frames_are_seen),

@@ -6,20 +6,6 @@
 
 #include "agent/base/stats.h"
 
-static int setup(void **state)
-{
-    static struct fixture f;
-    fixture_init(&f);
-    *state = &f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_deinit(*state);
-    return 0;
-}
-
 /* One group: a frame of two tenants each, of records [from, from + 10) and [from + 10, from + 20) of file 1. */
 static void put_group(struct fixture *f, unsigned number, uint64_t from)
 {
@@ -472,7 +458,7 @@ static void frames_without_sources(void **state)
 
 int main(void)
 {
-#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         TEST(a_body_of_a_group),
         TEST(is_found_again_after_a_crash),
