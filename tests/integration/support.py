@@ -152,13 +152,3 @@ class Clock:
 def without_override():
     """A command before the agent: permissions of files count for it, though it is root."""
     return ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all") if os.geteuid() == 0 else ()
-
-
-def valid_for(certs, name, days):
-    """A server's or client's certificate that is good for so many days: (certificate, key)."""
-    def stamp(t):
-        return t.strftime("%Y%m%d%H%M%SZ")
-
-    now = datetime.datetime.now(datetime.timezone.utc)
-    return certs._signed(name, "subjectAltName=IP:127.0.0.1",
-                         dates=(stamp(now - datetime.timedelta(days=1)), stamp(now + datetime.timedelta(days=days, minutes=1))))

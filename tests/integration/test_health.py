@@ -7,11 +7,11 @@ tests/unit/admin/test_health.c.
 import json
 import os
 import re
-
-import pytest
+import resource
 
 from kubeworld import Node, wait_synced
-from support import HOUR, SECOND, Clock, archive_output, config, file_input, folder, loki_output, search_output, valid_for, without_override
+from support import (HOUR, SECOND, Clock, archive_output, config, file_input, folder, loki_output, search_output,
+                     without_override)
 from tailrace_test import BulkReply, Reply, run, wait_until, write
 from test_outage import FULL_QUEUE, Incompressible
 
@@ -141,7 +141,7 @@ def test_a_file_that_cannot_be_read(agent, tmp_path):
 
 
 def test_certificate_with_five_days_left(agent, faults, certs, tmp_path):
-    server = faults(tls=valid_for(certs, "soon", 5))
+    server = faults(tls=certs.valid_for("soon", 5))
     put(tmp_path / "app.log")
     a = agent(to_loki(tmp_path, server.url, tls={"ca_file": str(certs.ca)}))
     a.wait_delivered(1, "loki")
@@ -157,7 +157,7 @@ def test_certificate_with_five_days_left(agent, faults, certs, tmp_path):
 
 def test_client_certificate_with_five_days_left(agent, faults, certs, tmp_path):
     server = faults(tls=certs.server, client_ca=certs.ca)
-    cert, key = valid_for(certs, "client-soon", 5)
+    cert, key = certs.valid_for("client-soon", 5)
     tls = {"ca_file": str(certs.ca), "cert_file": str(cert), "key_file": str(key)}
     put(tmp_path / "app.log")
     a = agent(to_loki(tmp_path, server.url, tls=tls))
@@ -195,7 +195,8 @@ def test_pods_are_not_watched(agent, kube, tmp_path):
     a.start()
     a.wait_event("kube.failing")
     clock.set(2 * MINUTE)
-    reach(a, "Degraded", "kubernetes", r"the API server is not watched for 1[12]\d s: new pods lack labels; the log says why \(kube.failing\)")
+    reach(a, "Degraded", "kubernetes",
+          r"the API server is not watched for 1[12]\d s: new pods lack labels; the log says why \(kube.failing\)")
     node.token_file.write_text(good)
     node.write(node.pod("late"))  # lines that wait for their pod have the server asked again at once
     reach(a, "Optimal")
@@ -228,7 +229,6 @@ def test_disk_with_little_room(agent, tmp_path):
 
 def test_descriptors_run_out(agent, tmp_path):
     a = agent(config({"app": file_input(tmp_path / "logs/*.log")}, {"out": archive_output(tmp_path / "out.ndjson")}))
-    resource = pytest.importorskip("resource")
     soft, hard = resource.prlimit(a.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(a.pid, resource.RLIMIT_NOFILE, (a.descriptors() + 2, hard))
     reach(a, "Degraded", "descriptors", r"\d+ of \d+ are open; raise the limit \(LimitNOFILE\), or follow fewer files")

@@ -9,7 +9,7 @@ import re
 import resource
 import time
 
-from support import (SECOND, Clock, archive_output, config, file_input, folder, loki_output, rfc3339, search_output, valid_for,
+from support import (SECOND, Clock, archive_output, config, file_input, folder, loki_output, rfc3339, search_output,
                      without_override)
 from tailrace_test import BulkReply, Loggen, Prometheus, Reply, wait_until, write
 from test_outage import FULL_QUEUE, Incompressible
@@ -96,7 +96,7 @@ def causes(world, faults, tmp_path, certs):
                 kubernetes={"api": faults(default=Reply(403)).url, "token_file": "", "ca_file": "", "requests_per_minute": 600})
 
     for name, days in (("soon", 10), ("tomorrow", 1)):
-        server = faults(tls=valid_for(certs, name, days), default=Reply(204))
+        server = faults(tls=certs.valid_for(name, days), default=Reply(204))
         world.agent(name, {"loki": loki_output(server.url, tls={"ca_file": str(certs.ca)})})
     return locked, descriptors, stalled, rejected
 

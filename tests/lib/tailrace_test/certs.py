@@ -1,5 +1,6 @@
 """A certificate authority and what it signs, made by openssl in a folder."""
 
+import datetime
 import pathlib
 import subprocess
 
@@ -27,6 +28,13 @@ class Certs:
 
     def _key(self, name):
         self._openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{name}.key")
+
+    def valid_for(self, name, days):
+        """A server's or client's certificate that is good for so many days: (certificate, key)."""
+        def stamp(**after):
+            return (datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(**after)).strftime("%Y%m%d%H%M%SZ")
+
+        return self._signed(name, "subjectAltName=IP:127.0.0.1", dates=(stamp(days=-1), stamp(days=days, minutes=1)))
 
     def _authority(self, name):
         self._key(name)
