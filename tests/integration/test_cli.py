@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from support import archive_output, config, documents, file_input, folder, ledger, loki_output, total, wait_rest
+from support import archive_output, config, documents, file_input, folder, ledger, loki_output, total, wait_rest, without_override
 from tailrace_test import FIVE, Agent, Loggen, Reply, assert_arrived, binary, free_port, request, run, wait_until, write
 
 TOO_OLD = ("entry for stream '{}' has timestamp too old: 2020-01-01T00:00:00Z, oldest acceptable timestamp is: "
@@ -282,9 +282,7 @@ def test_state_folder_not_writable(tmp_path):
     write(tmp_path / "app.log", ["one"])
     path = saved(tmp_path, simple(tmp_path, state_dir=str(state)))
     os.chmod(state, 0o555)
-    argv = [str(binary()), "run", "-c", str(path)]
-    if os.geteuid() == 0:
-        argv = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all", *argv]
+    argv = [*without_override(), str(binary()), "run", "-c", str(path)]
     r = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False)
     assert r.returncode == 1 and str(state) in r.stderr and "writable" in r.stderr and r.stderr.count("\n") == 1, r
 

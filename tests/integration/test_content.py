@@ -8,7 +8,7 @@ import pytest
 
 from support import (
     HOUR, archive_output, config, documents, file_input, folder, instant, loki_output, rfc3339, search_output,
-    total, wait_files, wait_rest,
+    total, wait_files, wait_rest, without_override,
 )
 from tailrace_test import Loggen, assert_arrived, binary, cri, docker, wait_until, write
 
@@ -338,11 +338,8 @@ def test_unreadable_file(agent, tmp_path):
     """One we may not open: said, counted, Degraded, and read once we may. Root gives up the right to open everything."""
     write(tmp_path / "app.log", ["one"])
     os.chmod(tmp_path / "app.log", 0)
-    wrap = ()
-    if os.geteuid() == 0:
-        wrap = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all")
     a = agent(config({"app": file_input(tmp_path / "app.log", multiline="off")},
-                     {"out": archive_output(tmp_path / "out.ndjson")}), wrap=wrap)
+                     {"out": archive_output(tmp_path / "out.ndjson")}), wrap=without_override())
     a.wait_event("file.unreadable")
     a.wait_metric("files", 1, input="app", state="unreadable")
     assert a.health()["level"] == "Degraded"
