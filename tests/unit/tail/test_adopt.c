@@ -202,7 +202,7 @@ static void test_new_outputs(void **state)
         world_run(w);
         if (is_renamed)
             w->outputs[0].name = SLICE("other");
-        w->n_outputs = w->conf.n_outputs = 2;
+        world_use_outputs(w, 2);
         world_reload(w);
         w_append(w, "a.log", LONG(2) "\n");
         finish(w);

@@ -39,10 +39,8 @@ static struct world *begin(size_t n_outputs)
 
 static void end(struct world *w)
 {
-    for (int i = 0; i < 5; i++) {
-        world_pass(w, 8);
-        world_commit_all(w);
-    }
+    for (int i = 0; i < 5; i++)
+        world_settle(w, 8);
     world_crash(w); /* what is durable is where it is gone on */
     world_run(w);
     world_commit_all(w);
@@ -148,8 +146,7 @@ static void test_descriptor(void **state)
     world_run(w);
     assert_false(list_is_in(&w->t->asleep_open));
     assert_int_equal(1, w->t->n_open);
-    world_pass(w, 601);
-    world_commit_all(w);
+    world_settle(w, 601);
     world_pass(w, 20);
     assert_int_equal(0, w->t->n_open);
     end(w);
@@ -170,7 +167,7 @@ static void test_fence_and_reload(void **state)
     world_start(w);
     tail_adopt(w->t, old);
     tail_close(old);
-    w_append(w, "b.log", LONG(4) "\n");
+    w_append(w, "b.log", LONG(4) "\n"); /* before the new one looked */
     end(w);
     expect_lines(w, 0, LONG(1) "|" LONG(2) "|" LONG(3) "|" LONG(4));
     expect_lines(w, 1, LONG(1) "|" LONG(2) "|" LONG(3) "|" LONG(4));

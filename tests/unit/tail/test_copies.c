@@ -24,26 +24,20 @@ static size_t times(const struct world *w, const char *line)
     return n;
 }
 
-static void settle(struct world *w, int seconds)
-{
-    world_pass(w, seconds);
-    world_commit_all(w);
-}
-
 static void test_cut_at(size_t first)
 {
     struct world *w = world_new(1);
     world_include(w, 0, "*");
     put(w, "a.log", text, sizeof(text) - 1);
     world_start(w);
-    settle(w, 2);
+    world_settle(w, 2);
     put(w, "a.log.1", text, first);
-    settle(w, 1);
+    world_settle(w, 1);
     put(w, "a.log.1", text + first, sizeof(text) - 1 - first);
-    settle(w, 1);
+    world_settle(w, 1);
     assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
     w_append(w, "a.log", "line 4\n");
-    settle(w, 15);
+    world_settle(w, 15);
     for (char i = '1'; i <= '4'; i++) {
         const char line[] = { 'l', 'i', 'n', 'e', ' ', i, '\0' };
         if (times(w, line) != 1)
@@ -71,10 +65,10 @@ static void test_a_file_of_its_own(void **state)
         world_include(w, 0, "*");
         put(w, "a.log", text, sizeof(text) - 1);
         world_start(w);
-        settle(w, 2);
+        world_settle(w, 2);
         put(w, "a.log.1", text, alike[i]);
         w_append(w, "a.log.1", "own words, which nobody else has and which make it another file\n");
-        settle(w, 15);
+        world_settle(w, 15);
         size_t n = 0;
         for (size_t k = 0; k < w->q[0].durable.n; k++)
             n += strstr(w->q[0].durable.item[k], "own words") != NULL;

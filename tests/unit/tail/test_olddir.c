@@ -111,10 +111,8 @@ static void step(struct world *w)
 static void end(struct world *w, uint64_t seed)
 {
     refuse(w, false);
-    for (int i = 0; i < 6; i++) {
-        world_pass(w, 10);
-        world_commit_all(w);
-    }
+    for (int i = 0; i < 6; i++)
+        world_settle(w, 10);
     for (int o = 0; o < 2; o++) {
         unsigned char seen[1000] = { 0 };
         for (size_t i = 0; i < w->q[o].durable.n; i++)

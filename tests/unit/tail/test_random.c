@@ -2,9 +2,10 @@
  * Goal: whatever happens to files, to us and to outputs, each output has each line once, in order within its
  * file. Method: random operations from a seed: append, half lines, rotation (1 to 3 at once; renamed or copied and
  * cut; numbers or dates; compressed at once, at the next time, or whenever; a writer that is late), delete when all
- * is durable, a minute and more in which nothing happens, block, unblock, commit, failed sync, crash, being down while any of these go on. Between any two system
- * calls of a rotation or a compression the tail may look: at events only, for one turn, or until it is at rest; in
- * some runs often, in some never. At the end everything is unblocked and read; then the lines are counted.
+ * is durable, a minute and more in which nothing happens, block, unblock, commit, failed sync, crash, being down while any of
+ * these go on. Between any two system calls of a rotation or a compression the tail may look: at events only, for one turn, or
+ * until it is at rest; in some runs often, in some never. At the end everything is unblocked and read; then the lines are
+ * counted.
  * TAILRACE_SEED repeats one run, TAILRACE_RUNS makes more, from TAILRACE_FIRST on.
  */
 #include "world.h"
@@ -347,8 +348,7 @@ static void op_quiet(struct sim *s)
     trace("quiet\n");
     world_run(s->w);
     world_commit_all(s->w);
-    world_pass(s->w, 80);
-    world_commit_all(s->w);
+    world_settle(s->w, 80);
     world_pass(s->w, 10 * (int)rnd(s, 2));
 }
 

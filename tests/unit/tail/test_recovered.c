@@ -8,18 +8,11 @@
 
 static struct recovered_file *add(struct world *w, uint64_t incarnation, struct slice path)
 {
-    static struct recovered_file files[16];
-    struct w_queue *q = &w->q[0];
-    if (q->files == NULL) {
-        q->files = calloc(ARRAY_LEN(files), sizeof(*q->files));
-        q->cap = ARRAY_LEN(files);
-    }
-    assert_true(q->n < q->cap);
-    struct recovered_file *rf = &q->files[q->n++];
+    struct recovered_file *rf = w_add(&w->q[0]);
     *rf = (struct recovered_file){ .ident = { .incarnation = incarnation, .dev = 1, .ino = incarnation, .path = w_dup(path),
                                               .input = w_dup(SLICE("logs")) },
                                    .position = { .incarnation = incarnation, .start = 5, .end = 5 } };
-    q->is_new = false;
+    w->q[0].is_new = false;
     return rf;
 }
 
@@ -39,8 +32,7 @@ static void test_records_that_cannot_be_ours(void **state)
     add(w, 0, slice_cstr(w_path(w, "nobody.log")));
     add(w, 5, slice_cstr(w_path(w, "other.log")))->ident.input.len = 2; /* an input that is not configured */
     world_start(w);
-    world_pass(w, 30);
-    world_commit_all(w);
+    world_settle(w, 30);
     expect_lines(w, 0, LONG(1));
     for (uint64_t i = 1; i <= 4; i++)
         assert_null(file_by_incarnation(w->t, i));
@@ -56,8 +48,7 @@ static void test_told_twice(void **state)
     world_include(w, 0, "*.log");
     w_append(w, "a.log", LONG(1) "\n" LONG(2) "\n");
     world_start(w);
-    world_pass(w, 2);
-    world_commit_all(w);
+    world_settle(w, 2);
     expect_lines(w, 0, LONG(1) "|" LONG(2));
     world_stop(w);
     assert_int_equal(w->q[0].n, 1);
@@ -69,8 +60,7 @@ static void test_told_twice(void **state)
     w_append(w, "a.log", LONG(3) "\n");
     world_start(w);
     w_drop(&w->q[0], &w->q[0].files[1]);
-    world_pass(w, 2);
-    world_commit_all(w);
+    world_settle(w, 2);
     expect_lines(w, 0, LONG(1) "|" LONG(2) "|" LONG(3));
     world_free(w);
 }
@@ -87,8 +77,7 @@ static void test_reload_to_another_output(void **state)
     world_swap_outputs(w, 1);
     world_reload(w);
     w_append(w, "a.log", LONG(2) "\n");
-    world_pass(w, 5);
-    world_commit_all(w);
+    world_settle(w, 5);
     expect_lines(w, 0, LONG(1) "|" LONG(2));
     world_free(w);
 }

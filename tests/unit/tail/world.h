@@ -325,18 +325,25 @@ static inline void w_drop(struct w_queue *q, struct recovered_file *rf)
     *rf = q->files[--q->n];
 }
 
+/* One more, all zero. */
+static inline struct recovered_file *w_add(struct w_queue *q)
+{
+    if (q->n == q->cap) {
+        q->cap = MAX(q->cap * 2, (size_t)16);
+        q->files = realloc(q->files, q->cap * sizeof(*q->files));
+        assert_non_null(q->files);
+    }
+    struct recovered_file *rf = &q->files[q->n++];
+    *rf = (struct recovered_file){ 0 };
+    return rf;
+}
+
 static inline void w_apply(struct w_queue *q, const struct group_end *end)
 {
     for (size_t i = 0; i < end->n_files; i++) {
         struct recovered_file *rf = w_find(q, end->files[i].incarnation);
         if (rf == NULL) {
-            if (q->n == q->cap) {
-                q->cap = MAX(q->cap * 2, (size_t)16);
-                q->files = realloc(q->files, q->cap * sizeof(*q->files));
-                assert_non_null(q->files);
-            }
-            rf = &q->files[q->n++];
-            *rf = (struct recovered_file){ 0 };
+            rf = w_add(q);
             rf->position.end = UINT64_MAX;
         }
         free((void *)(uintptr_t)rf->ident.path.ptr);
@@ -573,6 +580,13 @@ static inline void world_pass(struct world *w, int seconds)
         w_now += NS_PER_SEC;
         world_run(w);
     }
+}
+
+/* The same, and then everything is durable. */
+static inline void world_settle(struct world *w, int seconds)
+{
+    world_pass(w, seconds);
+    world_commit_all(w);
 }
 
 static inline const char *w_path(const struct world *w, const char *name)
