@@ -76,18 +76,24 @@ static void expect_each_once(struct world *w)
     life_expect_each_once(w, what);
 }
 
+/* All goes well again, and then each line is there once. */
+static void heal(struct world *w)
+{
+    fs_set_ops(NULL);
+    world_settle(w, 30);
+    expect_each_once(w);
+    world_free(w);
+}
+
 /* True: there was an nth call. */
 static bool live_with(enum call call, unsigned first, unsigned n_bad, int result)
 {
     struct world *w = world_new(1);
     world_include(w, 0, "*.log");
     use_faults(call, first, n_bad, result);
-    life_live(w);
+    life_live(w, world_crash);
     bool was_there = fault.n >= first;
-    fs_set_ops(NULL);
-    life_settle(w, 30);
-    expect_each_once(w);
-    world_free(w);
+    heal(w);
     return was_there;
 }
 
@@ -152,6 +158,17 @@ static void test_blind(void **state)
     }
 }
 
+/* Nothing of one kind works from its nth call on. */
+static void from_each_call(void (*blind_with)(enum call call, unsigned first, int result))
+{
+    for (unsigned n = 1; n < 20; n++) {
+        blind_with(CALL_PREAD, n, -EIO);
+        blind_with(CALL_OPEN, n, -EACCES);
+        blind_with(CALL_FSTAT, n, -EIO);
+        blind_with(CALL_STAT, n, -EACCES);
+    }
+}
+
 /* After a restart nothing can be read for a while: files that cannot be compared are not begun anew. */
 static void restart_blind(enum call call, unsigned first, int result)
 {
@@ -162,27 +179,19 @@ static void restart_blind(enum call call, unsigned first, int result)
     w_append(w, "b.log", "line 00020\n");
     life_written++;
     world_start(w);
-    life_settle(w, 1);
+    world_settle(w, 1);
     world_stop(w);
     life_lines(w, 5);
     use_faults(call, first, UINT_MAX - first, result);
     world_start(w);
-    life_settle(w, 12);
-    fs_set_ops(NULL);
-    life_settle(w, 30);
-    expect_each_once(w);
-    world_free(w);
+    world_settle(w, 12);
+    heal(w);
 }
 
 static void test_restart_blind(void **state)
 {
     (void)state;
-    for (unsigned n = 1; n < 20; n++) {
-        restart_blind(CALL_PREAD, n, -EIO);
-        restart_blind(CALL_OPEN, n, -EACCES);
-        restart_blind(CALL_FSTAT, n, -EIO);
-        restart_blind(CALL_STAT, n, -EACCES);
-    }
+    from_each_call(restart_blind);
 }
 
 /* A reload while nothing can be read: the new tail has the files as the old one had them. */
@@ -193,27 +202,19 @@ static void reload_blind(enum call call, unsigned first, int result)
     life_written = 0;
     life_lines(w, 20);
     world_start(w);
-    life_settle(w, 1);
+    world_settle(w, 1);
     use_faults(call, first, UINT_MAX - first, result);
     life_lines(w, 5);
-    life_settle(w, 1);
+    world_settle(w, 1);
     world_reload(w);
-    life_settle(w, 12);
-    fs_set_ops(NULL);
-    life_settle(w, 30);
-    expect_each_once(w);
-    world_free(w);
+    world_settle(w, 12);
+    heal(w);
 }
 
 static void test_reload_blind(void **state)
 {
     (void)state;
-    for (unsigned n = 1; n < 20; n++) {
-        reload_blind(CALL_PREAD, n, -EIO);
-        reload_blind(CALL_OPEN, n, -EACCES);
-        reload_blind(CALL_FSTAT, n, -EIO);
-        reload_blind(CALL_STAT, n, -EACCES);
-    }
+    from_each_call(reload_blind);
 }
 
 /* One queue knows a text that stood in the file before, the other the one that stands there now: that the two are one text
@@ -232,17 +233,14 @@ static bool no_twin_unseen(unsigned first)
     assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
     life_lines(w, 8);
     world_start(w);
-    life_settle(w, 1);
+    world_settle(w, 1);
     world_stop(w);
     world_swap_outputs(w, 2);
     use_faults(CALL_PREAD, first, FS_TRIES, -EIO);
     world_start(w);
-    life_settle(w, 12);
+    world_settle(w, 12);
     bool was_there = fault.n >= first;
-    fs_set_ops(NULL);
-    life_settle(w, 30);
-    expect_each_once(w);
-    world_free(w);
+    heal(w);
     return was_there;
 }
 

@@ -27,6 +27,7 @@ static inline char *real_dup(struct slice s)
 #undef realloc
 #undef slice_dup
 
+/* A restart that may fail, and then does not. */
 static void again(struct world *w)
 {
     struct err err = { 0 };
@@ -37,35 +38,6 @@ static void again(struct world *w)
     assert_non_null(strstr(err.text, "memory"));
     assert_null(w->t);
     world_start(w);
-}
-
-/* As life_live(), and starts may fail. */
-static void live(struct world *w)
-{
-    life_written = 0;
-    life_lines(w, 20);
-    again(w);
-    life_settle(w, 1);
-    life_lines(w, 20);
-    world_run(w);
-    w_rename(w, "a.log", "a.log.1");
-    life_lines(w, 20);
-    life_settle(w, 7);
-    again(w);
-    life_lines(w, 5);
-    life_settle(w, 1);
-    w_gzip(w, "a.log.1");
-    w_rename(w, "a.log.1.gz", "a.log.2.gz");
-    w_copy(w, "a.log", "a.log.1");
-    assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
-    life_lines(w, 3);
-    life_settle(w, 12);
-    life_lines(w, 30);
-    w_rename(w, "a.log.1", "a.log.3");
-    w_rename(w, "a.log", "a.log.1");
-    again(w);
-    life_lines(w, 4);
-    life_settle(w, 12);
 }
 
 static void each_allocation_fails(void **state)
@@ -79,10 +51,10 @@ static void each_allocation_fails(void **state)
         world_include(w, 0, "*.log");
         starve_from(n);
         starve_is_on = true;
-        live(w);
+        life_live(w, again);
         starve_is_on = false;
         is_reached = starve_was_reached();
-        life_settle(w, 30);
+        world_settle(w, 30);
         (void)snprintf(what, sizeof(what), "allocation %ld", n);
         life_expect_each_once(w, what);
         world_free(w);
