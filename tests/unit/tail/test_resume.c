@@ -567,6 +567,32 @@ static int64_t wall_back(void)
     return w_mono() - wall_back_ns;
 }
 
+/* a.log.2, a.log.1 and a.log, each of which ends with a half; by the clock each of the later ones was first seen so much
+ * earlier. */
+static void make_chain(struct world *w, int64_t back_ns)
+{
+    world_start(w);
+    for (int i = 0; i < 3; i++) {
+        wall_back_ns = i * back_ns;
+        if (i == 2)
+            w_rename(w, "a.log.1", "a.log.2");
+        if (i > 0)
+            w_rename(w, "a.log", "a.log.1");
+        w_append(w, "a.log", "x\n1Phalf of \n");
+        world_run(w);
+    }
+    world_commit_all(w);
+}
+
+static void expect_chain_after_a_crash(struct world *w)
+{
+    world_crash(w);
+    world_run(w);
+    struct tail_file *f = file_by_path(w->t, w_path(w, "a.log"));
+    assert_ptr_equal(file_by_path(w->t, w_path(w, "a.log.1")), f->after);
+    assert_ptr_equal(file_by_path(w->t, w_path(w, "a.log.2")), f->after->after);
+}
+
 /* Which file came before which is the order in which the queue heard of them, not the times at which they were first seen, by a
  * clock that was put back. */
 static void test_chain_whose_clock_went_back(void **state)
@@ -575,23 +601,8 @@ static void test_chain_whose_clock_went_back(void **state)
     struct world *w = world_new(1);
     clock_set_source(w_mono, wall_back);
     world_include(w, 0, "*.log");
-    for (int i = 0; i < 3; i++) {
-        wall_back_ns = i * 3600 * NS_PER_SEC;
-        if (i == 0)
-            world_start(w);
-        else if (i == 2)
-            w_rename(w, "a.log.1", "a.log.2");
-        if (i > 0)
-            w_rename(w, "a.log", "a.log.1");
-        w_append(w, "a.log", "x\n1Phalf of \n");
-        world_run(w);
-    }
-    world_commit_all(w);
-    world_crash(w);
-    world_run(w);
-    struct tail_file *f = file_by_path(w->t, w_path(w, "a.log"));
-    assert_ptr_equal(file_by_path(w->t, w_path(w, "a.log.1")), f->after);
-    assert_ptr_equal(file_by_path(w->t, w_path(w, "a.log.2")), f->after->after);
+    make_chain(w, 3600 * NS_PER_SEC);
+    expect_chain_after_a_crash(w);
     wall_back_ns = 0;
     world_free(w);
 }
@@ -602,24 +613,11 @@ static void test_chain_that_queues_heard_of_differently(void **state)
     (void)state;
     struct world *w = world_new(2);
     world_include(w, 0, "*.log");
-    world_start(w);
-    for (int i = 0; i < 3; i++) {
-        if (i == 2)
-            w_rename(w, "a.log.1", "a.log.2");
-        if (i > 0)
-            w_rename(w, "a.log", "a.log.1");
-        w_append(w, "a.log", "x\n1Phalf of \n");
-        world_run(w);
-    }
-    world_commit_all(w);
+    make_chain(w, 0);
     struct recovered_file first = w->q[0].files[0];
     w->q[0].files[0] = w->q[0].files[1];
     w->q[0].files[1] = first;
-    world_crash(w);
-    world_run(w);
-    struct tail_file *f = file_by_path(w->t, w_path(w, "a.log"));
-    assert_ptr_equal(file_by_path(w->t, w_path(w, "a.log.1")), f->after);
-    assert_ptr_equal(file_by_path(w->t, w_path(w, "a.log.2")), f->after->after);
+    expect_chain_after_a_crash(w);
     world_free(w);
 }
 
