@@ -3,7 +3,6 @@
 #include <stdlib.h>
 
 #include "agent/base/log.h"
-#include "agent/base/must.h"
 #include "agent/tail/internal.h"
 
 /* Index in old of each output of t; -1 = new. By name: the order may have changed. */
@@ -35,23 +34,17 @@ static void take_places(struct tail_file *f, const struct tail_file *g, const in
         if (map[o] < 0 || g->slots[map[o]].pass == NULL)
             continue;
         struct file_position pos = first_position(&g->slots[map[o]]);
-        struct must must = { 0 };
-        while (pass_place(f, o, &pos) < 0)
-            must_wait(&must);
-        slot_settle(&f->slots[o], pos.end);
+        slot_place(f, o, &pos);
         f->slots[o].first_off = pos.end;
         f->slots[o].first_skip = g->slots[map[o]].first_skip;
-        f->slots[o].told_stage = STAGE_READING;
     }
     for (uint32_t o = 0; o < t->n_outputs; o++)
         if (f->slots[o].pass == NULL && f->passes != NULL)
             place_at_furthest(f, o);
     for (uint32_t o = 0; o < t->n_outputs; o++)
-        if (f->slots[o].pass == NULL) { /* every output is new: from the start */
-            struct file_position start = { 0 };
-            struct must must = { 0 };
-            while (pass_place(f, o, &start) < 0)
-                must_wait(&must);
+        if (f->slots[o].pass == NULL) { /* every output is new: where it was begun just now, or from the start */
+            struct file_position pos = first_position(&f->slots[o]);
+            slot_place(f, o, &pos);
         }
     file_set_incarnation(f, g->ident.incarnation);
     f->ident.fp_len = g->ident.fp_len;
@@ -165,8 +158,8 @@ void tail_adopt(struct tail *t, struct tail *old)
             file_ready(f);
         }
         /* Read to its end, it has its descriptor until all of it is durable: then its group was given up, too. */
-        if (f == NULL && (g->stage == STAGE_READING || g->fd >= 0) && (f = make_like(t, g, map)) == NULL)
-            continue;
+        if (f == NULL && (g->stage == STAGE_READING || g->fd >= 0))
+            f = make_like(t, g, map);
         if (f == NULL || f->input >= t->conf->n_inputs)
             continue; /* without its input it stays missing, its positions kept */
         /* Cut, perhaps while nobody read it: the new tail has begun what its inode holds now. */

@@ -192,14 +192,26 @@ static void test_compressed(void **state)
     world_free(w);
 }
 
+/* The tail that is followed by another knows its outputs by the names that they had. */
+static void keep_names(struct world *w, struct conf *conf, struct output_conf outputs[W_OUTPUTS])
+{
+    *conf = w->conf;
+    memcpy(outputs, w->outputs, sizeof(w->outputs));
+    conf->outputs = outputs;
+    w->t->conf = conf;
+}
+
 /* An output more; and none that was there before. */
 static void test_new_outputs(void **state)
 {
     (void)state;
     for (int is_renamed = 0; is_renamed < 2; is_renamed++) {
         struct world *w = begin(1);
+        struct conf before;
+        struct output_conf outputs[W_OUTPUTS];
         world_start(w);
         world_run(w);
+        keep_names(w, &before, outputs);
         if (is_renamed)
             w->outputs[0].name = SLICE("other");
         world_use_outputs(w, 2);
@@ -210,6 +222,32 @@ static void test_new_outputs(void **state)
         expect_lines(w, 1, LONG(1) "|" LONG(2));
         world_free(w);
     }
+}
+
+/* None that was there before: the file begins where read_from says, as after a restart, for what it tells at once, too. */
+static void test_new_outputs_read_from_the_end(void **state)
+{
+    (void)state;
+    struct world *w = begin(1);
+    struct conf before;
+    struct output_conf outputs[W_OUTPUTS];
+    w->inputs[0].read_from = READ_FROM_END;
+    world_start(w);
+    keep_names(w, &before, outputs);
+    w_append(w, "a.log", LONG(2) "\n");
+    world_run(w);
+    world_commit_all(w);
+    expect_lines(w, 0, LONG(2));
+    world_swap_outputs(w, 1);
+    struct tail *old = w->t;
+    world_start(w);
+    tail_adopt(w->t, old);
+    tail_close(old);
+    world_commit_all(w);
+    w_append(w, "a.log", LONG(3) "\n");
+    finish(w);
+    expect_lines(w, 0, LONG(3));
+    world_free(w);
 }
 
 /* Its input is configured no more: what is not read of it is not wanted; the place is kept, should it come back. */
@@ -274,6 +312,7 @@ int main(void)
         cmocka_unit_test(test_orphan),
         cmocka_unit_test(test_compressed),
         cmocka_unit_test(test_new_outputs),
+        cmocka_unit_test(test_new_outputs_read_from_the_end),
         cmocka_unit_test(test_input_is_gone),
         cmocka_unit_test(test_finished),
     };
