@@ -27,7 +27,7 @@ static bool is_read_whole(const struct tail_file *f)
     const struct tail_pass *p = f->passes;
     if (p == NULL || p->next != NULL || f->parked != NULL || p->mask != f->t->outputs)
         return false;
-    const struct pass *own = (const struct pass *)(const void *)p;
+    const struct pass *own = pass_of(f->passes);
     return p->off == f->size && p->state == NULL && p->off >= p->resume_until && p->n_parts == 0 && !own->is_hungry &&
            !own->is_ended && f->nul_end <= p->off && f->gauge_state == FILES_OPEN && f->gauge_unread == 0;
 }
@@ -148,14 +148,11 @@ static void restore_places(struct tail_file *f, const struct sleeper *s)
                                  .tail_len = s->tail_len };
     for (uint32_t o = 0; o < f->t->n_outputs; o++) {
         struct slot *slot = &f->slots[o];
-        for (struct must must = { 0 }; pass_place(f, o, &pos) < 0;)
-            must_wait(&must); /* its lines would never be read */
-        slot_settle(slot, s->off);
+        slot_place(f, o, &pos);
         slot->first_off = s->first_off;
         slot->first_skip = s->first_skip;
         slot->is_own = s->is_own;
         slot->ident_version = s->ident_version;
-        slot->told_stage = STAGE_READING;
         slot->pass->is_hungry = false;
     }
 }
