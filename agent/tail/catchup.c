@@ -54,9 +54,7 @@ static void stir(struct tail *t, const char *base)
     for (size_t i = 0; i < t->stirred.n; i++)
         if (strcmp(VEC(&t->stirred, char *)[i], base) == 0)
             return;
-    struct must must = { 0 };
-    while (vec_reserve(&t->stirred, sizeof(char *)) < 0)
-        must_wait(&must); /* what was rotated unseen would be lost */
+    vec_must_reserve(&t->stirred, sizeof(char *)); /* what was rotated unseen would be lost */
     VEC(&t->stirred, char *)[t->stirred.n++] = must_dup(base);
 }
 

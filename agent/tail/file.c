@@ -24,6 +24,12 @@ int vec_reserve(struct vec *v, size_t item_size)
     return 0;
 }
 
+void vec_must_reserve(struct vec *v, size_t item_size)
+{
+    for (struct must must = { 0 }; vec_reserve(v, item_size) < 0;)
+        must_wait(&must);
+}
+
 void vec_deinit(struct vec *v)
 {
     free(v->items);
@@ -325,9 +331,7 @@ void file_dirty(struct tail_file *f, uint32_t outputs)
         struct vec *v = &f->t->sides[o].dirty;
         if (!(outputs & BIT(o)) || f->slots[o].is_dirty)
             continue;
-        struct must must = { 0 };
-        while (vec_reserve(v, sizeof(struct tail_file *)) < 0)
-            must_wait(&must); /* a position that is not recorded would double lines */
+        vec_must_reserve(v, sizeof(struct tail_file *)); /* a position that is not recorded would double lines */
         VEC(v, struct tail_file *)[v->n++] = f;
         f->slots[o].is_dirty = true;
     }

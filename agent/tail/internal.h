@@ -285,6 +285,7 @@ static inline void list_add_tail(struct list *head, struct list *l)
 }
 /* Room for one more item of this size at vec_at(v, v->n). */
 NODISCARD int vec_reserve(struct vec *v, size_t item_size);
+void vec_must_reserve(struct vec *v, size_t item_size); /* waits for memory (must.h) */
 void vec_deinit(struct vec *v);
 #define VEC(v, type) ((type *)(v)->items)
 

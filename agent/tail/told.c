@@ -1,7 +1,6 @@
 /* What the queues are told of the files: how far they are, and in stages that they are done with. */
 #include <assert.h>
 
-#include "agent/base/must.h"
 #include "agent/tail/internal.h"
 
 /* ---- stages ---- */
@@ -136,11 +135,9 @@ static int collect_file(struct tail *t, uint32_t output, struct tail_file *f)
 {
     struct slot *s = &f->slots[output];
     s->is_dirty = false;
-    struct must must = { 0 };
-    while (vec_reserve(&t->ret_files, sizeof(struct file_ident)) < 0 ||
-           vec_reserve(&t->ret_positions, sizeof(struct file_position)) < 0 ||
-           vec_reserve(&t->ret_gone, sizeof(uint64_t)) < 0)
-        must_wait(&must); /* see file_dirty */
+    vec_must_reserve(&t->ret_files, sizeof(struct file_ident)); /* see file_dirty */
+    vec_must_reserve(&t->ret_positions, sizeof(struct file_position));
+    vec_must_reserve(&t->ret_gone, sizeof(uint64_t));
     if (s->told_stage == STAGE_GONE)
         return 0;
     s->durable = durable_off(t, output, s);
@@ -178,9 +175,7 @@ bool tail_collect(struct tail *t, uint32_t output, struct group_end *end)
     }
     side->dirty.n = 0;
     for (size_t i = 0; i < side->gone.n; i++, n++) {
-        struct must must = { 0 };
-        while (vec_reserve(&t->ret_gone, sizeof(uint64_t)) < 0)
-            must_wait(&must);
+        vec_must_reserve(&t->ret_gone, sizeof(uint64_t));
         VEC(&t->ret_gone, uint64_t)[t->ret_gone.n++] = VEC(&side->gone, uint64_t)[i];
     }
     side->gone.n = 0;
