@@ -50,16 +50,9 @@ static struct head *take_locked(struct pool *p, size_t need)
     return h;
 }
 
-/* A block that is used after it was freed is found by the address sanitizer only when it was the heap's. */
-#ifdef __SANITIZE_ADDRESS__
-#define IS_ALL_OF_THE_HEAP true
-#else
-#define IS_ALL_OF_THE_HEAP false
-#endif
-
 void *pool_alloc(struct pool *p, size_t n)
 {
-    if (n > POOL_BLOCK_MAX || IS_ALL_OF_THE_HEAP)
+    if (n > POOL_BLOCK_MAX || HAS_ASAN) /* which finds a use after it was freed only when it was the heap's */
         return heap_alloc(p, n);
     pthread_mutex_lock(&p->lock);
     struct head *h = take_locked(p, sizeof(struct head) + (n + ALIGN - 1) / ALIGN * ALIGN);

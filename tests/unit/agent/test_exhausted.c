@@ -29,7 +29,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if HAS_ASAN || HAS_TSAN
 #define FAILS_MALLOC 0
 #else
 #define FAILS_MALLOC 1

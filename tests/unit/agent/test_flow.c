@@ -26,7 +26,7 @@
 #define WARM_LINES 20000
 #define LINES 120000
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if HAS_ASAN || HAS_TSAN
 #define COUNTS_MALLOC 0
 #else
 #define COUNTS_MALLOC 1
