@@ -26,6 +26,14 @@ class Violation(Exception):
     """A promise was not kept."""
 
 
+class Ended(Violation):
+    """The agent ended by itself: wrong, unless it was at its start and said why."""
+
+    def __init__(self, code):
+        super().__init__(f"the agent ended by itself, exit {code}")
+        self.code = code
+
+
 class Lab:
     """What all runs have in common."""
 
@@ -172,7 +180,7 @@ class Run:
         last = "no answer"
         while time.monotonic() < end:
             if not self.alive():
-                raise Violation(f"the agent ended by itself, exit {self.note_end()}")
+                raise Ended(self.note_end())
             try:
                 last = self._unrest(self.agent.status(), is_strict)
             except (OSError, ValueError, AssertionError) as e:
@@ -288,7 +296,7 @@ class Run:
 
     def _say_what_lacks(self):
         if not self.alive():
-            raise Violation(f"the agent ended by itself, exit {self.note_end()}")
+            raise Ended(self.note_end())
         want = self._due()
         lacks = {o: len(want - ids) for o, ids in (("loki", self.arrivals.loki_ids),
                                                    ("search", self.arrivals.search_ids | self.dead_ids))}

@@ -7,7 +7,7 @@ import random
 import time
 
 import scripts
-from lab import PATIENCE, Run, Violation
+from lab import PATIENCE, Ended, Run, Violation
 from page import NEVER
 
 DISK = ("state", "logs", "archive")
@@ -188,22 +188,25 @@ def error(case):
     run.page.lift()
     case.figures["failing calls"] += min(run.page.hits, 1)
     case.figures["not reached"] += run.page.hits == 0
-    if not run.alive():
-        _refused_to_start(case, run)
-    _judge(case, run)
+    try:
+        if not run.alive():
+            raise Ended(run.note_end())
+        _judge(case, run)
+    except Ended as e:  # of a start or reload that began under the fault and was still on its way when that was lifted, too
+        _refused_to_start(case, run, e.code)
+        _judge(case, run)
     if case.number % 4 == 0:
         run.again()
 
 
-def _refused_to_start(case, run):
+def _refused_to_start(case, run, code):
     """It may refuse to start, with a sentence, also in a reload; nothing else may end it."""
-    code = run.note_end()
     log = run.agent.log()
     said = [e["raw"] for e in log if "raw" in e]
     if run.agent.events("agent.started"):
         said = [e["message"] for e in log if e.get("event") == "config.rejected" and e["message"].endswith("stopping")]
     if code not in (1, 2) or not said:
-        raise Violation(f"the agent ended by itself, exit {code}")
+        raise Ended(code)
     case.figures["refused to start"] += 1
     case.story += f"; refused: {said[-1]}"
 
@@ -229,7 +232,7 @@ def malloc(case):
         code = run.note_end()
         in_library = code in (-8, -11) and run.crash_is_in(("libyajl", "libcurl"))
         if code not in (-6, 1, 2, 127) and not in_library:  # 127: the dynamic linker had none
-            raise Violation(f"the agent ended by itself, exit {code}")
+            raise Ended(code)
         case.figures["refused to start" if code > 0 else "aborted" if code == -6 else "crashed within yajl or curl"] += 1
         case.story += f"; exit {code}"
     _judge(case, run)

@@ -7,7 +7,7 @@ import time
 
 import scripts
 from disk import Ext4, Tmpfs
-from lab import PATIENCE, Violation, client
+from lab import PATIENCE, Ended, Violation, client
 from sweeps import log_for
 
 
@@ -128,7 +128,7 @@ def readonly(case):
         disk.cut()
         log_for(run.world, case.random, 0.3)
         if not run.alive():
-            raise Violation(f"the agent ended by itself, exit {run.note_end()}")
+            raise Ended(run.note_end())
         client.request("GET", admin + "/status").expect(200)
         code = run.end() if case.number % 2 else None
         if code is None:
