@@ -118,12 +118,13 @@ static int refuse_network(const struct queue *q, const char *path, struct err *e
 static int lock_dir(struct queue *q, struct err *err)
 {
     char text[32] = { 0 };
-    if (queue_make_way(q, "lock", S_IFREG) < 0)
-        return err_say(err, -EEXIST, "queue of output '%s': something that is no file stands at its lock", q->name);
+    int r = queue_make_way(q, "lock", S_IFREG);
+    if (r < 0)
+        return err_set(err, r, "queue of output '%s': what stands at its lock cannot be looked at or set aside", q->name);
     q->lock_fd = q->fs->open(q->dir_fd, "lock", O_RDWR | O_CREAT, 0600);
     if (q->lock_fd < 0)
         return err_set(err, q->lock_fd, "queue of output '%s': cannot open its lock", q->name);
-    int r = q->fs->lock(q->lock_fd);
+    r = q->fs->lock(q->lock_fd);
     if (r == -EWOULDBLOCK) {
         ssize_t n = fs_pread_full(q->lock_fd, text, sizeof(text) - 1, 0);
         uint64_t pid = 0;

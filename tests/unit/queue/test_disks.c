@@ -7,7 +7,7 @@
 
 static struct {
     const char *name;       /* of which file; NULL: any */
-    int open, mkdir, lock, reserve, space, sync_dir; /* errors, 0: none */
+    int open, mkdir, stat, lock, reserve, space, sync_dir; /* errors, 0: none */
     uint32_t fs_type;
     uint64_t free_bytes, total_bytes; /* total 0: as they are */
 } say;
@@ -26,6 +26,11 @@ static int say_open(int dir_fd, const char *name, int flags, mode_t mode)
 static int say_mkdir(int dir_fd, const char *name, mode_t mode)
 {
     return say.mkdir < 0 && is_meant(name) ? say.mkdir : fs_real.mkdir(dir_fd, name, mode);
+}
+
+static int say_stat(int dir_fd, const char *name, struct stat *ret, bool follow)
+{
+    return say.stat < 0 && is_meant(name) ? say.stat : fs_real.stat(dir_fd, name, ret, follow);
 }
 
 static int say_lock(int fd)
@@ -64,6 +69,7 @@ static int setup(void **state)
     ops = fs_real;
     ops.open = say_open;
     ops.mkdir = say_mkdir;
+    ops.stat = say_stat;
     ops.lock = say_lock;
     ops.reserve = say_reserve;
     ops.space = say_space;
@@ -164,6 +170,9 @@ static void folders_that_cannot_be(void **state)
     say.open = -EROFS;
     say.name = "lock";
     refused(f, -EROFS, "cannot open its lock");
+    say.stat = -ENOMEM;
+    say.name = "lock";
+    refused(f, -ENOMEM, "what stands at its lock");
     say.lock = -ENOLCK;
     refused(f, -ENOLCK, "cannot lock");
     say.open = -EACCES; /* a folder above ours that we may not read */
