@@ -16,8 +16,7 @@ static uint64_t incarnation_of(const struct world *w, const char *name)
 static void finish(struct world *w)
 {
     for (int i = 0; i < 5; i++) {
-        world_pass(w, 8);
-        world_commit_all(w);
+        world_settle(w, 8);
     }
 }
 
@@ -270,8 +269,7 @@ static void test_input_is_gone(void **state)
         tail_close(old);
         w_append(w, "a.log", "two\n");
         w_append(w, "b.log", "of b\n");
-        world_pass(w, 8);
-        world_commit_all(w);
+        world_settle(w, 8);
         expect_lines(w, 0, is_told ? LONG(1) "|of b" : "of b");
         world_free(w);
     }

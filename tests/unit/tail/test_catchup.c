@@ -536,8 +536,7 @@ static void test_read_and_renamed_again_and_again(void **state)
         world_run(w);
         w_rename(w, "a.log", "a.log.1");
         w_append(w, "a.log", "the second, as long as the one before\n");
-        world_pass(w, 8);
-        world_commit_all(w);
+        world_settle(w, 8);
         world_pass(w, 2); /* all of the first is durable: its descriptor goes */
         w_rename(w, "a.log.1", "a.log.2");
         moving.w = w;
@@ -546,10 +545,8 @@ static void test_read_and_renamed_again_and_again(void **state)
         fs_set_ops(&ops);
         world_run(w);
         fs_set_ops(NULL);
-        world_pass(w, 12);
-        world_commit_all(w);
-        world_pass(w, 12);
-        world_commit_all(w);
+        world_settle(w, 12);
+        world_settle(w, 12);
         expect_lines(w, 0, "the first, long enough to be known by|the second, as long as the one before");
         world_free(w);
     }

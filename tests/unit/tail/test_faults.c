@@ -139,8 +139,7 @@ static void blind(enum call call, unsigned first, int result, int seconds)
     world_start(w);
     world_pass(w, seconds); /* nothing changes: no event and no time of a directory tells of them */
     fs_set_ops(NULL);
-    world_pass(w, 30);
-    world_commit_all(w);
+    world_settle(w, 30);
     if (w->q[0].durable.n != 3)
         fail_msg("call %d from %u on: %zu lines of 3", call, first, w->q[0].durable.n);
     world_free(w);

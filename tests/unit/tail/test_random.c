@@ -253,8 +253,7 @@ static void settle_all(struct sim *s)
         tail_unblock(s->w->t, o);
     }
     world_run(s->w);
-    world_pass(s->w, 8);
-    world_commit_all(s->w);
+    world_settle(s->w, 8);
     world_commit_all(s->w);
 }
 
@@ -468,8 +467,7 @@ static void run(uint64_t seed)
     for (int i = 0; i < NAMES; i++)
         finish_half(s, i, name_of(i));
     settle_all(s);
-    world_pass(s->w, 25);
-    world_commit_all(s->w);
+    world_settle(s->w, 25);
     check(s, seed);
     world_free(s->w);
     free(s);

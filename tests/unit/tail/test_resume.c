@@ -255,8 +255,7 @@ static void test_finished_is_not_read_again(void **state)
     w_rename(w, "a.log", "a.log.1");
     w_append(w, "a.log", line(2));
     world_run(w);
-    world_pass(w, 7);
-    world_commit_all(w);
+    world_settle(w, 7);
     world_stop(w);
     w_rename(w, "a.log.1", "a.log.2");
     w_rename(w, "a.log", "a.log.1");
@@ -404,8 +403,7 @@ static void test_one_output_forgot_what_all_had_finished(void **state)
     world_run(w);
     w_unlink(w, "a.log");
     world_run(w);
-    world_pass(w, 7);
-    world_commit_all(w); /* finished */
+    world_settle(w, 7); /* finished */
     world_commit_all(w); /* passed */
     world_commit(w, 0);  /* gone, for the first only */
     assert_int_equal(1, w->q[0].n);
@@ -827,8 +825,7 @@ static void test_more_files_than_descriptors(void **state)
     w->q[1].refuses = false;
     tail_unblock(w->t, 1);
     world_run(w);
-    world_pass(w, 12);
-    world_commit_all(w);
+    world_settle(w, 12);
     assert_int_equal(2 * FILES + 100, w->q[0].durable.n);
     assert_int_equal(2 * FILES + 100, w->q[1].durable.n);
     assert_int_equal(0, w->q[1].lost_bytes);
@@ -861,8 +858,7 @@ static void test_adopt(void **state)
     tail_close(old);
     w_append(w, "a.log", line(2));
     world_run(w);
-    world_pass(w, 8);
-    world_commit_all(w);
+    world_settle(w, 8);
     assert_int_equal(4, w->q[0].durable.n);
     assert_int_equal(4, w->q[1].durable.n);
     for (int i = 0; i < 4; i++)
@@ -915,8 +911,7 @@ static off_t line_bytes(void)
 static void go_on(struct world *w)
 {
     world_start(w);
-    world_pass(w, 20);
-    world_commit_all(w);
+    world_settle(w, 20);
 }
 
 /* Within the fourth line: the three before it are known. Its rest is what somebody writes next. */

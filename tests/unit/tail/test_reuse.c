@@ -84,8 +84,7 @@ static void test_of_a_finished_file(void **state)
     world_run(w);
     w_rename(w, "a.log", "a.log.1");
     world_run(w);
-    world_pass(w, 7);
-    world_commit_all(w);
+    world_settle(w, 7);
     replace(w, "a.log.1", "a.log", "new\n");
     world_run(w);
     expect_lines(w, 0, "the first of all|new");
@@ -107,8 +106,7 @@ static void test_of_an_empty_file(void **state)
     w_append(w, "elsewhere/new", "new\n");
     w_unlink(w, "a.log");
     world_run(w);
-    world_pass(w, 7);
-    world_commit_all(w); /* finished: its descriptor goes; that it is gone is not durable yet */
+    world_settle(w, 7); /* finished: its descriptor goes; that it is gone is not durable yet */
     new_ino = ino_of(w, "elsewhere/new");
     w_rename(w, "elsewhere/new", "a.log");
     world_run(w);

@@ -450,8 +450,7 @@ static void test_first_input_wins_and_same_inode_once(void **state)
     w_append(w, "x/not.log", "n\n");
     world_start(w);
     world_run(w);
-    world_pass(w, 11);
-    world_commit_all(w);
+    world_settle(w, 11);
     assert_int_equal(2, w->q[0].durable.n);
     assert_int_equal(2, w->q[0].n);
     for (size_t i = 0; i < 2; i++) {
@@ -738,8 +737,7 @@ static void test_held_files_count_whole(void **state)
     assert_int_equal(strlen("unread\n"), w->q[0].lost_bytes); /* the other is closed without a loss */
     assert_int_equal(0, w->t->n_open);
     for (int i = 0; i < 4; i++) {
-        world_pass(w, 8);
-        world_commit_all(w);
+        world_settle(w, 8);
     }
     assert_int_equal(0, w->q[0].n);
     world_free(w);
