@@ -850,6 +850,7 @@ static void test_parked_before_its_frame_is_done(void **state)
         rig_lines(&g, "A", "A", i, 1); /* others are accepted */
         rig_sleep(5 * NS_PER_MS);
     }
+    assert_int_equal(queue_parked_next(g.q, &(uint64_t){ 0 }, &head), 1);
     atomic_store(&takes_held, true);
     rig_until(rig_ledger(&g, "ix").delivered == 1);
     rig_until(queue_parked_next(g.q, &(uint64_t){ 0 }, &head) == 0);
@@ -1002,6 +1003,14 @@ static void test_join_refused(void **state)
     server_stop(&srv);
 }
 
+/* An answer that waits for others: the server's lock is theirs meanwhile. */
+static void let_others(pthread_mutex_t *lock)
+{
+    pthread_mutex_unlock(lock);
+    rig_sleep(NS_PER_MS);
+    pthread_mutex_lock(lock);
+}
+
 /* 13 is refused when all others were answered: it may be its own fault or the configuration's, so the lane is held and the
  * next line that is taken tells. */
 static struct server_answer thirteen_last(void *ctx, const struct server_request *req)
@@ -1009,11 +1018,8 @@ static struct server_answer thirteen_last(void *ctx, const struct server_request
     struct script *s = ctx;
     if (!has_line(req, 13))
         return (struct server_answer){ .status = 204 };
-    while (rig_ledger(s->g, "last").delivered < s->n) {
-        pthread_mutex_unlock(s->lock);
-        rig_sleep(NS_PER_MS);
-        pthread_mutex_lock(s->lock);
-    }
+    while (rig_ledger(s->g, "last").delivered < s->n)
+        let_others(s->lock);
     return (struct server_answer){ .status = 400, .body = "cannot parse" };
 }
 
@@ -1259,13 +1265,6 @@ struct slow_server {
     unsigned n_small;
 };
 
-static void let_others(struct slow_server *s)
-{
-    pthread_mutex_unlock(&s->srv.lock);
-    rig_sleep(NS_PER_MS);
-    pthread_mutex_lock(&s->srv.lock);
-}
-
 static struct server_answer reset_beside_a_slow_one(void *ctx, const struct server_request *req)
 {
     struct slow_server *s = ctx;
@@ -1273,11 +1272,11 @@ static struct server_answer reset_beside_a_slow_one(void *ctx, const struct serv
     if (strcmp(req->key, "slow") == 0) {
         s->has_slow = true;
         while (s->n_small < 2)
-            let_others(s);
+            let_others(&s->srv.lock);
         return yes;
     }
     while (!s->has_slow || (s->n_small >= 2 && rig_ledger(&s->g, "slow").delivered == 0))
-        let_others(s);
+        let_others(&s->srv.lock);
     return s->n_small++ < 6 ? reset : yes;
 }
 
