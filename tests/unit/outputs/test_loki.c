@@ -1178,6 +1178,7 @@ static struct items complaint_items(struct fixture *f)
 #define T_0 "2023-11-14T22:13:20Z"
 #define T_1 "2023-11-14T22:13:21Z"
 #define T_2 "2023-11-14T22:13:22Z"
+#define TOO_OLD(t) "entry for stream '" A "' has timestamp too old: " t ", oldest acceptable timestamp is: " T_1
 #define IGNORED(t, a, b)                                                                                     \
     "entry with timestamp 2023-11-14 " t                                                                     \
     " +0000 UTC ignored, reason: 'entry too far behind, entry timestamp is: " a                              \
@@ -1189,8 +1190,7 @@ static const struct {
     const char *reason;
     bool partly;
 } complaints[] = {
-    { "entry for stream '" A "' has timestamp too old: " T_0 ", oldest acceptable timestamp is: " T_1 "\n",
-      "xx.....", "too_old", false },
+    { TOO_OLD(T_0) "\n", "xx.....", "too_old", false },
     { "2 errors like: entry for stream '" A "' has timestamp too old: " T_0
       ", oldest acceptable timestamp is: " T_1 "; 1 errors like: entry for stream '" B
       "' has timestamp too new: " T_2 "\n",
@@ -1247,20 +1247,20 @@ static const struct {
     { "entry with timestamp 2023-11-14 22:13:20.50000000012 +0000 UTC ignored, reason: 'entry too far behind, entry timestamp is: " T_0
       ", oldest acceptable timestamp is: 2023-11-14T22:13:21Z',\nuser 't', total ignored: 1 out of 9 for stream: " A,
       ".x.....", "too_far_behind", false },
-    { "entry for stream '" A "' has timestamp too old: 2023-11-14T23:13:20+01:00, oldest acceptable timestamp is: " T_1, "xx.....", "too_old", false },
-    { "entry for stream '" A "' has timestamp too old: 2023-11-14T17:13:20-05:00, oldest acceptable timestamp is: " T_1, "xx.....", "too_old", false },
-    { "entry for stream '" A "' has timestamp too old: 2023-11-14T22:13:20+0, oldest acceptable timestamp is: " T_1, "xx.....", "too_old", false },
-    { "entry for stream '" A "' has timestamp too old: 2023-11-14T22:13:20+00:x, oldest acceptable timestamp is: " T_1, "xx.....", "too_old", false },
+    { TOO_OLD("2023-11-14T23:13:20+01:00"), "xx.....", "too_old", false },
+    { TOO_OLD("2023-11-14T17:13:20-05:00"), "xx.....", "too_old", false },
+    { TOO_OLD("2023-11-14T22:13:20+0"), "xx.....", "too_old", false },
+    { TOO_OLD("2023-11-14T22:13:20+00:x"), "xx.....", "too_old", false },
     /* what is no time */
-    { "entry for stream '" A "' has timestamp too old: 2023-13-14T22:13:20Z, oldest acceptable timestamp is: " T_1, "xxx....", "too_old", true },
-    { "entry for stream '" A "' has timestamp too old: 2023-00-14T22:13:20Z, oldest acceptable timestamp is: " T_1, "xxx....", "too_old", true },
-    { "entry for stream '" A "' has timestamp too old: 2023-11-00T22:13:20Z, oldest acceptable timestamp is: " T_1, "xxx....", "too_old", true },
-    { "entry for stream '" A "' has timestamp too old: 2023-11-32T22:13:20Z, oldest acceptable timestamp is: " T_1, "xxx....", "too_old", true },
-    { "entry for stream '" A "' has timestamp too old: 1600-11-14T22:13:20Z, oldest acceptable timestamp is: " T_1, "xxx....", "too_old", true },
-    { "entry for stream '" A "' has timestamp too old: 9999-11-14T22:13:20Z, oldest acceptable timestamp is: " T_1, "xxx....", "too_old", true },
-    { "entry for stream '" A "' has timestamp too old: 2023-11-14Txx:13:20Z, oldest acceptable timestamp is: " T_1, "xxx....", "too_old", true },
-    { "entry for stream '" A "' has timestamp too old: 2023-11-14T22:xx:20Z, oldest acceptable timestamp is: " T_1, "xxx....", "too_old", true },
-    { "entry for stream '" A "' has timestamp too old: 2023-11-14T22:13:xxZ, oldest acceptable timestamp is: " T_1, "xxx....", "too_old", true },
+    { TOO_OLD("2023-13-14T22:13:20Z"), "xxx....", "too_old", true },
+    { TOO_OLD("2023-00-14T22:13:20Z"), "xxx....", "too_old", true },
+    { TOO_OLD("2023-11-00T22:13:20Z"), "xxx....", "too_old", true },
+    { TOO_OLD("2023-11-32T22:13:20Z"), "xxx....", "too_old", true },
+    { TOO_OLD("1600-11-14T22:13:20Z"), "xxx....", "too_old", true },
+    { TOO_OLD("9999-11-14T22:13:20Z"), "xxx....", "too_old", true },
+    { TOO_OLD("2023-11-14Txx:13:20Z"), "xxx....", "too_old", true },
+    { TOO_OLD("2023-11-14T22:xx:20Z"), "xxx....", "too_old", true },
+    { TOO_OLD("2023-11-14T22:13:xxZ"), "xxx....", "too_old", true },
     /* the cutoff of the later one counts; with its second they are as many as are said */
     { IGNORED("22:13:20", T_0, T_1)
           IGNORED("22:13:20.5", T_0, T_0) "user 't', total ignored: 3 out of 9 for stream: " A,
