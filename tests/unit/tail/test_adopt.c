@@ -191,26 +191,15 @@ static void test_compressed(void **state)
     world_free(w);
 }
 
-/* The tail that is followed by another knows its outputs by the names that they had. */
-static void keep_names(struct world *w, struct conf *conf, struct output_conf outputs[W_OUTPUTS])
-{
-    *conf = w->conf;
-    memcpy(outputs, w->outputs, sizeof(w->outputs));
-    conf->outputs = outputs;
-    w->t->conf = conf;
-}
-
 /* An output more; and none that was there before. */
 static void test_new_outputs(void **state)
 {
     (void)state;
     for (int is_renamed = 0; is_renamed < 2; is_renamed++) {
         struct world *w = begin(1);
-        struct conf before;
-        struct output_conf outputs[W_OUTPUTS];
         world_start(w);
         world_run(w);
-        keep_names(w, &before, outputs);
+        world_keep_names(w);
         if (is_renamed)
             w->outputs[0].name = SLICE("other");
         world_use_outputs(w, 2);
@@ -228,11 +217,8 @@ static void test_new_outputs_read_from_the_end(void **state)
 {
     (void)state;
     struct world *w = begin(1);
-    struct conf before;
-    struct output_conf outputs[W_OUTPUTS];
     w->inputs[0].read_from = READ_FROM_END;
     world_start(w);
-    keep_names(w, &before, outputs);
     w_append(w, "a.log", LONG(2) "\n");
     world_run(w);
     world_commit_all(w);

@@ -62,6 +62,8 @@ struct world {
     struct conf_input inputs[W_INPUTS];
     struct slice include[W_INPUTS][W_GLOBS], exclude[W_INPUTS][W_GLOBS];
     struct output_conf outputs[W_OUTPUTS];
+    struct conf kept; /* world_keep_names() */
+    struct output_conf kept_outputs[W_OUTPUTS];
     size_t n_outputs;
     struct tail *t;
     struct w_queue q[W_OUTPUTS];
@@ -431,9 +433,20 @@ static inline void world_use_outputs(struct world *w, size_t n)
     w->n_outputs = w->conf.n_outputs = n;
 }
 
+/* Before outputs get other names: the tail that runs knows its own by those that they had. */
+static inline void world_keep_names(struct world *w)
+{
+    w->kept = w->conf;
+    memcpy(w->kept_outputs, w->outputs, sizeof(w->outputs));
+    w->kept.outputs = w->kept_outputs;
+    if (w->t != NULL)
+        w->t->conf = &w->kept;
+}
+
 /* The second is the first now, with its queue, and n are configured. */
 static inline void world_swap_outputs(struct world *w, size_t n)
 {
+    world_keep_names(w);
     struct w_queue q = w->q[0];
     struct output_conf out = w->outputs[0];
     w->q[0] = w->q[1];
