@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "agent/base/array.h"
 #include "agent/base/clock.h"
 
 #define TABLE_MIN 16
@@ -254,6 +255,16 @@ int body_end_runs(struct body *b)
     if (r == 0)
         b->run_lines = 0;
     return r;
+}
+
+int items_add(struct items *it, struct item item)
+{
+    struct item *more = array_room(it->item, it->n, &it->cap, sizeof(*more));
+    if (more == NULL)
+        return -ENOMEM;
+    it->item = more;
+    it->item[it->n++] = item;
+    return 0;
 }
 
 void items_deinit(struct items *it)

@@ -3,8 +3,6 @@
 
 #include <errno.h>
 
-#include "agent/base/array.h"
-
 #define ACTION_INDEX_FIRST "{\"create\":{\"_index\":\""
 #define ACTION_ID_FIRST "{\"create\":{\"_id\":\""
 
@@ -46,16 +44,6 @@ static bool take_line(struct slice *rest, struct slice *ret_line)
     return true;
 }
 
-static int add_item(struct items *it, struct item item)
-{
-    struct item *bigger = array_room(it->item, it->n, &it->cap, sizeof(*bigger));
-    if (bigger == NULL)
-        return -ENOMEM;
-    it->item = bigger;
-    it->item[it->n++] = item;
-    return 0;
-}
-
 static int split_lines(struct items *it)
 {
     struct slice rest = buf_slice(&it->raw);
@@ -64,7 +52,7 @@ static int split_lines(struct items *it)
         if (!take_line(&rest, &item.head) || !take_line(&rest, &item.data) || !parse_action(item.head, &item) ||
             item.data.len < 2 || item.data.ptr[0] != '{' || item.data.ptr[item.data.len - 1] != '}')
             return -EBADMSG;
-        int r = add_item(it, item);
+        int r = items_add(it, item);
         if (r < 0)
             return r;
     }

@@ -10,9 +10,7 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <stdlib.h>
 
-#include "agent/base/array.h"
 #include "agent/base/clock.h"
 #include "outputs/codec/protobuf.h"
 #include "outputs/codec/snappy.h"
@@ -435,18 +433,6 @@ void loki_discard(struct output *out, struct body *b)
 
 /* ---- a request's lines ---- */
 
-static int add_item(struct items *it, struct item item)
-{
-    if (it->n >= LOKI_ITEMS_MAX)
-        return -EBADMSG;
-    struct item *grown = array_room(it->item, it->n, &it->cap, sizeof(*grown));
-    if (grown == NULL)
-        return -ENOMEM;
-    it->item = grown;
-    it->item[it->n++] = item;
-    return 0;
-}
-
 /* The labels stand first, as we write them. */
 static int read_stream(struct slice msg, struct slice route, struct items *it)
 {
@@ -465,10 +451,9 @@ static int read_stream(struct slice msg, struct slice route, struct items *it)
             return -EBADMSG;
         r = loki_read_entry(f.bytes, &e, NULL, NULL);
         if (r == 0)
-            r = add_item(
-                it,
-                (struct item){
-                    .key = route, .head = labels, .data = f.bytes, .id = SLICE(""), .time_ns = e.time_ns });
+            r = it->n >= LOKI_ITEMS_MAX ? -EBADMSG
+                                        : items_add(it, (struct item){ .key = route, .head = labels, .data = f.bytes,
+                                                                       .id = SLICE(""), .time_ns = e.time_ns });
         if (r < 0)
             return r;
     }

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 
-#include "agent/base/array.h"
 #include "agent/base/clock.h"
 
 const struct slice ndjson_extra_names[1] = { SLICE_INIT("@timestamp") };
@@ -47,16 +46,6 @@ int ndjson_append(struct enricher *e, const struct record *rec, bool is_empty, s
     return append_line(e, &cut, raw, altered);
 }
 
-static int add_item(struct items *it, struct item item)
-{
-    struct item *bigger = array_room(it->item, it->n, &it->cap, sizeof(*bigger));
-    if (bigger == NULL)
-        return -ENOMEM;
-    it->item = bigger;
-    it->item[it->n++] = item;
-    return 0;
-}
-
 int ndjson_split(struct slice route, struct items *it)
 {
     struct slice rest = buf_slice(&it->raw);
@@ -64,7 +53,7 @@ int ndjson_split(struct slice route, struct items *it)
         ptrdiff_t nl = slice_find_byte(rest, '\n');
         if (nl < 0)
             return -EBADMSG;
-        int r = add_item(it, (struct item){ .key = route, .data = slice_first(rest, (size_t)nl) });
+        int r = items_add(it, (struct item){ .key = route, .data = slice_first(rest, (size_t)nl) });
         if (r < 0)
             return r;
         rest = slice_from(rest, (size_t)nl + 1);

@@ -105,6 +105,7 @@ struct items {
     size_t n, cap;
     struct buf raw;     /* decompressed bytes that the slices point into */
 };
+NODISCARD int items_add(struct items *it, struct item item);
 void items_deinit(struct items *it);
 
 enum item_verdict { ITEM_DONE, ITEM_RETRY, ITEM_HOLD, ITEM_TEXT, ITEM_DEAD };
