@@ -289,7 +289,7 @@ void vec_must_reserve(struct vec *v, size_t item_size); /* waits for memory (mus
 void vec_deinit(struct vec *v);
 #define VEC(v, type) ((type *)(v)->items)
 
-/* ---- file.c: files, their names, descriptors, gauges ---- */
+/* ---- file.c: files, their names, inodes, gauges ---- */
 struct tail_file *file_new(struct tail *t, uint32_t input, const char *path);
 struct tail_file *file_alloc(struct tail *t, uint32_t input); /* without a name yet */
 void file_take_path(struct tail_file *f, const char *path);   /* the first one, shared (shared.h); f's from now on */
@@ -301,6 +301,7 @@ void file_drop_names(struct tail_file *f);
 /* Before a rename: remembers the name that the chain and the lines go by. */
 void file_keep_base(struct tail_file *f);
 void file_set_base(struct tail_file *f, const char *base, const char *origin);
+void file_clear_base(struct tail_file *f);
 static inline const char *file_origin(const struct tail_file *f)
 {
     return f->origin != NULL ? f->origin : f->path.path;
@@ -334,12 +335,12 @@ void file_drop_dirty(struct tail_file *f); /* nothing is told of it: it is freed
 bool file_is_read(const struct tail_file *f); /* nothing unread for anyone */
 void file_skip(struct tail_file *f, enum phase phase, const char *event, const char *reason);
 
+/* ---- fds.c: descriptors ---- */
 /* Opens f->fd when it is not: 0, -EAGAIN when no descriptor can be spared now, -ENOENT when its bytes are
  * gone. */
 NODISCARD int file_open(struct tail_file *f);
 /* -ENOENT: no file, or another; -ESTALE: another, and it has f's number: f is gone. */
 NODISCARD int file_open_at(struct tail_file *f, const char *path);
-void file_clear_base(struct tail_file *f);
 void file_close(struct tail_file *f);
 void file_is_gone(struct tail_file *f); /* it has no name any more; without a descriptor its inode is another's soon */
 /* Takes over fd, already checked. */
