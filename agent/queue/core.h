@@ -80,6 +80,12 @@ struct parked {
     struct frame_head head;
 };
 
+/* Of a segment: lines that it lacks and whose loss is counted, in the log of dead/ and not yet in it. */
+struct missed {
+    uint64_t segment_id;
+    struct totals logged, news;
+};
+
 struct parked_route {
     struct slice key; /* owned */
     uint64_t bytes;
@@ -138,6 +144,8 @@ struct queue {
     struct tally losses;              /* not in the log yet */
     bool has_losses;
     struct gaps gaps;                 /* where lost lines came from; not in the log yet */
+    struct missed *missed;
+    size_t n_missed, cap_missed;
     struct spans damaged;             /* to be acknowledged when their loss is in the log */
     struct known known[KNOWN_HEADERS]; /* by seq; seq 0: none */
     struct parked *parked;
@@ -258,6 +266,9 @@ struct segment *segment_of_locked(const struct queue *q, uint64_t seq);
 /* One after the other. False: there is no room, it is left out. */
 bool spans_put(struct spans *s, uint64_t first, uint64_t last);
 bool spans_have_locked(const struct queue *q, uint64_t first, uint64_t last);
+/* All of them are counted as lost, or acknowledged; some of them are. */
+bool are_settled_locked(const struct queue *q, uint64_t first, uint64_t last);
+bool any_is_settled_locked(const struct queue *q, uint64_t first, uint64_t last);
 void spans_add_locked(struct queue *q, uint64_t first, uint64_t last);
 void spans_set_logged_locked(struct queue *q, uint64_t first, uint64_t last);
 /* Frames whose loss is counted: the cursor passes them when it is in the log as well. */
@@ -270,6 +281,8 @@ struct loss {
     const struct gaps *gaps;    /* where they came from; NULL: not known */
     const struct spans *frames; /* whose lines they are: the cursor may pass them; NULL: none */
     const struct spans *holes;  /* whose lines they are as well: the sender comes to them and finds them counted; NULL: none */
+    const struct totals *missed; /* of the rows, those by what the segment lacks; NULL: none */
+    uint64_t segment_id;        /* with missed */
 };
 /* Counts lines as lost: metrics, the log of the ledger at the next loss_flush, our log. The flush, in the writer, sees all of it
  * or nothing. When another has counted the first of the frames meanwhile nothing is counted. -ENOMEM: nothing has happened. */
@@ -292,12 +305,25 @@ NODISCARD int segment_totals_begin(struct queue *q, const struct segment *seg, s
 NODISCARD int segment_totals_end(struct queue *q, const struct segment *seg, struct totals *ret);
 /* The highest seq of a good frame; 0: none. */
 NODISCARD int segment_last_seq(struct queue *q, const struct segment *seg, uint64_t *ret_seq);
-/* All that a segment should hold and does not, by header and meta: rows, and the frames that held them. */
+/* All that a segment should hold and does not, by header and meta: rows without what was counted of it before, and the frames
+ * that held them, these too. */
 NODISCARD int segment_missing(struct queue *q, const struct segment *seg, struct totals *rows, struct spans *ret_holes);
 NODISCARD int segment_open(struct queue *q, uint64_t id, int *ret_fd, uint64_t *ret_size);
 void quarantine_copy(struct queue *q, int fd, uint64_t segment_id, uint64_t off, uint64_t len);
 /* What stands at this name goes to quarantine/ under a name of its own, and the log says so. */
 void quarantine_rename(struct queue *q, int dir_fd, const char *name);
+
+/* missed.c */
+/* -ENOMEM: nothing has happened. */
+NODISCARD int missed_add_locked(struct queue *q, uint64_t segment_id, const struct totals *rows);
+/* rows -= what is counted of the segment. */
+void missed_subtract(struct queue *q, uint64_t segment_id, struct totals *rows);
+bool missed_any(struct queue *q, uint64_t segment_id);
+/* MISSED items: of what is in the log, or of what is not. */
+NODISCARD int missed_put_locked(struct queue *q, bool is_logged, struct buf *meta);
+/* Those of a meta are in the log. -ENOMEM, but not with news. */
+NODISCARD int missed_take_locked(struct queue *q, struct slice meta, bool were_news);
+void missed_clear(struct queue *q);
 
 /* dead.c */
 NODISCARD int dead_open(struct queue *q);
@@ -307,6 +333,7 @@ struct losses {
     const struct span *spans;
     size_t n_spans;
     const struct gaps *gaps; /* they are q->rereads from here on */
+    struct slice missed;     /* MISSED items */
 };
 NODISCARD int dead_put_losses(struct queue *q, const struct losses *l);
 /* found: lines by tenant that are lost no more; NULL: none. */

@@ -11,6 +11,8 @@ struct damage {
     struct totals rows;  /* of frames whose meta is good and whose body is not */
     struct spans bodies; /* these frames */
     uint64_t bytes;
+    struct spans holes;  /* frames of which not even the meta is good */
+    uint64_t hole_lines; /* of these, by the headers that are good */
 };
 
 /* Frames first..last of seg are lost. Walks the segment once, bodies too: all else that is damaged and not counted yet is found

@@ -69,8 +69,10 @@ static int put_state(struct queue *q, struct buf *raw)
     for (size_t i = 0; i < q->n_spans; i++)
         if (q->spans[i].is_logged) /* the others come with their lines */
             spans[n++] = q->spans[i];
+    int r = missed_put_locked(q, true, raw);
     pthread_mutex_unlock(&q->lock);
-    int r = tally_put(&q->dead.tally, raw);
+    if (r == 0)
+        r = tally_put(&q->dead.tally, raw);
     if (r == 0)
         r = put_spans(raw, spans, n);
     if (r == 0)
@@ -217,6 +219,8 @@ static int append_losses(struct queue *q, const struct losses *l, uint64_t dropp
     int r = put_losses(&meta, losses);
     if (r == 0)
         r = put_spans(&meta, l->spans, l->n_spans);
+    if (r == 0)
+        r = buf_append_slice(&meta, l->missed);
     if (r == 0 && l->gaps != NULL)
         r = gaps_write(l->gaps, &meta);
     if (r == 0 && dropped_id != 0)
@@ -535,7 +539,9 @@ static void replay(struct queue *q, void *ctx, const struct frame_hdr *h, struct
     if (is_snap) {
         rp->has_snap = true;
         tally_deinit(&d->tally);
+        missed_clear(q);
     }
+    d->is_out_of_memory |= missed_take_locked(q, meta, false) == -ENOMEM;
     if (is_snap || h->type == FRAME_LOST)
         replay_rereads(q, (struct letter_id){ is_snap ? 0 : rp->file, h->seq }, is_snap, meta);
     while (meta_next(&rest, &item) > 0) {

@@ -357,6 +357,28 @@ int meta_get_count(struct slice s, struct slice *ret_input, struct slice *ret_te
     return get_names(s, COUNT_BYTES, get_le16(s.ptr + 8), ret_input, ret_tenant);
 }
 
+/* MISSED: segment id (8), then as COUNT. */
+#define MISSED_BYTES (8 + COUNT_BYTES)
+
+int meta_put_missed(struct buf *b, uint64_t segment_id, struct slice input, struct slice tenant, uint64_t lines)
+{
+    uint8_t p[MISSED_BYTES] = { 0 };
+    input = name_first(input);
+    put_le64(p, segment_id);
+    put_le64(p + 8, lines);
+    put_le16(p + 16, (uint16_t)input.len);
+    return put_named(b, META_MISSED, false, slice_of(p, sizeof(p)), input, tenant);
+}
+
+int meta_get_missed(struct slice s, uint64_t *ret_segment_id, struct slice *ret_input, struct slice *ret_tenant,
+                    uint64_t *ret_lines)
+{
+    if (s.len < MISSED_BYTES)
+        return -EBADMSG;
+    *ret_segment_id = get_le64(s.ptr);
+    return meta_get_count(slice_from(s, 8), ret_input, ret_tenant, ret_lines);
+}
+
 /* LEDGER: read_lines read_bytes kept_lines (8 each), number of reasons (2), input length (2), the filtered counts (8
  * each), input, tenant. */
 #define LEDGER_BYTES 28

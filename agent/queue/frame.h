@@ -83,6 +83,7 @@ enum meta_tag {
     META_LETTER,  /* in dead/: what became of a dead letter; in the queue: which letter this frame was */
     META_SOURCES, /* which records of which files are in the frame: agent/base/sources.h */
     META_HELD,    /* in dead/: what other frames hold of ranges that are to be read again */
+    META_MISSED,  /* in dead/: lines that a segment lacks and whose loss is counted */
     META_TAGS
 };
 
@@ -101,6 +102,7 @@ NODISCARD int meta_next(struct slice *rest, struct meta_item *ret);
 NODISCARD int meta_put_file(struct buf *b, const struct file_ident *f);
 NODISCARD int meta_put_position(struct buf *b, const struct file_position *p); /* POS and its PARTs */
 NODISCARD int meta_put_count(struct buf *b, struct slice input, struct slice tenant, uint64_t lines);
+NODISCARD int meta_put_missed(struct buf *b, uint64_t segment_id, struct slice input, struct slice tenant, uint64_t lines);
 NODISCARD int meta_put_ledger(struct buf *b, const struct ledger_row *row);
 NODISCARD int meta_put_orig(struct buf *b, const struct frame_orig *o);
 NODISCARD int meta_put_lost(struct buf *b, const struct lost_range *l);
@@ -113,6 +115,8 @@ NODISCARD int meta_get_part(struct slice s, uint64_t *ret_incarnation, struct po
 /* A PART that follows a POS: added to it when it is of its file and there is room. */
 void meta_add_part(struct slice s, struct file_position *pos);
 NODISCARD int meta_get_count(struct slice s, struct slice *ret_input, struct slice *ret_tenant, uint64_t *ret_lines);
+NODISCARD int meta_get_missed(struct slice s, uint64_t *ret_segment_id, struct slice *ret_input, struct slice *ret_tenant,
+                              uint64_t *ret_lines);
 NODISCARD int meta_get_ledger(struct slice s, struct ledger_row *ret);
 NODISCARD int meta_get_orig(struct slice s, struct frame_orig *ret);
 NODISCARD int meta_get_lost(struct slice s, struct lost_range *ret);

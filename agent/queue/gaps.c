@@ -18,6 +18,7 @@ struct place {
     struct file_position pos; /* as of the last good group that names the file */
     uint64_t first;           /* where the first group that names it began; of a SNAP: where it stood */
     bool is_holed;            /* lost frames lie behind it: where the file goes on tells what they held of it */
+    bool is_spoiled;          /* and such of which nobody knows what became of their lines */
 };
 
 struct search {
@@ -34,7 +35,8 @@ struct search {
     bool has_hole;        /* frames of it are lost */
     bool is_hit;          /* a frame of the group at hand is lost */
     bool is_holed;        /* lost frames lie directly before the group at hand */
-    bool is_spoiled;      /* of a frame of the group nobody knows what became of its lines */
+    bool is_spoiled;      /* of a frame of it, or directly before it, nobody knows what became of its lines */
+    bool has_spoiled;     /* the segment has such */
     unsigned n_said;
     int r;
 };
@@ -67,11 +69,21 @@ static void place_set(struct search *s, const struct file_position *pos, bool is
     p->pos.start = pos->end;
 }
 
-static void hole(struct search *s)
+static void hole(struct search *s, uint64_t first, uint64_t last)
 {
+    spans_put(&s->ret->holes, first, last);
     s->is_holed = s->has_hole = true;
     for (size_t i = 0; i < s->n; i++)
         s->places[i].is_holed = true;
+}
+
+/* They may have been sent before damage came to them, or they are counted and their range is read again: a range in which their
+ * lines may be is read no more, or these would come twice. */
+static void spoil(struct search *s)
+{
+    s->is_spoiled = s->has_spoiled = true;
+    for (size_t i = 0; i < s->n; i++)
+        s->places[i].is_spoiled = true;
 }
 
 static bool any_is_holed(const struct search *s)
@@ -94,7 +106,8 @@ static struct slice path_of(const struct search *s, uint64_t incarnation)
 }
 
 /* to.start: where the group that holds to says that it began. */
-static void found(struct search *s, const struct file_position *from, const struct file_position *to, bool knows_to)
+static void found(struct search *s, const struct file_position *from, const struct file_position *to, bool knows_to,
+                  bool is_spoiled)
 {
     struct reread_range g = { .from = *from, .to = *to, .knows_to = knows_to };
     g.from.start = g.from.end;
@@ -104,7 +117,7 @@ static void found(struct search *s, const struct file_position *from, const stru
     if (s->n_said++ < GAPS_SAID)
         log_error("queue", "lines.lost", "the lost lines are from this range of a file", LOG_CSTR("output", s->q->name),
                   LOG_SLICE("file", path_of(s, to->incarnation)), LOG_NUM("from", g.from.end), LOG_NUM("to", g.to.end));
-    if (!s->is_spoiled)
+    if (!is_spoiled && !s->is_spoiled)
         s->r = gaps_put(&s->ret->gaps, &g);
 }
 
@@ -113,7 +126,7 @@ static void take_beginning(struct search *s, const struct place *last, const str
 {
     struct file_position from = { .incarnation = pos->incarnation, .end = pos->start };
     struct file_position to = { .incarnation = pos->incarnation, .end = last == NULL ? pos->end : last->first };
-    found(s, &from, last == NULL ? pos : &to, last == NULL);
+    found(s, &from, last == NULL ? pos : &to, last == NULL, s->has_spoiled);
 }
 
 /* One position: of a SNAP or SEAL, or of a group's end. */
@@ -123,11 +136,11 @@ static void take_position(struct search *s, const struct file_position *pos, boo
     struct file_position begins = { .incarnation = pos->incarnation, .end = is_snap ? pos->end : pos->start };
     if (is_snap && s->has_snap && s->has_hole)
         take_beginning(s, last, pos);
-    bool is_holed = last != NULL && last->is_holed;
+    bool is_holed = last != NULL && last->is_holed, is_spoiled = last != NULL && last->is_spoiled;
     if (is_holed && (is_snap || !is_hit || last->pos.end >= begins.end))
-        found(s, &last->pos, is_snap ? pos : &begins, is_snap);
+        found(s, &last->pos, is_snap ? pos : &begins, is_snap, is_spoiled);
     if (is_hit && !is_snap)
-        found(s, last != NULL && (is_holed || last->pos.end == begins.end) ? &last->pos : &begins, pos, true);
+        found(s, last != NULL && (is_holed || last->pos.end == begins.end) ? &last->pos : &begins, pos, true, is_spoiled);
     place_set(s, pos, is_snap);
 }
 
@@ -200,20 +213,36 @@ static bool is_news(const struct search *s, uint64_t first, uint64_t last)
     if (s->is_between || first < s->q->read_seq)
         return false;
     pthread_mutex_lock(&s->q->lock);
-    bool is = !spans_have_locked(s->q, first, last) && !ack_is_done_locked(s->q, last);
+    bool is = !are_settled_locked(s->q, first, last);
     pthread_mutex_unlock(&s->q->lock);
     return is;
+}
+
+/* Frames of which nothing is left. */
+static void gone(struct search *s, uint64_t first, uint64_t last)
+{
+    bool is = is_news(s, first, last);
+    pthread_mutex_lock(&s->q->lock);
+    bool is_known = any_is_settled_locked(s->q, first, last);
+    pthread_mutex_unlock(&s->q->lock);
+    if (is)
+        hole(s, first, last);
+    if (is_known || !is)
+        spoil(s);
 }
 
 static void bad_body(struct search *s, const struct frame_hdr *h, struct slice meta)
 {
     struct damage *d = s->ret;
+    if (d->bodies.n == SPANS_MAX - 1 || !spans_put(&d->bodies, h->seq, h->seq)) {
+        s->is_spoiled = true; /* it is counted when the sender comes to it, and its group's range is read then */
+        return;
+    }
     s->is_hit = true;
     int r = totals_add_meta(&d->rows, meta);
     if (r == -ENOMEM)
         s->r = r;
     d->bytes += h->body_len;
-    spans_put(&d->bodies, h->seq, h->seq);
 }
 
 static void data_frame(struct search *s, struct scan *scan, uint64_t off, const struct frame_hdr *h, struct slice meta)
@@ -230,10 +259,11 @@ static void data_frame(struct search *s, struct scan *scan, uint64_t off, const 
 static void bad_meta(struct search *s, const struct frame_hdr *h)
 {
     if (!is_news(s, h->seq, h->seq)) {
-        s->is_spoiled = true;
+        spoil(s);
         return;
     }
-    hole(s);
+    hole(s, h->seq, h->seq);
+    s->ret->hole_lines += h->lines;
     s->is_hit = true;
 }
 
@@ -245,8 +275,8 @@ static void walk(struct search *s, struct scan *scan, uint64_t last_seq)
     uint64_t off = SEGMENT_HEAD_BYTES, due = s->seg->first_seq;
     buf_init(&meta, SNAP_RAW_MAX);
     while (s->r == 0 && due <= last_seq && scan_find(scan, off, due, last_seq, &off, &h)) {
-        if (h.seq != due && is_news(s, due, h.seq - 1)) {
-            hole(s);
+        if (h.seq != due) {
+            gone(s, due, h.seq - 1);
             s->is_hit = false; /* whether what is gone was of this group, its positions tell */
         }
         int r = scan_meta(scan, off, &h, &meta);
@@ -263,8 +293,8 @@ static void walk(struct search *s, struct scan *scan, uint64_t last_seq)
     }
     if (s->r == 0 && scan->error < 0)
         s->r = scan->error;
-    if (s->r == 0 && due <= last_seq && is_news(s, due, last_seq))
-        hole(s);
+    if (s->r == 0 && due <= last_seq)
+        gone(s, due, last_seq);
     buf_deinit(&meta);
 }
 
@@ -322,7 +352,7 @@ static int search_in(struct search *s, const struct segment *after)
     if (s->r == 0)
         walk(s, &scan, s->q->is_opening ? s->seg->last_seq : MIN(s->seg->last_seq, atomic_load(&s->q->durable_seq)));
     if (s->r == 0 && after != NULL)
-        hole(s);
+        hole(s, s->lost.first, s->lost.last);
     if (s->r == 0 && any_is_holed(s) && (after != NULL || next_of(s->q, s->seg, &next)))
         look_behind(s, after != NULL ? after : &next);
     scan_deinit(&scan);

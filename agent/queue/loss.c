@@ -36,6 +36,39 @@ bool spans_have_locked(const struct queue *q, uint64_t first, uint64_t last)
     return false;
 }
 
+/* The first at or after seq that is neither acknowledged nor counted. */
+static uint64_t unsettled_locked(const struct queue *q, uint64_t seq)
+{
+    bool is = true;
+    seq = MAX(seq, atomic_load(&q->acked_seq) + 1);
+    while (is) {
+        for (is = false; ack_is_done_locked(q, seq); is = true)
+            seq++;
+        for (size_t i = 0; i < q->n_spans; i++)
+            if (q->spans[i].first <= seq && seq <= q->spans[i].last) {
+                seq = q->spans[i].last + 1;
+                is = true;
+            }
+    }
+    return seq;
+}
+
+bool are_settled_locked(const struct queue *q, uint64_t first, uint64_t last)
+{
+    return unsettled_locked(q, first) > last;
+}
+
+bool any_is_settled_locked(const struct queue *q, uint64_t first, uint64_t last)
+{
+    uint64_t acked = atomic_load(&q->acked_seq);
+    bool any = first <= acked;
+    for (size_t i = 0; !any && i < q->n_spans; i++)
+        any = q->spans[i].first <= last && first <= q->spans[i].last;
+    for (uint64_t seq = first; !any && seq <= MIN(last, acked + QUEUE_WINDOW); seq++)
+        any = ack_is_done_locked(q, seq);
+    return any;
+}
+
 void spans_add_locked(struct queue *q, uint64_t first, uint64_t last)
 {
     uint64_t acked = atomic_load(&q->acked_seq);
@@ -125,6 +158,8 @@ static int tally_locked(struct queue *q, const struct loss *l)
     for (size_t i = 0; i < l->rows->n; i++)
         if (tally_get(&q->losses, l->rows->rows[i].tenant) == NULL)
             return -ENOMEM;
+    if (l->missed != NULL && missed_add_locked(q, l->segment_id, l->missed) < 0)
+        return -ENOMEM;
     uint64_t lines = lines_of(l->rows), left = l->bytes;
     for (size_t i = 0; i < l->rows->n; i++) {
         struct tally_row *t = tally_get(&q->losses, l->rows->rows[i].tenant); /* there is room */
@@ -155,7 +190,7 @@ int loss_count(struct queue *q, const struct loss *l)
     int r = 0;
     pthread_mutex_lock(&q->lock);
     const struct span *s = l->frames == NULL || l->frames->n == 0 ? NULL : &l->frames->list[0];
-    bool is_counted = s != NULL && (spans_have_locked(q, s->first, s->last) || ack_is_done_locked(q, s->last));
+    bool is_counted = s != NULL && are_settled_locked(q, s->first, s->last);
     if (!is_counted)
         r = tally_locked(q, l);
     for (size_t i = 0; r == 0 && l->frames != NULL && i < l->frames->n; i++)
@@ -185,12 +220,16 @@ struct flush {
     struct span spans[SPANS_MAX];
     size_t n_spans;
     struct gaps gaps;
+    struct buf missed;
 };
 
-static bool take_losses(struct queue *q, struct flush *f)
+/* 1; 0: there are none. -ENOMEM. */
+static int take_losses(struct queue *q, struct flush *f)
 {
+    buf_init(&f->missed, FRAME_META_MAX);
     pthread_mutex_lock(&q->lock);
-    bool has = q->has_losses;
+    int r = q->has_losses ? missed_put_locked(q, false, &f->missed) : 0;
+    bool has = r == 0 && q->has_losses;
     if (has) {
         f->tally = q->losses;
         f->n_spans = q->n_spans;
@@ -201,7 +240,9 @@ static bool take_losses(struct queue *q, struct flush *f)
         q->gaps = (struct gaps){ 0 };
     }
     pthread_mutex_unlock(&q->lock);
-    return has;
+    if (!has)
+        buf_deinit(&f->missed);
+    return r < 0 ? r : has;
 }
 
 static void give_back(struct queue *q, const struct flush *f)
@@ -216,17 +257,20 @@ static void give_back(struct queue *q, const struct flush *f)
 int loss_flush(struct queue *q)
 {
     struct flush f;
-    if (!take_losses(q, &f))
-        return 0;
-    int r = dead_put_losses(q, &(struct losses){ &f.tally, f.spans, f.n_spans, &f.gaps });
+    int r = take_losses(q, &f);
+    if (r <= 0)
+        return r;
+    r = dead_put_losses(q, &(struct losses){ &f.tally, f.spans, f.n_spans, &f.gaps, buf_slice(&f.missed) });
     if (r < 0) {
         give_back(q, &f);
     } else {
         pthread_mutex_lock(&q->lock);
         for (size_t i = 0; i < f.n_spans; i++)
             spans_set_logged_locked(q, f.spans[i].first, f.spans[i].last);
+        (void)!missed_take_locked(q, buf_slice(&f.missed), true);
         pthread_mutex_unlock(&q->lock);
     }
+    buf_deinit(&f.missed);
     tally_deinit(&f.tally);
     gaps_deinit(&f.gaps);
     return r;
@@ -456,7 +500,7 @@ static bool neighbour(struct queue *q, const struct segment *seg, int by, struct
 
 /*
  * Lines at the segment's end minus lines at its beginning minus lines of the good frames. Its own SNAP and SEAL know the
- * first two; when one is damaged, the neighbour on that side does.
+ * first two; when one is damaged, the neighbour on that side does. What was counted of it before is taken off.
  */
 int segment_missing(struct queue *q, const struct segment *seg, struct totals *rows, struct spans *ret_holes)
 {
@@ -476,6 +520,7 @@ int segment_missing(struct queue *q, const struct segment *seg, struct totals *r
     if (r == 0) {
         totals_subtract(rows, &begin);
         totals_subtract(rows, &good);
+        missed_subtract(q, seg->id, rows);
     }
     totals_deinit(&good);
     totals_deinit(&begin);

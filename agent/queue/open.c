@@ -227,6 +227,8 @@ static void queue_free(struct queue *q)
     totals_deinit(&q->totals);
     tally_deinit(&q->losses);
     gaps_deinit(&q->gaps);
+    missed_clear(q);
+    free(q->missed);
     rereads_deinit(&q->rereads);
     buf_deinit(&q->replayed);
     free(q->voided);

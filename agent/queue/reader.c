@@ -65,36 +65,55 @@ static void damaged_add(struct queue *q, uint64_t first, uint64_t last)
 static bool pass_if_counted(struct queue *q, uint64_t first, uint64_t last)
 {
     pthread_mutex_lock(&q->lock);
-    bool is = spans_have_locked(q, first, last) || ack_is_done_locked(q, last);
+    bool is = are_settled_locked(q, first, last);
     if (is)
         damaged_add_locked(q, first, last);
     pthread_mutex_unlock(&q->lock);
     return is;
 }
 
-/* All lines that this segment lacks; header_lines: of s, by its header, when nobody can say whose all those are. */
-static int missing_rows(struct queue *q, const struct segment *seg, struct span s, uint32_t header_lines,
-                        const struct damage *d, struct totals *rows, struct spans *ret_holes)
+/* All lines that this segment lacks. When nobody can say whose they are: how many, by the headers. */
+static int missing_rows(struct queue *q, const struct segment *seg, const struct damage *d, struct totals *rows,
+                        struct spans *ret_holes)
 {
     int r = segment_missing(q, seg, rows, ret_holes);
-    if (r < 0 && !fs_is_passing(r)) {
-        totals_clear(rows);
-        ret_holes->n = 0;
-        bool is_found = d->bodies.n > 0 && d->bodies.list[0].first <= s.first; /* its meta can be read after all */
-        r = header_lines == 0 || is_found ? 0 : totals_add(rows, SLICE(""), SLICE(TENANT_UNKNOWN), header_lines);
-    }
-    return r < 0 ? r : totals_add_all(rows, &d->rows);
+    if (r == 0 || fs_is_passing(r))
+        return r;
+    totals_clear(rows);
+    *ret_holes = d->holes;
+    return d->hole_lines == 0 ? 0 : totals_add(rows, SLICE(""), SLICE(TENANT_UNKNOWN), d->hole_lines);
+}
+
+/* All that was found with frames s of seg. frames: s, and the others of which no more than the body is damaged. */
+static int count_found(struct queue *q, const struct segment *seg, struct span s, uint64_t bytes, const struct damage *d)
+{
+    struct totals missed = { 0 }, rows = { 0 };
+    struct spans holes = { .n = 0 }, frames = { .n = 0 };
+    bool has_holes = d->holes.n > 0 || d->bodies.n == 0;
+    int r = has_holes ? missing_rows(q, seg, d, &missed, &holes) : 0;
+    if (r == 0)
+        r = totals_add_all(&rows, &missed);
+    if (r == 0)
+        r = totals_add_all(&rows, &d->rows);
+    spans_put(&frames, s.first, s.last);
+    for (size_t i = 0; i < d->bodies.n; i++)
+        spans_put(&frames, d->bodies.list[i].first, d->bodies.list[i].last);
+    if (r == 0)
+        r = loss_count(q, &(struct loss){ .reason = LOST_DAMAGE, .rows = &rows, .bytes = bytes + d->bytes, .gaps = &d->gaps,
+                                          .frames = &frames, .holes = &holes, .missed = &missed, .segment_id = seg->id });
+    if (r == 0 && holes.n == SPANS_MAX)
+        q->riddled_id = seg->id;
+    totals_deinit(&missed);
+    totals_deinit(&rows);
+    return r;
 }
 
 /* Frames first..last of seg cannot be read, not even their meta. The segment's own totals say whose lines it lacks; if
- * it has none yet (it is the one being written), what the header said is all that is known. A passing reason: nothing is
+ * it has none yet (it is the one being written), what the headers say is all that is known. A passing reason: nothing is
  * counted and nothing passed, it is tried again. */
-static int count_missing(struct queue *q, const struct segment *seg, struct span s, uint32_t header_lines,
-                         uint64_t bytes)
+static int count_missing(struct queue *q, const struct segment *seg, struct span s, uint64_t bytes)
 {
     struct damage d;
-    struct totals rows = { 0 };
-    struct spans holes;
     if (pass_if_counted(q, s.first, s.last))
         return 0;
     if (q->riddled_id == seg->id) {
@@ -104,18 +123,7 @@ static int count_missing(struct queue *q, const struct segment *seg, struct span
     int r = damage_find(q, seg, s.first, s.last, &d);
     if (r < 0)
         return r;
-    r = missing_rows(q, seg, s, header_lines, &d, &rows, &holes);
-    if (r == 0) {
-        struct spans frames = { .n = 0 };
-        spans_put(&frames, s.first, s.last);
-        for (size_t i = 0; i < d.bodies.n; i++)
-            spans_put(&frames, d.bodies.list[i].first, d.bodies.list[i].last);
-        r = loss_count(q, &(struct loss){ .reason = LOST_DAMAGE, .rows = &rows, .bytes = bytes + d.bytes,
-                                          .gaps = &d.gaps, .frames = &frames, .holes = &holes });
-        if (r == 0 && holes.n == SPANS_MAX)
-            q->riddled_id = seg->id;
-    }
-    totals_deinit(&rows);
+    r = count_found(q, seg, s, bytes, &d);
     damage_deinit(&d);
     return r;
 }
@@ -207,7 +215,7 @@ static int seek(struct queue *q, const struct segment *seg, struct frame_hdr *re
         struct span missing = { .first = q->read_seq, .last = has ? ret->seq - 1 : limit };
         if (s.error == 0 && missing.first <= missing.last) {
             quarantine_copy(q, fd, seg->id, bad_off, end - bad_off);
-            r = count_missing(q, seg, missing, 0, end - bad_off);
+            r = count_missing(q, seg, missing, end - bad_off);
         }
         if (r < 0 || s.error < 0) {
             r = s.error < 0 ? s.error : r;
@@ -260,7 +268,7 @@ static int next_header(struct queue *q, const struct segment *seg, struct frame_
     if (r == -ENOENT) {
         /* Taken away under us. */
         struct span all = { .first = q->read_seq, .last = MIN(seg->last_seq, atomic_load(&q->durable_seq)) };
-        r = count_missing(q, seg, all, 0, 0);
+        r = count_missing(q, seg, all, 0);
         if (r == 0)
             q->read_seq = all.last + 1;
         return r;
@@ -415,7 +423,7 @@ static int load_ahead(struct queue *q, int fd, const struct frame_head *head, st
     return r;
 }
 
-/* Its meta is good; with it go the others of the segment whose body is not. */
+/* Its meta is good; with it go all others of the segment that are damaged. */
 static int count_bodies(struct queue *q, const struct segment *seg, const struct frame_head *head, const struct buf *meta)
 {
     struct damage d;
@@ -424,11 +432,10 @@ static int count_bodies(struct queue *q, const struct segment *seg, const struct
     int r = damage_find(q, seg, head->seq, head->seq, &d);
     if (r < 0)
         return r;
-    if (d.bodies.n == 0)
+    if (d.bodies.n == 0 && d.holes.n == 0) /* the segment cannot be read any more */
         r = count_rows(q, head, buf_slice(meta), LOST_DAMAGE);
     else
-        r = loss_count(q, &(struct loss){ .reason = LOST_DAMAGE, .rows = &d.rows, .bytes = d.bytes, .gaps = &d.gaps,
-                                          .frames = &d.bodies });
+        r = count_found(q, seg, (struct span){ .first = head->seq, .last = head->seq }, 0, &d);
     damage_deinit(&d);
     return r;
 }
@@ -445,7 +452,7 @@ static int set_aside(struct queue *q, int fd, const struct frame_head *head, con
     if (fd >= 0)
         quarantine_copy(q, fd, head->segment_id, head->off, len);
     if (!has_meta)
-        return count_missing(q, &seg, (struct span){ .first = head->seq, .last = head->seq }, head->lines, len);
+        return count_missing(q, &seg, (struct span){ .first = head->seq, .last = head->seq }, len);
     return count_bodies(q, &seg, head, meta);
 }
 

@@ -245,7 +245,7 @@ static int count_waiting(struct recovery *rc, const struct segment *s, uint64_t 
     if (r == 0 && has_holes)
         r = segment_missing(q, s, &missing, &holes);
     for (size_t i = 0; r == 0 && has_holes && i < holes.n; i++)
-        if (ack_is_done_locked(q, holes.list[i].last))
+        if (ack_is_done_locked(q, holes.list[i].last) && !missed_any(q, s->id))
             r = -EBADMSG; /* nobody knows how much of it waits */
     if (r == 0)
         r = totals_add_all(&rc->queued, &missing);

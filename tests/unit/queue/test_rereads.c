@@ -436,6 +436,108 @@ static void the_last_positions_are_twice_there(void **state)
     assert_false(reread_is_held(rr, SLICE("u"), 1, 0, 35));
 }
 
+/* The start of the header of a DATA frame. */
+static void hurt_head(struct fixture *f, uint8_t seq, bool is_last)
+{
+    const char head[] = { 'T', 'R', 'F', '1', FRAME_DATA, is_last ? 0 : FRAME_FLAG_MORE, FRAME_HEAD_BYTES, 0, (char)seq, 0 };
+    hurt_at(f, 1, slice_of(head, sizeof(head)));
+}
+
+static void begin_sealed(struct fixture *f)
+{
+    fixture_open(f);
+    put_group(f, 1, 0);
+    put_group(f, 3, 20);
+    put_group(f, 5, 40);
+    queue_close(f->q);
+}
+
+/* The body of one is found damaged, and with it the other, of which nothing is left: both are counted, and read together. */
+static void a_body_and_a_header_of_a_group(void **state)
+{
+    struct fixture *f = *state;
+    begin_sealed(f);
+    hurt(f, 1, "frame 3 of t");
+    hurt_head(f, 5, true);
+    fixture_open(f);
+    assert_int_equal(take_all(f), 4);
+    const struct reread *rr = next(f);
+    assert_non_null(rr);
+    assert_int_equal(rr->n_ranges, 1);
+    assert_int_equal(rr->ranges[0].from.end, 20);
+    assert_int_equal(rr->ranges[0].to.end, 40);
+    assert_false(reread_is_held(rr, SLICE("t"), 1, 0, 25));
+    assert_false(reread_is_held(rr, SLICE("u"), 1, 0, 35));
+    assert_lost(f, 4, 0);
+}
+
+/* Takes all frames but acknowledges none of them; what is lost is told in dead/. */
+static unsigned look_at_all(struct fixture *f)
+{
+    struct frame_head h;
+    unsigned n = 0;
+    while (take_one(f, &h) != 0)
+        n++;
+    assert_int_equal(queue_cursor_sync(f->q), 0);
+    return n;
+}
+
+/* A segment lacks what was counted of it before, too: that is not counted again. */
+static void a_header_after_another(void **state)
+{
+    struct fixture *f = *state;
+    begin_sealed(f);
+    hurt_head(f, 4, false);
+    fixture_open(f);
+    assert_int_equal(look_at_all(f), 5);
+    assert_lost(f, 2, 0);
+    hurt_head(f, 6, false);
+    for (unsigned i = 0; i < 3; i++) { /* at once, and then by what dead/ says: of the frame, and in its next file */
+        queue_rewind(f->q);
+        f->q->read_segment = 0;
+        assert_int_equal(look_at_all(f), 4);
+        assert_lost(f, 4, 0);
+        queue_close(f->q);
+        fixture_open(f);
+        assert_int_equal(rec_row(&f->rec, "t").queued, 2);
+        assert_int_equal(rec_row(&f->rec, "u").queued, 6);
+        struct frame_orig orig = { .seq = 1000 + i, .item = 0, .reason = SLICE("r"), .text = SLICE("t") };
+        struct sample s;
+        assert_int_equal(queue_dead_append(f->q, sample_frame(&s, 1, 1, "t"), &orig), 0);
+    }
+    queue_close(f->q);
+    hurt_head(f, 3, true);
+    fixture_open(f);
+    assert_int_equal(rec_row(&f->rec, "u").queued, 6);
+    assert_int_equal(look_at_all(f), 3);
+    assert_lost(f, 6, 0);
+    for (uint64_t from = 20; from != 60; from += 20) {
+        const struct reread *rr = queue_reread_next(f->q);
+        assert_non_null(rr);
+        assert_int_equal(rr->n_ranges, 1);
+        assert_int_equal(rr->ranges[0].from.end, from);
+    }
+}
+
+/* The range of the group is to be read, or was, with all that the first of the two had held, and nobody knows what that was:
+ * with the second it is not read once more. */
+static void a_group_is_hurt_twice(void **state)
+{
+    struct fixture *f = *state;
+    begin_sealed(f);
+    hurt_head(f, 4, false);
+    fixture_open(f);
+    assert_int_equal(look_at_all(f), 5);
+    assert_non_null(next(f));
+    queue_close(f->q);
+    hurt(f, 1, "frame 4 of u");
+    fixture_open(f);
+    assert_non_null(next(f));
+    assert_int_equal(look_at_all(f), 4);
+    assert_null(next(f));
+    assert_lost(f, 4, 0);
+}
+
 /* Of a frame without SOURCES all lines of its route count as held: rather lost than doubled. */
 static void frames_without_sources(void **state)
 {
@@ -473,6 +575,9 @@ int main(void)
         TEST(two_bodies_of_a_group),
         TEST(the_last_positions_are_twice_there),
         TEST(frames_without_sources),
+        TEST(a_body_and_a_header_of_a_group),
+        TEST(a_header_after_another),
+        TEST(a_group_is_hurt_twice),
     };
     return cmocka_run_group_tests_name("queue/rereads", tests, NULL, NULL);
 }
