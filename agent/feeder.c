@@ -13,6 +13,8 @@
 #define MEMORY_RETRY_NS (200 * NS_PER_MS)
 /* A name that nobody knew is told within this time: names that come together are told together. */
 #define NEW_NAMES_NS (50 * NS_PER_MS)
+/* Names that come by the thousand take this many a group: each is 300 bytes until the writer has them. */
+#define NEW_NAMES_MAX 500
 
 void feeder_init(struct feeder *f, struct output *output, struct writer *writer, struct tallies *tallies,
                  int64_t mono_ns)
@@ -216,7 +218,7 @@ static void take_all_bodies(struct output *out, struct group *g)
     }
 }
 
-static void close_group(struct feeder *f, struct tail *t, int64_t mono_ns)
+static void close_group(struct feeder *f, struct tail *t, int64_t mono_ns, bool has_all)
 {
     struct group_end end = { 0 };
     struct group *g = calloc(1, sizeof(*g));
@@ -227,7 +229,7 @@ static void close_group(struct feeder *f, struct tail *t, int64_t mono_ns)
         out_of_memory(f, mono_ns);
         return;
     }
-    bool has_progress = tail_collect(t, f->index, &end);
+    bool has_progress = tail_collect(t, f->index, has_all ? SIZE_MAX : NEW_NAMES_MAX, &end);
     f->last_end_ns = mono_ns;
     if (!has_progress && f->output->open.first == NULL && !f->is_in_group && n_ledger == 0) {
         group_is_empty(f);
@@ -253,7 +255,7 @@ void feeder_close_if_due(struct feeder *f, struct tail *t, int64_t mono_ns, bool
     if (f->pending != NULL || f->is_blocked || f->is_rereading)
         return;
     if (is_forced || mono_ns >= feeder_due_at(f))
-        close_group(f, t, mono_ns);
+        close_group(f, t, mono_ns, is_forced);
 }
 
 void feeder_lost(struct feeder *f, const struct lost_range *lost)

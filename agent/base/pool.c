@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#define ALIGN 16
+#define ALIGN 8
 
 struct pool_chunk {
     size_t used, n_blocks;

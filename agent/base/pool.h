@@ -26,7 +26,7 @@ struct pool {
 };
 #define POOL_INIT(account) { PTHREAD_MUTEX_INITIALIZER, (account), NULL }
 
-void *pool_alloc(struct pool *p, size_t n); /* aligned as malloc's; NULL when out of memory */
+void *pool_alloc(struct pool *p, size_t n); /* aligned to 8 bytes; NULL when out of memory */
 void pool_free(struct pool *p, void *block); /* NULL is fine */
 
 #endif

@@ -28,7 +28,7 @@ int file_set_captures(struct tail_file *f, const struct pair *caps, size_t n)
     }
     free(f->captures);
     f->captures = block;
-    f->n_captures = n;
+    f->n_captures = (uint32_t)n;
     return 0;
 }
 

@@ -429,16 +429,16 @@ void file_account(struct tail_file *f)
             gauge_add(&in->files[f->gauge_state], -1);
         if (state >= 0)
             gauge_add(&in->files[state], 1);
-        f->gauge_state = state;
+        f->gauge_state = (int8_t)state;
     }
-    uint64_t unread = 0, held = 0;
+    uint64_t unread = 0;
     if (f->is_tracked && f->stage == STAGE_READING && f->phase != PHASE_MISSING) {
         uint64_t least = file_least_off(f);
         unread = least < f->size ? f->size - least : 0;
-        held = f->phase == PHASE_ROTATED ? unread : 0;
     }
+    bool is_held = f->phase == PHASE_ROTATED;
     gauge_add(&in->unread_bytes, (int64_t)(unread - f->gauge_unread));
-    gauge_add(&in->held_bytes, (int64_t)(held - f->gauge_held));
+    gauge_add(&in->held_bytes, (int64_t)((is_held ? unread : 0) - file_held_bytes(f)));
     f->gauge_unread = unread;
-    f->gauge_held = held;
+    f->is_gauge_held = is_held;
 }

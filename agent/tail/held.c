@@ -42,10 +42,10 @@ static bool is_disk_short(const struct tail *t, int fd)
 static void let_go(struct tail_file *f)
 {
     f->is_let_go = true;
-    if (f->gauge_held > 0) {
+    if (file_held_bytes(f) > 0) {
         log_error("tail", "held.released",
                   "a deleted file is let go before all of it was read: held files took too much of the disk",
-                  LOG_CSTR("path", f->path.path), LOG_NUM("bytes", f->gauge_held));
+                  LOG_CSTR("path", f->path.path), LOG_NUM("bytes", file_held_bytes(f)));
         file_give_up(f, LOST_HELD_LIMIT);
     }
     file_close(f);

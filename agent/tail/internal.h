@@ -35,6 +35,7 @@
 #define STALL_NS (2 * NS_PER_SEC) /* between two looks for files that are not read: two make a stall */
 #define HELD_POLL_NS NS_PER_SEC /* unlinked files have no events */
 #define REST_NS (5 * NS_PER_SEC) /* a file that was read whole for so long costs the sink no memory */
+#define CROWD_FILES 1000       /* of more, those that a first turn reads whole rest at once */
 #define RAW_IDLE_NS (2 * NS_PER_SEC)         /* after the last turn the read buffer's memory is given back */
 #define LATELY_NS (60 * NS_PER_SEC) /* for so long a file that was read is asked for more without an event */
 #define IDLE_CLOSE_NS (600 * NS_PER_SEC)
@@ -116,25 +117,27 @@ struct tail_file {
     uint32_t ident_version;
     uint32_t input;
     struct pair *captures; /* one block */
-    size_t n_captures;
     const char *reason; /* of SKIPPED, UNREADABLE */
 
-    int fd;
     struct gz *gz;
-    bool is_gz, gz_at_end;
-    bool is_tracked;   /* queues know it: slots and passes count */
-    bool is_deleted;   /* no name any more */
-    bool is_copied;    /* it has a descriptor only, but its text also stands in the file that path and inode say */
-    bool is_being_copied; /* perhaps, and not read that far: its chain is looked through again when it changes */
-    bool is_let_go;    /* held.c closed it: what is missing is lost for that reason */
-    bool is_cut;       /* it is not what was read; its turn does what is to be done */
-    bool is_sniffed;   /* its first bytes were looked at */
-    bool is_displaced; /* it lost its name: where is it? */
-    bool is_stalled;   /* could not be opened or read */
-    bool is_sink_held; /* the sink cannot take its lines yet */
-    bool is_warned;
-    bool is_stuck;     /* stall_check() had to kick it, and it has not moved since */
-    bool is_viewed;    /* tail_again_open(): somebody has a pointer to it */
+    int fd;
+    uint32_t n_captures;
+    int8_t gauge_state;     /* as counted in stats: -1 = not */
+    bool is_gauge_held : 1; /* gauge_unread counts there, too */
+    bool is_gz : 1, gz_at_end : 1;
+    bool is_tracked : 1;   /* queues know it: slots and passes count */
+    bool is_deleted : 1;   /* no name any more */
+    bool is_copied : 1;    /* it has a descriptor only, but its text also stands in the file that path and inode say */
+    bool is_being_copied : 1; /* perhaps, and not read that far: its chain is looked through again when it changes */
+    bool is_let_go : 1;    /* held.c closed it: what is missing is lost for that reason */
+    bool is_cut : 1;       /* it is not what was read; its turn does what is to be done */
+    bool is_sniffed : 1;   /* its first bytes were looked at */
+    bool is_displaced : 1; /* it lost its name: where is it? */
+    bool is_stalled : 1;   /* could not be opened or read */
+    bool is_sink_held : 1; /* the sink cannot take its lines yet */
+    bool is_warned : 1;
+    bool is_stuck : 1;     /* stall_check() had to kick it, and it has not moved since */
+    bool is_viewed : 1;    /* tail_again_open(): somebody has a pointer to it */
     uint32_t n_turns, stall_turns;
     int64_t stall_ns;  /* monotonic: news since then, at stall_off, after stall_turns; 0 = none */
     uint64_t stall_off;
@@ -154,8 +157,7 @@ struct tail_file {
     uint64_t fed_to, fed_incarnation; /* as it began to rest */
     struct tail_pass *passes, *parked;
 
-    int gauge_state; /* as counted in stats: -1 = not */
-    uint64_t gauge_unread, gauge_held;
+    uint64_t gauge_unread;
     struct slot slots[]; /* t->n_outputs */
 };
 
@@ -328,6 +330,10 @@ NODISCARD int file_track(struct tail_file *f, uint64_t off);
 void file_set_phase(struct tail_file *f, enum phase phase);
 void file_ready(struct tail_file *f); /* all passes hungry */
 void file_account(struct tail_file *f);
+static inline uint64_t file_held_bytes(const struct tail_file *f) /* as the gauges have it */
+{
+    return f->is_gauge_held ? f->gauge_unread : 0;
+}
 uint64_t file_least_off(const struct tail_file *f);
 void file_changed_ident(struct tail_file *f);
 void file_dirty(struct tail_file *f, uint32_t outputs);

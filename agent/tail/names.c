@@ -31,6 +31,8 @@ static void pending_clear(struct vec *v)
         free(VEC(v, struct pending)[i].path);
         free(VEC(v, struct pending)[i].from);
     }
+    if (v->n > CROWD_FILES)
+        vec_deinit(v); /* what is found now needs it */
     v->n = 0;
 }
 
@@ -215,19 +217,18 @@ static bool known(struct tail_file *g, const char *path, const char *real, const
     return true;
 }
 
-static void add_pending(struct tail *t, const struct pending *p)
+/* Its strings go there. */
+static void add_pending(struct tail *t, struct pending *p)
 {
-    struct pending copy = { strdup(p->path), p->from == NULL ? NULL : strdup(p->from) };
-    if (copy.path == NULL || vec_reserve(&t->pending, sizeof(copy)) < 0) {
-        free(copy.path);
-        free(copy.from);
+    if (vec_reserve(&t->pending, sizeof(*p)) < 0) {
         t->wants_rescan = true;
         return;
     }
-    VEC(&t->pending, struct pending)[t->pending.n++] = copy;
+    VEC(&t->pending, struct pending)[t->pending.n++] = *p;
+    *p = (struct pending){ 0 };
 }
 
-static void look_at(struct tail *t, const struct pending *p)
+static void look_at(struct tail *t, struct pending *p)
 {
     struct stat st;
     char real[PATH_MAX];
@@ -489,6 +490,7 @@ void names_settle(struct tail *t)
     for (size_t i = 0; i < t->touched.n; i++) {
         struct pending p = VEC(&t->touched, struct pending)[i];
         look_at(t, &p); /* may touch more */
+        VEC(&t->touched, struct pending)[i] = p;
     }
     pending_clear(&t->touched);
     resolve_displaced(t);

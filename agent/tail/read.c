@@ -28,6 +28,12 @@ int file_ensure_sink(struct tail_file *f)
     return f->sink_file == NULL ? -ENOMEM : 0;
 }
 
+/* Of a crowd that was read whole at its first turn most are not heard of again soon. */
+static bool may_rest_now(const struct tail_file *f)
+{
+    return f->t->now - f->read_ns >= REST_NS || (f->n_turns <= 1 && f->t->n_files > CROWD_FILES);
+}
+
 /* Ten thousand files that are quiet are to cost as little as can be: what the sink knows of one is made again when a line
  * comes. Not while another file may go on where this one stops, or the other way round. */
 void file_rest(struct tail_file *f)
@@ -35,7 +41,7 @@ void file_rest(struct tail_file *f)
     struct tail *t = f->t;
     const struct tail_pass *p = f->passes;
     if (f->sink_file == NULL || !f->is_tracked || f->stage != STAGE_READING || f->phase != PHASE_LIVE ||
-        t->now - f->read_ns < REST_NS || list_is_in(&f->ready) || list_is_in(&f->waking) || f->after != NULL ||
+        !may_rest_now(f) || list_is_in(&f->ready) || list_is_in(&f->waking) || f->after != NULL ||
         f->successor != NULL || f->parked != NULL || p == NULL || p->next != NULL || p->mask != t->outputs ||
         f->is_sink_held || p->state != NULL || p->off < f->size || p->off < p->resume_until || p->skip_to_newline)
         return;
@@ -358,6 +364,7 @@ bool file_turn(struct tail_file *f)
     rotate_passes(f);
     passes_merge(f);
     file_account(f);
+    file_rest(f);
     return (f->phase == PHASE_LIVE || f->phase == PHASE_ROTATED) && hungry_pass(f) != NULL;
 }
 

@@ -93,8 +93,8 @@ static int add_file(const struct tail_file *f, struct buf *out)
         r = buf_append_lit(out, ",\"reason\":");
         r = r < 0 ? r : buf_append_json_string(out, slice_cstr(f->reason));
     }
-    if (r == 0 && f->gauge_held > 0)
-        r = buf_printf(out, ",\"held\":%llu", (unsigned long long)f->gauge_held);
+    if (r == 0 && file_held_bytes(f) > 0)
+        r = buf_printf(out, ",\"held\":%llu", (unsigned long long)file_held_bytes(f));
     if (r == 0 && f->is_tracked) {
         r = add_who(f->ident.ino, f->ident.incarnation, out);
         r = r < 0 ? r : add_outputs(f, out);

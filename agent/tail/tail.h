@@ -146,8 +146,9 @@ void tail_fence(struct tail *t, uint32_t output, const struct recovered_file *fi
 /* For a group of this output that is about to be closed: everything that progressed since the last call, as
  * arrays that live until the next tail call. Sets files, positions, gone of *end and leaves its other members
  * alone. Returns false when nothing did; that is no group for tail_durable's count. Not from within feed().
- */
-bool tail_collect(struct tail *t, uint32_t output, struct group_end *end);
+ * Of files that are new, and of which nothing was fed yet, it takes max_new at most: ten thousand that appear at once are
+ * told in several groups, and tail_takes_new_names() says so as long as some are left. */
+bool tail_collect(struct tail *t, uint32_t output, size_t max_new, struct group_end *end);
 /* That group, the n-th collected for this output (from 1), is durable: descriptors below it may go. */
 void tail_durable(struct tail *t, uint32_t output, uint64_t n);
 

@@ -162,18 +162,41 @@ static int collect_file(struct tail *t, uint32_t output, struct tail_file *f)
     return 1;
 }
 
-bool tail_collect(struct tail *t, uint32_t output, struct group_end *end)
+/* Its queue never heard of it, and there is nothing to say but that it is there: no group depends on that. */
+static bool is_but_new(const struct tail_file *f, uint32_t output)
+{
+    const struct slot *s = &f->slots[output];
+    return s->told_group == 0 && s->ident_version == 0 && f->stage == STAGE_READING && s->pass->pub.state == NULL &&
+           s->pass->pub.n_parts == 0 && pass_end(&s->pass->pub) == s->collected;
+}
+
+/* Returns how many. */
+static int collect_dirty(struct tail *t, uint32_t output, size_t max_new)
+{
+    struct vec *dirty = &t->sides[output].dirty;
+    size_t n_left = 0;
+    int n = 0;
+    for (size_t i = 0; i < dirty->n; i++) {
+        struct tail_file *f = VEC(dirty, struct tail_file *)[i];
+        if (f != NULL && is_but_new(f, output) && max_new-- == 0) {
+            max_new = 0;
+            VEC(dirty, struct tail_file *)[n_left++] = f;
+        } else if (f != NULL) {
+            n += collect_file(t, output, f);
+        }
+    }
+    dirty->n = n_left;
+    t->has_new_names |= n_left > 0;
+    return n;
+}
+
+bool tail_collect(struct tail *t, uint32_t output, size_t max_new, struct group_end *end)
 {
     assert(output < t->n_outputs);
     assert(t->feeding.pass == NULL); /* bytes that are being fed have no place yet */
     struct output_side *side = &t->sides[output];
-    int n = 0;
     t->ret_files.n = t->ret_positions.n = t->ret_gone.n = 0;
-    for (size_t i = 0; i < side->dirty.n; i++) {
-        struct tail_file *f = VEC(&side->dirty, struct tail_file *)[i];
-        n += f == NULL ? 0 : collect_file(t, output, f);
-    }
-    side->dirty.n = 0;
+    int n = collect_dirty(t, output, max_new);
     for (size_t i = 0; i < side->gone.n; i++, n++) {
         vec_must_reserve(&t->ret_gone, sizeof(uint64_t));
         VEC(&t->ret_gone, uint64_t)[t->ret_gone.n++] = VEC(&side->gone, uint64_t)[i];

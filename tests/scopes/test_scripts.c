@@ -146,7 +146,7 @@ static void commit(void)
     char body[LINES_MAX * 4];
     size_t len = 0;
     uint64_t seq;
-    if (is_dead() || !tail_collect(a.tail, 0, &end)) {
+    if (is_dead() || !tail_collect(a.tail, 0, SIZE_MAX, &end)) {
         assert_true(is_dead() || a.n_open == 0);
         return;
     }

@@ -205,7 +205,7 @@ static inline void rig_commit(struct rig *g, uint32_t index)
     static const struct ledger_row *rows; /* static: gcc takes the way back through a failed assertion for a use of it */
     static size_t n;
     assert_int_equal(tallies_collect(g->tallies, index, &rows, &n), 0);
-    if (!tail_collect(g->tail, index, &end)) {
+    if (!tail_collect(g->tail, index, SIZE_MAX, &end)) {
         assert_int_equal(o->open.n, 0);
         assert_int_equal(n, 0);
         return;

@@ -32,7 +32,7 @@ static void test_blocks(void **state)
         sizes[i] = i % 50 == 7 ? POOL_BLOCK_MAX + 1 + i : 1 + i * 37 % 700;
         blocks[i] = pool_alloc(&p, sizes[i]);
         assert_non_null(blocks[i]);
-        assert_int_equal((uintptr_t)blocks[i] % 16, 0);
+        assert_int_equal((uintptr_t)blocks[i] % 8, 0);
         memset(blocks[i], (int)i & 0xff, sizes[i]);
     }
     for (size_t k = 0; k < N; k++) {

@@ -62,6 +62,33 @@ static void test_line(void **state)
     world_free(w);
 }
 
+/* Of very many that are read whole at once, the sink keeps none; what comes then is fed as ever. */
+static void test_crowd_rests_at_once(void **state)
+{
+    struct world *w = world_new(1);
+    char name[16];
+    (void)state;
+    world_include(w, 0, "*.log");
+    for (int i = 0; i <= CROWD_FILES; i++) {
+        (void)snprintf(name, sizeof(name), "%d.log", i);
+        w_append(w, name, "");
+    }
+    w_append(w, "7.log", LONG(1) "\n");
+    w_append(w, "8.log", "unfinished");
+    world_start(w);
+    world_run(w);
+    assert_int_equal(CROWD_FILES + 1, w->t->n_files);
+    assert_null(file_by_path(w->t, w_path(w, "7.log"))->sink_file);
+    assert_non_null(file_by_path(w->t, w_path(w, "8.log"))->sink_file);
+    w_append(w, "7.log", LONG(2) "\n");
+    w_append(w, "8.log", " line\n");
+    world_run(w);
+    assert_non_null(file_by_path(w->t, w_path(w, "7.log"))->sink_file); /* it writes: not at each turn */
+    world_commit_all(w);
+    expect_lines(w, 0, LONG(1) "|" LONG(2) "|unfinished line");
+    world_free(w);
+}
+
 /* The rescan compares, as it does with files that are awake; what is as it was is left alone. */
 static void test_lost_event(void **state)
 {
@@ -214,6 +241,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_line),       cmocka_unit_test(test_lost_event),       cmocka_unit_test(test_not_yet),
+        cmocka_unit_test(test_crowd_rests_at_once),
         cmocka_unit_test(test_rotation),   cmocka_unit_test(test_descriptor),       cmocka_unit_test(test_fence_and_reload),
         cmocka_unit_test(test_folder),     cmocka_unit_test(test_status),
     };

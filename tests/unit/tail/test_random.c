@@ -335,7 +335,7 @@ static void op_fence(struct sim *s, uint32_t o)
     struct group_end end = { 0 };
     struct w_queue *q = &s->w->q[o];
     trace("fence %u\n", o);
-    if (rnd(s, 2) == 0 && tail_collect(s->w->t, o, &end))
+    if (rnd(s, 2) == 0 && tail_collect(s->w->t, o, rnd(s, 4), &end))
         q->n_groups++;
     w_lines_clear(&q->open);
     tail_fence(s->w->t, o, q->files, q->n);
@@ -453,6 +453,7 @@ static void run(uint64_t seed)
     trace("run: copytruncate %d dated %d compress %d new mtime %d short %d look 1 in %u\n", s->is_copytruncate,
           s->is_dated, (int)s->compress, s->has_new_mtime, s->is_short, s->look_one_in);
     s->w = world_new(OUTPUTS);
+    s->w->max_new = rnd(s, 4);
     world_include(s->w, 0, "*.log");
     for (int i = 0; i < NAMES; i++) {
         op_append(s, i);

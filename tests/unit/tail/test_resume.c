@@ -714,7 +714,7 @@ static void test_fence(void **state)
     w_append(w, "b.log", "b\n");
     world_run(w);
     struct group_end end = { 0 };
-    assert_true(tail_collect(w->t, 1, &end)); /* written, never synced */
+    assert_true(tail_collect(w->t, 1, SIZE_MAX, &end)); /* written, never synced */
     w_lines_clear(&w->q[1].open);
     w->q[1].n_groups++;
     tail_fence(w->t, 1, w->q[1].files, w->q[1].n);
@@ -740,7 +740,7 @@ static void test_fence_inside_a_line(void **state)
     world_run(w);
     expect_lines(w, 0, "new");
     struct group_end end = { 0 };
-    assert_true(tail_collect(w->t, 0, &end)); /* written, never synced */
+    assert_true(tail_collect(w->t, 0, SIZE_MAX, &end)); /* written, never synced */
     w_lines_clear(&w->q[0].open);
     w->q[0].n_groups++;
     struct recovered_file undone = { .ident = end.files[0] };

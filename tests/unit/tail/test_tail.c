@@ -755,22 +755,51 @@ static void test_status_says_what_is_durable(void **state)
     struct tail_file *f = file_by_path(w->t, w_path(w, "a.log"));
     const struct slot *s = &f->slots[0];
     assert_int_equal(0, durable_off(w->t, 0, s));
-    assert_true(tail_collect(w->t, 0, &end)); /* group 1 */
+    assert_true(tail_collect(w->t, 0, SIZE_MAX, &end)); /* group 1 */
     assert_int_equal(0, durable_off(w->t, 0, s));
     for (int i = 2; i <= 4; i++) {
         w_append(w, "a.log", "more\n");
         world_pass(w, 1);
-        assert_true(tail_collect(w->t, 0, &end));
+        assert_true(tail_collect(w->t, 0, SIZE_MAX, &end));
     }
     tail_durable(w->t, 0, 1);
     assert_int_equal(4, durable_off(w->t, 0, s));
     w_append(w, "a.log", "more\n");
     world_pass(w, 1);
-    assert_true(tail_collect(w->t, 0, &end)); /* 5 */
+    assert_true(tail_collect(w->t, 0, SIZE_MAX, &end)); /* 5 */
     tail_durable(w->t, 0, 4);
     assert_int_equal(4, durable_off(w->t, 0, s)); /* 2 to 4 were not kept apart: it says less than there is */
     tail_durable(w->t, 0, 5);
     assert_int_equal(24, durable_off(w->t, 0, s));
+    world_free(w);
+}
+
+/* Many files that appear at once are told in parts; what was fed is told with its lines, whatever the part. */
+static void test_new_files_are_told_in_parts(void **state)
+{
+    (void)state;
+    struct world *w = one();
+    struct group_end end;
+    for (int i = 0; i < 5; i++)
+        w_append(w, (const char *[]){ "a.log", "b.log", "c.log", "d.log", "e.log" }[i], "");
+    world_start(w);
+    (void)tail_takes_new_names(w->t);
+    assert_true(tail_collect(w->t, 0, 2, &end));
+    assert_int_equal(2, end.n_files);
+    assert_int_equal(2, end.n_positions);
+    assert_true(tail_takes_new_names(w->t));
+    w_append(w, "c.log", "one\n");
+    w_append(w, "d.log", "two\n");
+    world_run(w);
+    assert_true(tail_collect(w->t, 0, 0, &end));
+    assert_int_equal(2, end.n_files);
+    for (size_t i = 0; i < end.n_positions; i++)
+        assert_int_equal(4, end.positions[i].end);
+    assert_true(tail_takes_new_names(w->t));
+    assert_true(tail_collect(w->t, 0, SIZE_MAX, &end));
+    assert_int_equal(1, end.n_files);
+    assert_false(tail_takes_new_names(w->t));
+    assert_false(tail_collect(w->t, 0, SIZE_MAX, &end));
     world_free(w);
 }
 
@@ -913,6 +942,7 @@ int main(void)
         cmocka_unit_test(test_held_limit),
         cmocka_unit_test(test_held_files_count_whole),
         cmocka_unit_test(test_status_says_what_is_durable),
+        cmocka_unit_test(test_new_files_are_told_in_parts),
         cmocka_unit_test(test_status_and_explain),
         cmocka_unit_test(test_inode_used_again),
         cmocka_unit_test(test_inode_used_again_without_descriptor),

@@ -69,6 +69,7 @@ struct world {
     struct w_queue q[W_OUTPUTS];
     size_t n_files_new, n_files_free;
     size_t feed_max; /* longest feed */
+    size_t max_new;  /* of tail_collect(); 0 = all */
     size_t n_cut;
     char last_captures[256];
     char last_path[512];
@@ -378,7 +379,7 @@ static inline bool world_commit(struct world *w, uint32_t o)
 {
     struct group_end end = { 0 };
     struct w_queue *q = &w->q[o];
-    if (!tail_collect(w->t, o, &end)) {
+    if (!tail_collect(w->t, o, w->max_new == 0 ? SIZE_MAX : w->max_new, &end)) {
         assert_int_equal(0, q->open.n);
         return false;
     }
