@@ -359,11 +359,12 @@ static void sync_channel(struct writer *w, struct channel *c)
     tell_listener(w);
 }
 
-/* Whoever sets a shorter batch_wait wants lines to be there sooner: the sync must not be what they wait for. */
+/* Whoever sets a short batch_wait wants lines to be there sooner: the sync must not be what they wait for. As each group
+ * comes that much after the one before, waiting longer than half of it would save no sync. */
 static int64_t sync_after_ns(const struct channel *c)
 {
     const struct queue_conf *conf = &c->output->conf->queue;
-    return MIN(conf->sync_interval_ns, conf->batch_wait_ns);
+    return MIN(conf->sync_interval_ns, conf->batch_wait_ns / 2);
 }
 
 static bool sync_is_due(const struct channel *c, int64_t now)
