@@ -161,6 +161,7 @@ struct queue {
     /* ---- writer ---- */
     int fd;                          /* the newest segment; -1: none could be made yet */
     uint64_t end, synced_end;        /* of the file */
+    uint64_t void_from;              /* is_failed: where in it begins what counts no more */
     uint64_t group_end, group_seq;   /* of the last closed group */
     uint64_t group_data_seq;         /* the last DATA frame of it or before */
     uint64_t next_seq, top_seq;      /* top_seq: the highest ever written */

@@ -286,6 +286,8 @@ void queue_close(struct queue *q)
         return;
     /* Whatever fails here is found by the next open: it is what a crash would leave. */
     queue_abandon_group(q);
+    if (q->fd >= 0 && q->is_failed) /* no fence could be written yet, and the next open must not take it for durable */
+        (void)!q->fs->truncate(q->fd, q->void_from);
     if (q->fd >= 0 && !q->is_failed && !q->must_roll)
         (void)!segment_seal(q, true);
     else

@@ -445,6 +445,7 @@ void queue_fence(struct queue *q)
     rereads_rollback(&q->rereads);
     q->in_group = false;
     q->is_failed = true;
+    q->void_from = q->synced_end;
     q->end = q->synced_end = q->group_end;
     q->group_seq = durable;
     q->group_data_seq = MIN(q->group_data_seq, durable);

@@ -458,6 +458,37 @@ static void fence_hides_what_was_not_durable(void **state)
     fixture_deinit(&f);
 }
 
+static int open_on_a_full_disk(int dir_fd, const char *name, int flags, mode_t mode)
+{
+    return flags & O_EXCL ? -ENOSPC : fs_real.open(dir_fd, name, flags, mode);
+}
+
+/* No room for the segment whose fence would make void what a sync did not keep, until the queue is closed, and none to write
+ * it again at the next open: it is cut, else it would be sent from pages that no disk has. */
+static void no_room_for_the_fence(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_init(&f);
+    plan.left = -1;
+    plan.kind = FAULT_SYNC;
+    fixture_open(&f);
+    put_synced(&f, 1, 2);
+    for (unsigned i = 3; i <= 5; i++)
+        assert_int_equal(put_one(&f, i), 0);
+    faulty.open = open_on_a_full_disk;
+    plan.left = 0;
+    plan.length = 1;
+    assert_int_equal(queue_sync(f.q), -EIO);
+    assert_int_equal(count_files(&f, ".", ".seg"), 1);
+    queue_close(f.q);
+    faulty.open = fault_open;
+    fixture_open(&f);
+    assert_int_equal(f.rec.queued_lines, 2);
+    assert_int_equal(file_end(&f.rec, 1), 2);
+    fixture_deinit(&f);
+}
+
 /* A file that began at 7: the CRC of what is before that was never told, and 0 must not be taken for it. */
 static void fence_knows_no_head_of_what_began_inside(void **state)
 {
@@ -544,7 +575,7 @@ int main(void)
         TEST(each_call_fails_once), TEST(disk_is_full_for_a_while), TEST(each_write_is_short),
         TEST(fence_knows_no_head_of_what_began_inside), TEST(each_sync_fails),      TEST(syncs_fail_for_a_while),   TEST(death_at_each_call),
         TEST(power_cut_at_each_call),
-        TEST(fence_hides_what_was_not_durable), TEST(full_disk_drains), TEST(opens_on_a_full_disk),
+        TEST(fence_hides_what_was_not_durable), TEST(no_room_for_the_fence), TEST(full_disk_drains), TEST(opens_on_a_full_disk),
     };
     return cmocka_run_group_tests_name("queue/faults", tests, NULL, NULL);
 }
