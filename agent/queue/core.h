@@ -326,8 +326,10 @@ NODISCARD int missed_put_locked(struct queue *q, bool is_logged, struct buf *met
 NODISCARD int missed_take_locked(struct queue *q, struct slice meta, bool were_news);
 void missed_clear(struct queue *q);
 
-/* dead.c */
+/* dead_read.c */
 NODISCARD int dead_open(struct queue *q);
+
+/* dead.c */
 void dead_close(struct queue *q);
 struct losses {
     const struct tally *tally;
