@@ -294,14 +294,12 @@ void dead_settle_rereads(struct queue *q)
 
 static void count_dropped(struct queue *q, const struct totals *rows, uint64_t bytes)
 {
-    uint64_t lines = 0;
     for (size_t i = 0; i < rows->n; i++) {
         struct output_row *row = stats_output_row(q->output_index, tenant_intern(rows->rows[i].tenant));
-        lines += rows->rows[i].lines;
         counter_add(&row->lost_lines[LOST_DEAD_FULL], rows->rows[i].lines);
         counter_add(&row->dead_lines, -rows->rows[i].lines); /* they move: see queue.h */
     }
-    loss_say(q, LOST_DEAD_FULL, lines, bytes);
+    loss_say(q, LOST_DEAD_FULL, rows->lines, bytes);
 }
 
 /* The oldest file goes. The log says so first, so a crash between cannot count it twice. */
