@@ -59,59 +59,88 @@ static void balance(struct recovered_row *row)
     row->accepted = MAX(row->accepted, rest);
 }
 
-/* The names live in the queue's own totals, which only grow. */
-static int report_rows(struct recovery *rc)
+struct report {
+    struct queue *q;
+    struct recovered_row *rows;
+    size_t n;
+};
+
+/* The names live in the queue's own totals, which only grow: one that only another table has would not outlive it. NULL: no
+ * memory. */
+static struct recovered_row *kept_row(struct report *to, struct slice input, struct slice tenant)
 {
-    struct queue *q = rc->q;
-    const struct tally *tallies[] = { &q->dead.tally, &q->losses, &rc->parked };
-    size_t max = q->totals.n + rc->queued.n + q->dead.unsettled.n, n = 0;
-    for (size_t t = 0; t < ARRAY_LEN(tallies); t++)
-        max += tallies[t]->n;
-    struct recovered_row *rows = calloc(max + 1, sizeof(*rows));
-    if (rows == NULL)
-        return -ENOMEM;
-    q->rec_rows = rows;
-    for (size_t i = 0; i < q->totals.n; i++)
-        row_of(rows, &n, q->totals.rows[i].tenant)->accepted += q->totals.rows[i].lines;
+    const struct totals_row *name = totals_get(&to->q->totals, input, tenant);
+    return name == NULL ? NULL : row_of(to->rows, &to->n, name->tenant);
+}
+
+static int report_waiting(struct recovery *rc, struct report *to)
+{
     for (size_t i = 0; i < rc->queued.n; i++) {
-        /* A name that only this table has would not outlive it. */
-        const struct totals_row *row = totals_get(&q->totals, rc->queued.rows[i].input, rc->queued.rows[i].tenant);
+        struct recovered_row *row = kept_row(to, rc->queued.rows[i].input, rc->queued.rows[i].tenant);
         if (row == NULL)
             return -ENOMEM;
-        row_of(rows, &n, row->tenant)->queued += rc->queued.rows[i].lines;
+        row->queued += rc->queued.rows[i].lines;
         rc->rec->queued_lines += rc->queued.rows[i].lines;
     }
     for (size_t i = 0; i < rc->parked.n; i++) {
-        const struct totals_row *row = totals_get(&q->totals, SLICE(""), rc->parked.rows[i].tenant);
+        struct recovered_row *row = kept_row(to, SLICE(""), rc->parked.rows[i].tenant);
         if (row == NULL)
             return -ENOMEM;
-        row_of(rows, &n, row->tenant)->parked += rc->parked.rows[i].dead;
+        row->parked += rc->parked.rows[i].dead;
     }
-    for (size_t t = 0; t < 2; t++) {
-        for (size_t i = 0; i < tallies[t]->n; i++) {
-            const struct tally_row *from = &tallies[t]->rows[i];
-            const struct totals_row *name = totals_get(&q->totals, SLICE(""), from->tenant);
-            if (name == NULL)
-                return -ENOMEM;
-            struct recovered_row *row = row_of(rows, &n, name->tenant);
-            row->dead += from->dead;
-            for (size_t k = 0; k < LOST_REASONS; k++) {
-                row->lost[k] += from->lost[k];
-                row->lost_bytes[k] += from->lost_bytes[k];
-            }
+    return 0;
+}
+
+static int report_tally(const struct tally *t, struct report *to)
+{
+    for (size_t i = 0; i < t->n; i++) {
+        struct recovered_row *row = kept_row(to, SLICE(""), t->rows[i].tenant);
+        if (row == NULL)
+            return -ENOMEM;
+        row->dead += t->rows[i].dead;
+        for (size_t k = 0; k < LOST_REASONS; k++) {
+            row->lost[k] += t->rows[i].lost[k];
+            row->lost_bytes[k] += t->rows[i].lost_bytes[k];
         }
     }
-    for (size_t i = 0; i < q->dead.unsettled.n; i++) {
-        const struct totals_row *name = totals_get(&q->totals, SLICE(""), q->dead.unsettled.rows[i].tenant);
-        if (name == NULL)
+    return 0;
+}
+
+/* Letters whose frames come again, and with them the letters. */
+static int report_unsettled(const struct totals *unsettled, struct report *to)
+{
+    for (size_t i = 0; i < unsettled->n; i++) {
+        struct recovered_row *row = kept_row(to, SLICE(""), unsettled->rows[i].tenant);
+        if (row == NULL)
             return -ENOMEM;
-        struct recovered_row *row = row_of(rows, &n, name->tenant);
-        row->dead -= MIN(row->dead, q->dead.unsettled.rows[i].lines);
+        row->dead -= MIN(row->dead, unsettled->rows[i].lines);
     }
-    for (size_t i = 0; i < n; i++)
-        balance(&rows[i]);
-    rc->rec->rows = rows;
-    rc->rec->n_rows = n;
+    return 0;
+}
+
+static int report_rows(struct recovery *rc)
+{
+    struct queue *q = rc->q;
+    size_t max = q->totals.n + rc->queued.n + rc->parked.n + q->dead.tally.n + q->losses.n + q->dead.unsettled.n;
+    struct report to = { .q = q, .rows = calloc(max + 1, sizeof(*to.rows)) };
+    if (to.rows == NULL)
+        return -ENOMEM;
+    q->rec_rows = to.rows;
+    for (size_t i = 0; i < q->totals.n; i++)
+        row_of(to.rows, &to.n, q->totals.rows[i].tenant)->accepted += q->totals.rows[i].lines;
+    int r = report_waiting(rc, &to);
+    if (r == 0)
+        r = report_tally(&q->dead.tally, &to);
+    if (r == 0)
+        r = report_tally(&q->losses, &to);
+    if (r == 0)
+        r = report_unsettled(&q->dead.unsettled, &to);
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < to.n; i++)
+        balance(&to.rows[i]);
+    rc->rec->rows = to.rows;
+    rc->rec->n_rows = to.n;
     return 0;
 }
 
