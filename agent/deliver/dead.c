@@ -72,7 +72,7 @@ void dead_done(struct job *j)
         const struct job_entry *e = &j->entries[i];
         for (uint32_t row = 0; row < f->n_rows; row++) {
             frame_count(f, row, e->row_lines[row], FATE_DEAD);
-            if (f->rows[row].ledger != NULL && e->row_lines[row] > 0)
+            if (e->row_lines[row] > 0)
                 stats_count_dead_reason(f->rows[row].ledger, e->reason, e->row_lines[row]);
         }
         stats_count_code(d->st->dead, e->reason, e->in.lines);

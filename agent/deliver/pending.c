@@ -155,7 +155,7 @@ void frame_count(struct frame *f, uint32_t row, uint32_t lines, enum fate fate)
     lines = MIN(lines, f->rows[row].left);
     f->rows[row].left -= lines;
     f->rows[row].fates[fate] += lines;
-    if (fate == FATE_PARKED && f->rows[row].ledger != NULL) {
+    if (fate == FATE_PARKED) {
         gauge_add(&f->rows[row].ledger->parked_lines, lines);
         gauge_add(&f->rows[row].ledger->queued_lines, -(int64_t)lines);
     }
@@ -172,8 +172,6 @@ void frame_commit(const struct frame *f)
     for (uint32_t i = 0; i < f->n_rows; i++) {
         const struct line_row *row = &f->rows[i];
         struct output_row *to = row->ledger;
-        if (to == NULL)
-            continue;
         const uint64_t all = (uint64_t)row->fates[FATE_DELIVERED] + row->fates[FATE_DEAD];
         counter_add(&to->delivered_lines, row->fates[FATE_DELIVERED]);
         counter_add(&to->dead_lines, row->fates[FATE_DEAD]);
@@ -187,8 +185,6 @@ static void recount_parked(const struct frame *f)
 {
     for (uint32_t i = 0; i < f->n_rows; i++) {
         struct output_row *to = f->rows[i].ledger;
-        if (to == NULL)
-            continue;
         counter_add(&to->accepted_lines, f->rows[i].fates[FATE_PARKED]);
         gauge_add(&to->queued_lines, f->rows[i].fates[FATE_PARKED]);
     }

@@ -29,7 +29,7 @@ enum fate { FATE_DELIVERED, FATE_DEAD, FATE_PARKED, FATES };
 /* Lines of one (input, tenant), and what became of them. The ledger hears of it when the frame is settled: until then a
  * crash would send all of it again. Of parked lines it hears at once, for they may be delivered before the rest is settled. */
 struct line_row {
-    struct output_row *ledger; /* NULL only when out of memory at its making: then it is not counted */
+    struct output_row *ledger;
     uint32_t input;            /* index, INPUT_UNKNOWN when it left the configuration */
     uint32_t left;             /* not settled */
     uint32_t fates[FATES];
