@@ -64,10 +64,15 @@ static inline int fixture_rm(const char *path, const struct stat *st, int flag, 
     return remove(path);
 }
 
-static inline void fixture_deinit(struct fixture *f)
+static inline void fixture_close(struct fixture *f)
 {
     queue_close(f->q);
     f->q = NULL;
+}
+
+static inline void fixture_deinit(struct fixture *f)
+{
+    fixture_close(f);
     (void)nftw(f->root, fixture_rm, 16, FTW_DEPTH | FTW_PHYS);
     queue_tuning = (struct queue_tuning){ 0 };
 }
@@ -226,6 +231,17 @@ static inline void drain(struct fixture *f, unsigned first, unsigned last)
     }
     queue_cursor_write(f->q);
     assert_int_equal(take_one(f, &h), 0);
+}
+
+/* Takes and acknowledges whatever is there: how many. */
+static inline unsigned take_all(struct fixture *f)
+{
+    struct frame_head h;
+    unsigned n = 0;
+    for (; take_one(f, &h) != 0; n++)
+        assert_true(queue_ack(f->q, h.seq));
+    assert_int_equal(queue_cursor_sync(f->q), 0);
+    return n;
 }
 
 static inline uint64_t file_end(const struct queue_recovery *rec, uint64_t incarnation)

@@ -137,14 +137,12 @@ static struct outcome live_through(struct fixture *f)
     assert_true(t.accepted >= t.queued + t.lost[LOST_DAMAGE]);
     assert_int_equal(take_one(f, &h), 101);
     assert_int_equal(take_one(f, &h), 0);
-    queue_close(f->q);
-    f->q = NULL;
+    fixture_close(f);
     fixture_open(f);
     t = rec_row(&f->rec, "t");
     u = rec_row(&f->rec, TENANT_UNKNOWN);
     assert_int_equal(o.lost, t.lost[LOST_DAMAGE] + u.lost[LOST_DAMAGE]);
-    queue_close(f->q);
-    f->q = NULL;
+    fixture_close(f);
     return o;
 }
 

@@ -94,8 +94,7 @@ static void damage_is_found(void **state)
     struct seen_frames seen;
     buf_init(&text, MIB);
     fill(f);
-    queue_close(f->q);
-    f->q = NULL;
+    fixture_close(f);
     fixture_path(f, dir, "");
     const struct queue_report to = { .dir = dir, .output = SLICE("out"), .text = &text };
     const struct queue_report nowhere = { .dir = "/nowhere/at/all", .output = SLICE("out"), .text = &text };

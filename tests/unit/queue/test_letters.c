@@ -111,8 +111,7 @@ static void fill(struct fixture *f)
         assert_true(queue_ack(f->q, h.seq));
     }
     assert_int_equal(queue_cursor_sync(f->q), 0);
-    queue_close(f->q);
-    f->q = NULL;
+    fixture_close(f);
 }
 
 static bool all(void *ctx, const struct letter *l)

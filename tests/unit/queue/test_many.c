@@ -7,12 +7,6 @@
 
 #include "tests/unit/queue/fixture.h"
 
-static void close_queue(struct fixture *f)
-{
-    queue_close(f->q);
-    f->q = NULL;
-}
-
 /* ---- letters ---- */
 
 enum { LETTERS = 600 };
@@ -31,7 +25,7 @@ static void write_letters(struct fixture *f)
         assert_true(queue_ack(f->q, h.seq));
     }
     assert_int_equal(queue_cursor_sync(f->q), 0);
-    close_queue(f);
+    fixture_close(f);
 }
 
 static bool all(void *ctx, const struct letter *l)
@@ -130,16 +124,6 @@ static unsigned hurt(const struct fixture *f, unsigned step)
     return hurt;
 }
 
-static unsigned take_all(struct fixture *f)
-{
-    struct frame_head h;
-    unsigned n = 0;
-    for (; take_one(f, &h) != 0; n++)
-        assert_true(queue_ack(f->q, h.seq));
-    assert_int_equal(queue_cursor_sync(f->q), 0);
-    return n;
-}
-
 /* SPANS_MAX is 256. */
 static void more_damage_than_is_remembered(void **state)
 {
@@ -147,13 +131,13 @@ static void more_damage_than_is_remembered(void **state)
     enum { FRAMES = 1200 };
     fixture_open(f);
     put_synced(f, 1, FRAMES);
-    close_queue(f);
+    fixture_close(f);
     unsigned gone = hurt(f, 2);
     assert_int_equal(gone, FRAMES / 2);
     fixture_open(f);
     assert_int_equal(take_all(f), FRAMES - gone);
     for (int i = 0; i < 2; i++) {
-        close_queue(f);
+        fixture_close(f);
         fixture_open(f);
         assert_int_equal(take_all(f), 0);
         assert_int_equal(rec_row(&f->rec, "t").lost[LOST_DAMAGE] + rec_row(&f->rec, TENANT_UNKNOWN).lost[LOST_DAMAGE], gone);
@@ -174,7 +158,7 @@ static void a_segment_is_taken_away(void **state)
     unsigned n = take_all(f);
     assert_true(n > FRAMES / 2 && n < FRAMES);
     put_synced(f, FRAMES + 1, FRAMES + 2);
-    close_queue(f);
+    fixture_close(f);
     fixture_open(f);
     assert_int_equal(take_all(f), 2);
 }

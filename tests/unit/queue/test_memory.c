@@ -98,8 +98,7 @@ static void live(struct fixture *f)
         (void)!queue_park(f->q, sample_frame(&s, 200, 1, "u"), &orig, &iter);
         (void)!queue_skip(f->q, 1u << 20, &lines);
         (void)!queue_cursor_sync(f->q);
-        queue_close(f->q);
-        f->q = NULL;
+        fixture_close(f);
     }
     buf_deinit(&text);
     buf_deinit(&meta);

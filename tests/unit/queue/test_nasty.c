@@ -128,8 +128,7 @@ static void fill(struct fixture *f)
     queue_tuning.segment_bytes = 4 * KIB;
     fixture_open(f);
     put_synced(f, 1, LINES);
-    queue_close(f->q);
-    f->q = NULL;
+    fixture_close(f);
 }
 
 static void opens_with_everything(struct fixture *f, const char *thing, const char *place)
@@ -152,8 +151,7 @@ static void opens_with_everything(struct fixture *f, const char *thing, const ch
     assert_true(queue_inspect_ls(&to, &f->err) >= 0);
     assert_true(queue_inspect_verify(&to, &f->err) >= 0);
     buf_deinit(&text);
-    queue_close(f->q);
-    f->q = NULL;
+    fixture_close(f);
 }
 
 static void strangers_at_any_name(void **state)
@@ -239,8 +237,7 @@ static void thousands_of_other_queues(void **state)
     fill(f);
     fixture_open(f);
     drain(f, 1, LINES);
-    queue_close(f->q);
-    f->q = NULL;
+    fixture_close(f);
     for (unsigned i = 0; i < 3000; i++) {
         uint8_t raw[SEGMENT_HEAD_BYTES];
         struct segment_head head = { .id = 1000 + i, .first_seq = 1000 + i, .fence = 999, .wire_form = 3 };
@@ -254,8 +251,7 @@ static void thousands_of_other_queues(void **state)
     put_synced(f, LINES + 1, LINES + 1);
     assert_int_equal(take_one(f, &h), LINES + 1);
     fixture_path(f, path, "cursor");
-    queue_close(f->q);
-    f->q = NULL;
+    fixture_close(f);
     assert_int_equal(unlink(path), 0);
     assert_int_equal(fixture_try_open(f), 0); /* and without it the start ends, too */
 }

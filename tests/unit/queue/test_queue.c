@@ -128,8 +128,7 @@ static void resumes_after_close_and_crash(void **state)
         }
         queue_cursor_write(f->q);
         if (round % 2 == 0) {
-            queue_close(f->q);
-            f->q = NULL;
+            fixture_close(f);
         } else {
             fixture_crash(f);
         }
@@ -230,8 +229,7 @@ static void rolls_and_unlinks(void **state)
     assert_int_equal(queue_cursor_sync(f->q), 0);
     assert_int_equal(queue_unlink_acked(f->q), 0);
     assert_int_equal(count_files(f, ".", ".seg"), 1);
-    queue_close(f->q);
-    f->q = NULL;
+    fixture_close(f);
     fixture_open(f);
     assert_int_equal(f->rec.queued_lines, 0);
     assert_int_equal(file_end(&f->rec, 1), 3000);
@@ -308,8 +306,7 @@ static void many_files_fit_a_snap(void **state)
     uint64_t seq;
     struct group_end end = { .files = ids, .n_files = FILES, .positions = pos, .n_positions = FILES };
     assert_int_equal(queue_append(f->q, NULL, &end, &seq), 0);
-    queue_close(f->q);
-    f->q = NULL;
+    fixture_close(f);
     for (int round = 0; round < 3; round++) {
         fixture_open(f);
         assert_int_equal(f->rec.n_files, FILES);
@@ -377,16 +374,14 @@ static void other_wire_form_waits_for_the_drain(void **state)
     struct fixture *f = *state;
     fixture_open(f);
     put_synced(f, 1, 2);
-    queue_close(f->q);
-    f->q = NULL;
+    fixture_close(f);
     f->conf.wire_form = 1;
     assert_int_equal(fixture_try_open(f), -EPROTO);
     assert_non_null(strstr(f->err.text, "drain it or rename the output"));
     f->conf.wire_form = 3;
     fixture_open(f);
     drain(f, 1, 2);
-    queue_close(f->q);
-    f->q = NULL;
+    fixture_close(f);
     f->conf.wire_form = 1;
     fixture_open(f);
     assert_int_equal(file_end(&f->rec, 1), 2);
@@ -403,8 +398,7 @@ static void newer_version_is_left_alone(void **state)
     fixture_path(f, path, "00000000000000ff.seg");
     struct segment_head head = { .id = 255, .first_seq = 1000, .fence = 0, .salt = 1 };
     memcpy(head.uuid, f->q->uuid, UUID_BYTES);
-    queue_close(f->q);
-    f->q = NULL;
+    fixture_close(f);
     uint8_t raw[SEGMENT_HEAD_BYTES];
     segment_head_encode(&head, raw);
     raw[8] = 2;
@@ -501,8 +495,7 @@ static void parked_key_has_its_share(void **state)
     assert_int_equal(queue_park(f->q, sample_frame(&s, n, 2, "u"), &orig, &id), 0);
     assert_int_equal(queue_park_drop(f->q, first, LOST_KEY_QUOTA), 0);
     assert_int_equal(queue_park(f->q, sample_frame(&s, n, 2, "t"), &orig, &id), 0);
-    queue_close(f->q);
-    f->q = NULL;
+    fixture_close(f);
     fixture_open(f);
     assert_int_equal(rec_row(&f->rec, "t").lost[LOST_KEY_QUOTA], 2);
     assert_int_equal(rec_row(&f->rec, "t").parked, 2 * n);

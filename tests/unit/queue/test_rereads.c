@@ -46,16 +46,6 @@ static void hurt(struct fixture *f, unsigned segment, const char *body)
     hurt_at(f, segment, slice_cstr(body));
 }
 
-static unsigned take_all(struct fixture *f)
-{
-    struct frame_head h;
-    unsigned n = 0;
-    for (; take_one(f, &h) != 0; n++)
-        assert_true(queue_ack(f->q, h.seq));
-    assert_int_equal(queue_cursor_sync(f->q), 0);
-    return n;
-}
-
 static const struct reread *next(struct fixture *f)
 {
     const struct reread *rr = queue_reread_next(f->q);
