@@ -5,7 +5,7 @@
  */
 #include "tests/unit/queue/fixture.h"
 
-static struct {
+static struct say {
     const char *name;       /* of which file; NULL: any */
     int open, mkdir, stat, lock, reserve, space, sync_dir; /* errors, 0: none */
     uint32_t fs_type;
@@ -95,8 +95,7 @@ static void refused(struct fixture *f, int error, const char *words)
         fail_msg("\"%s\" is not in \"%s\"", words, f->err.text);
     memset(&say, 0, sizeof(say));
     fixture_open(f);
-    queue_close(f->q);
-    f->q = NULL;
+    fixture_close(f);
 }
 
 static void network_disks_are_refused(void **state)
@@ -113,8 +112,7 @@ static void network_disks_are_refused(void **state)
         f->conf.allow_network_fs = true; /* for who knows better */
         say.fs_type = cases[i].type;
         fixture_open(f);
-        queue_close(f->q);
-        f->q = NULL;
+        fixture_close(f);
         say.fs_type = 0;
     }
     f->conf.allow_network_fs = false;
@@ -136,8 +134,7 @@ static void names_that_are_no_folders(void **state)
     }
     f->output.name = slice_of(longest, 199);
     fixture_open(f);
-    queue_close(f->q);
-    f->q = NULL;
+    fixture_close(f);
     static char deep[4096];
     memset(deep, '/', sizeof(deep));
     f->output.state_dir = slice_of(deep, sizeof(deep) - 20);
@@ -148,38 +145,30 @@ static void names_that_are_no_folders(void **state)
 static void folders_that_cannot_be(void **state)
 {
     struct fixture *f = *state;
-    say.mkdir = -ENOSPC;
-    refused(f, -ENOSPC, "cannot make");
-    say.mkdir = -ENOSPC;
-    say.name = "queue";
-    refused(f, -ENOSPC, "cannot make");
-    say.mkdir = -EDQUOT;
-    say.name = "parked";
-    refused(f, -EDQUOT, "cannot make its folders");
-    say.open = -EMFILE;
-    say.name = "quarantine";
-    refused(f, -EMFILE, "cannot make its folders");
-    say.sync_dir = -EIO;
-    refused(f, -EIO, "cannot sync the folders");
-    say.open = -EIO;
-    say.name = "queue";
-    refused(f, -EIO, "cannot sync the folders");
-    say.open = -EACCES;
-    say.name = "out";
-    refused(f, -EACCES, "cannot open");
-    say.open = -EROFS;
-    say.name = "lock";
-    refused(f, -EROFS, "cannot open its lock");
-    say.stat = -ENOMEM;
-    say.name = "lock";
-    refused(f, -ENOMEM, "what stands at its lock");
-    say.lock = -ENOLCK;
-    refused(f, -ENOLCK, "cannot lock");
+    static const struct {
+        struct say say;
+        int error;
+        const char *words;
+    } cases[] = {
+        { { .mkdir = -ENOSPC }, -ENOSPC, "cannot make" },
+        { { .mkdir = -ENOSPC, .name = "queue" }, -ENOSPC, "cannot make" },
+        { { .mkdir = -EDQUOT, .name = "parked" }, -EDQUOT, "cannot make its folders" },
+        { { .open = -EMFILE, .name = "quarantine" }, -EMFILE, "cannot make its folders" },
+        { { .sync_dir = -EIO }, -EIO, "cannot sync the folders" },
+        { { .open = -EIO, .name = "queue" }, -EIO, "cannot sync the folders" },
+        { { .open = -EACCES, .name = "out" }, -EACCES, "cannot open" },
+        { { .open = -EROFS, .name = "lock" }, -EROFS, "cannot open its lock" },
+        { { .stat = -ENOMEM, .name = "lock" }, -ENOMEM, "what stands at its lock" },
+        { { .lock = -ENOLCK }, -ENOLCK, "cannot lock" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        say = cases[i].say;
+        refused(f, cases[i].error, cases[i].words);
+    }
     say.open = -EACCES; /* a folder above ours that we may not read */
     say.name = "queue";
     fixture_open(f);
-    queue_close(f->q);
-    f->q = NULL;
+    fixture_close(f);
     memset(&say, 0, sizeof(say));
     say.mkdir = -EROFS; /* said before "it is there" by some */
     say.name = "queue";
