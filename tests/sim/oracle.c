@@ -59,6 +59,18 @@ static void check_rows(unsigned slot, const struct ledger *l)
                  (long long)l->dead, (long long)l->lost);
 }
 
+void oracle_each_turn(void)
+{
+    for (unsigned i = 0; sim.engine != NULL && i < sim.plan->shape.n_outputs; i++) {
+        const int index = sim_conf_index(i);
+        char path[64];
+        if (index < 0 || gauge_get(&stats.outputs[index].parked_bytes) == 0)
+            continue;
+        (void)snprintf(path, sizeof(path), "/state/queue/o%u/parked", i);
+        sim.parked_peak[i] = MAX(sim.parked_peak[i], peek_folder_bytes(sim.disk, path));
+    }
+}
+
 void oracle_each_action(void)
 {
     if (sim.engine == NULL)
@@ -112,10 +124,12 @@ static const char *log_name(uint8_t log, char to[16])
     return to;
 }
 
-/* Some hundred lines never fill a key's share of a large queue. */
-static bool may_be_full(void)
+/* A key loses lines when the next frame would not fit its share beside what is parked of it. One frame is a batch and what tells of
+ * it at most. */
+static bool was_share_full(unsigned slot, const struct queue_conf *q)
 {
-    return sim.plan->shape.max_bytes < 64 * sim.plan->shape.segment_bytes;
+    const uint64_t share = (uint64_t)((double)q->max_bytes * q->key_share_percent / 100);
+    return sim.parked_peak[slot] + 2 * q->batch_bytes + 4 * KIB > share;
 }
 
 static void check_lines(unsigned slot, const struct ledger *ledger, int64_t *ret_got, int64_t *ret_refused)
@@ -135,7 +149,10 @@ static void check_lines(unsigned slot, const struct ledger *ledger, int64_t *ret
         first = missing++ == 0 ? (unsigned)k : first;
         last = (unsigned)k;
     }
-    if (ledger->lost - ledger->reread > (may_be_full() ? ledger->over_quota : 0) && !may_lose())
+    if (ledger->over_quota > 0 && !was_share_full(slot, &sim.conf->outputs[ledger->output].queue))
+        sim_fail("output %u: %lld lines are lost to the share of their key, and no more than %llu bytes were ever parked", slot,
+                 (long long)ledger->over_quota, (unsigned long long)sim.parked_peak[slot]);
+    if (ledger->lost - ledger->reread > ledger->over_quota && !may_lose())
         sim_fail("output %u: the ledger says that %lld lines are lost, and nothing went wrong that could explain it", slot,
                  (long long)ledger->lost);
     if (missing > (unsigned)MAX(ledger->lost - ledger->reread, (int64_t)0))

@@ -12,6 +12,18 @@ bool peek_has_events(struct disk *d)
     return false;
 }
 
+uint64_t peek_folder_bytes(struct disk *d, const char *path)
+{
+    struct where w;
+    uint64_t bytes = 0;
+    if (walk(d, 0, path, true, &w, NULL) < 0 || w.node == NO_NODE)
+        return 0;
+    const struct names *names = &node_at(d, w.node)->names;
+    for (size_t i = 0; i < names->n; i++)
+        bytes += node_at(d, names->e[i].node)->size;
+    return bytes;
+}
+
 bool peek_is_open(struct disk *d, const char *path)
 {
     const uint64_t ino = disk_ino(d, path);

@@ -177,6 +177,8 @@ static void turn(enum engine_part part)
     sim.turns++;
     pass(rnd_ns(&sim.rng, 1000, 100000));
     sim.wake.part[part] = engine_step(sim.engine, part, part == ENGINE_READER && peek_has_events(sim.disk));
+    if (part == ENGINE_WRITER)
+        oracle_each_turn();
 }
 
 static bool wants_turn(enum engine_part part)

@@ -169,6 +169,7 @@ struct sim {
     uint32_t garbage[SIM_OUTPUTS]; /* distinct things that arrived and are no line */
 
     int64_t fault_until_ns, space_until_ns;
+    uint64_t parked_peak[SIM_OUTPUTS]; /* bytes in parked/ at once */
     uint64_t n_rots;           /* bytes of queues that were changed */
     uint64_t turns;            /* for the report and for runaways */
     bool is_renumbered;        /* at the next start of the machine */
@@ -259,12 +260,14 @@ void servers_cure(void); /* what was refused for its content is taken from now o
 void servers_free(void);
 
 /* ---- oracle.c ---- */
+void oracle_each_turn(void);
 void oracle_each_action(void);
 bool oracle_is_settled(void); /* nothing is missing any more, as far as can be seen from outside */
 void oracle_end(void);
 
 /* ---- peek.c: what only an outsider may know ---- */
 bool peek_has_events(struct disk *d);
+uint64_t peek_folder_bytes(struct disk *d, const char *path); /* of its files; 0: there is none */
 bool peek_is_open(struct disk *d, const char *path); /* by the agent */
 
 #endif
