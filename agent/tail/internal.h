@@ -383,6 +383,9 @@ void passes_drop(struct tail_file *f); /* all of them; slots point nowhere */
 void slot_leave(struct tail_file *f, uint32_t output); /* whatever pass it is in */
 /* The output goes there from whatever pass it is in; its queue has the place, but not that it is one of this file. */
 void slot_place(struct tail_file *f, uint32_t output, const struct file_position *pos);
+/* Outputs that were done with the file where it ended then, while it is longer by now, have something to read in it. For a file
+ * that others read still. */
+void passes_unend(struct tail_file *f);
 void file_reopen(struct tail_file *f); /* an output has something to read in it after all */
 /* Where it began. */
 struct file_position first_position(const struct slot *s);

@@ -152,6 +152,7 @@ static void grew(struct tail_file *g, const struct stat *st)
     if (is_plain && (uint64_t)st->st_size > g->size && g->stage == STAGE_READING) {
         g->size = (uint64_t)st->st_size; /* what is unread shows, also while nobody may read it */
         g->quiet_ns = g->t->now;
+        passes_unend(g);
         file_account(g);
     }
     if (g->stage == STAGE_READING && (is_changed || g->is_stalled)) {

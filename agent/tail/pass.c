@@ -299,6 +299,25 @@ void slot_place(struct tail_file *f, uint32_t output, const struct file_position
                                                      : STAGE_READING;
 }
 
+static void unend(struct pass *p)
+{
+    struct tail_file *f = p->file;
+    p->is_ended = false;
+    p->is_hungry = !p->is_parked;
+    for (size_t o = 0; o < f->t->n_outputs; o++)
+        if (p->pub.mask & BIT(o))
+            f->slots[o].told_stage = STAGE_READING;
+    file_dirty(f, p->pub.mask);
+}
+
+void passes_unend(struct tail_file *f)
+{
+    for (int i = 0; i < 2; i++)
+        for (struct tail_pass *p = i == 0 ? f->passes : f->parked; p != NULL; p = p->next)
+            if (pass_of(p)->is_ended && pass_end(p) < f->size)
+                unend(pass_of(p));
+}
+
 void file_reopen(struct tail_file *f)
 {
     f->stage = STAGE_READING;

@@ -209,7 +209,10 @@ static void note_size(struct tail_file *f, uint64_t end, bool is_end)
         if (list_is_in(&f->ending))
             t->next_ending_ns = MIN(t->next_ending_ns, t->now + HELD_POLL_NS);
     }
+    const bool is_longer = end > f->size;
     f->size = is_end ? end : MAX(end, f->size);
+    if (is_longer)
+        passes_unend(f);
     f->gz_at_end = is_end && f->is_gz && gz_is_whole(f->gz);
     if (f->gz_at_end)
         t->next_ending_ns = MIN(t->next_ending_ns, t->now); /* nobody will add to it */

@@ -80,6 +80,7 @@ static int add_record(struct tail *t, uint32_t output, const struct recovered_fi
     if (rf->ident.fp_len > f->ident.fp_len) {
         f->ident.fp_len = rf->ident.fp_len;
         f->ident.fp_crc = rf->ident.fp_crc;
+        f->ident_version++; /* the queues that were looked at before are to hear of it */
     }
     if (f->slots[output].pass != NULL)
         return 0; /* told twice: the first counts */
@@ -91,7 +92,8 @@ static int add_record(struct tail *t, uint32_t output, const struct recovered_fi
     s->first_skip = pos->flags & POSITION_SKIP_TO_NEWLINE;
     s->is_own = true;
     s->rank = (uint32_t)i + 1;
-    s->ident_version = slice_eq(rf->ident.path, f->ident.path) && rf->ident.fp_len == f->ident.fp_len;
+    const bool is_same = slice_eq(rf->ident.path, f->ident.path) && rf->ident.fp_len == f->ident.fp_len;
+    s->ident_version = is_same ? f->ident_version : 0;
     s->told_stage = pos->flags & POSITION_PASSED     ? STAGE_PASSED
                     : pos->flags & POSITION_FINISHED ? STAGE_FINISHED
                                                      : STAGE_READING;
@@ -160,6 +162,8 @@ static void complete(struct tail *t, struct tail_file *f, const struct queue_rec
                      size_t n)
 {
     bool is_ended = true;
+    if (f->stage == STAGE_READING)
+        passes_unend(f);
     for (uint32_t o = 0; o < n; o++) {
         struct slot *s = &f->slots[o];
         if (s->pass == NULL)
@@ -297,6 +301,8 @@ static void settle_at(struct tail_file *f, int fd, const struct stat *st, const 
             file_dirty(f, BIT(o)); /* the others know all this */
     if (f->stage == STAGE_FINISHED && !f->is_gz && f->size > file_least_off(f))
         file_revive(f);
+    else if (f->stage == STAGE_READING)
+        passes_unend(f);
     resume_captures(f);
 }
 

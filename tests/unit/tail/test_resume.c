@@ -699,6 +699,80 @@ static void test_two_incarnations_of_one_file(void **state)
     }
 }
 
+/* One queue heard of an empty file, the other of its first bytes, too: after a restart both are to know these. */
+static void test_one_queue_knows_more_of_a_file(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "");
+    world_start(w);
+    world_run(w);
+    world_commit_all(w);
+    w_append(w, "a.log", line(1));
+    world_run(w);
+    (void)world_commit(w, 1);
+    world_crash(w);
+    world_run(w);
+    world_commit_all(w);
+    assert_int_equal(w->q[0].files[0].ident.fp_len, strlen(line(1)));
+    assert_int_equal(w->q[0].files[0].ident.fp_crc, w->q[1].files[0].ident.fp_crc);
+    expect_numbers(w, 0, 1, 1);
+    expect_numbers(w, 1, 1, 1);
+    world_free(w);
+}
+
+/* It was done with a rotated file; then that grew, and the other is not done with it. */
+static void test_away_while_a_finished_file_grew(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", line(1));
+    world_start(w);
+    world_run(w);
+    w_rename(w, "a.log", "a.log.1");
+    world_pass(w, 7);
+    world_commit_all(w);
+    world_stop(w);
+    world_swap_outputs(w, 1);
+    w_append(w, "a.log.1", line(2));
+    world_start(w);
+    world_run(w);
+    world_commit_all(w);
+    world_stop(w);
+    world_swap_outputs(w, 2);
+    world_start(w);
+    world_pass(w, 7);
+    expect_numbers(w, 0, 1, 2);
+    expect_numbers(w, 1, 1, 2);
+    world_free(w);
+}
+
+/* As above, and it was not away: the other was blocked, and has the last descriptor kept. */
+static void test_finished_file_grew_for_a_blocked_output(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    world_include(w, 0, "*.log");
+    world_start(w);
+    w->q[1].refuses = true;
+    w_append(w, "a.log", line(1));
+    world_run(w);
+    w_rename(w, "a.log", "a.log.1");
+    world_pass(w, 7);
+    w_append(w, "a.log.1", line(2));
+    w_unlink(w, "a.log.1");
+    world_pass(w, 1);
+    w->q[1].refuses = false;
+    tail_unblock(w->t, 1);
+    world_pass(w, 7);
+    expect_numbers(w, 0, 1, 2);
+    expect_numbers(w, 1, 1, 2);
+    assert_int_equal(w->q[0].lost_bytes, 0);
+    world_free(w);
+}
+
 /* ---- a failed sync ---- */
 
 static void test_fence(void **state)
@@ -1024,6 +1098,9 @@ int main(void)
         cmocka_unit_test(test_rotated_before_it_was_seen),
         cmocka_unit_test(test_new_output_begins_before_a_half),
         cmocka_unit_test(test_two_incarnations_of_one_file),
+        cmocka_unit_test(test_one_queue_knows_more_of_a_file),
+        cmocka_unit_test(test_away_while_a_finished_file_grew),
+        cmocka_unit_test(test_finished_file_grew_for_a_blocked_output),
         cmocka_unit_test(test_fence),
         cmocka_unit_test(test_fence_inside_a_line),
         cmocka_unit_test(test_fence_of_a_blocked_output),
