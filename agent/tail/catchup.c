@@ -130,18 +130,8 @@ static bool look_begin(struct look *k, struct tail *t, const char *base)
 
 /* ---- whose is it? ---- */
 
-/* The file of this inode; a number that was used again is nobody's. */
-static struct tail_file *holder(struct tail *t, const char *path, const struct stat *st)
-{
-    struct tail_file *f = file_by_ino(t, st);
-    if (f == NULL || !f->is_tracked || file_is_still(f, path, st))
-        return f;
-    table_del(&t->by_ino, &f->by_ino);
-    return file_by_ino(t, st);
-}
-
 /* Its file is gone (the events may not have told yet), and is to be read still or may have a copy. */
-static bool is_unplaced(const struct look *k, const struct tail_file *f)
+static bool is_unplaced(const struct look *k, struct tail_file *f)
 {
     struct stat st;
     if (!f->is_tracked || f->stage > STAGE_FINISHED || f->is_copied || f == k->live)
@@ -150,7 +140,7 @@ static bool is_unplaced(const struct look *k, const struct tail_file *f)
         if (VEC(&k->s.v, struct sibling)[i].owner == f)
             return false;
     return !f->path.link.is_in || fs_current()->stat(AT_FDCWD, file_real(f), &st, true) < 0 ||
-           st.st_ino != f->ident.ino || st.st_dev != f->ident.dev;
+           st.st_ino != f->ident.ino || st.st_dev != f->ident.dev || !file_is_still(f, file_real(f), &st);
 }
 
 /* The copy stands for f. As long as f has a descriptor it is read through that: there may be more in it. */
@@ -209,7 +199,7 @@ static void find_owners(struct look *k)
     struct sibling *sb = k->s.v.items;
     for (size_t i = 0; i < k->s.v.n; i++) {
         sibling_path(k->base, &sb[i], path);
-        struct tail_file *f = holder(k->t, path, &sb[i].st);
+        struct tail_file *f = file_holding(k->t, path, &sb[i].st);
         sb[i].owner = f != NULL && f->is_tracked ? f : NULL;
         if (sb[i].owner != NULL && f->phase == PHASE_ROTATED && !f->path.link.is_in)
             file_found_at(f, path, path); /* no event tells of a folder that no include names */
@@ -277,7 +267,7 @@ static int begin_sibling(struct look *k, struct sibling *sb, struct tail_file *b
     }
     if (k->live != NULL && file_is_cut(k->live))
         return -EAGAIN; /* since it was compared with this one, which may be its copy */
-    if (!release_inode(k->t, &sb->st))
+    if (!release_inode(k->t, path, &sb->st))
         return 0;
     int fd = open_regular(k->t, path, &st);
     if (fd < 0)

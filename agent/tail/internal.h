@@ -486,6 +486,8 @@ void file_found_at(struct tail_file *f, const char *path, const char *real);
 void file_place(struct tail_file *f, const char *path,
                 const char *real);                  /* the same, and the queues know it already */
 bool file_is_still(struct tail_file *f, const char *path, const struct stat *st);
+/* The file of this inode, which has this name; a number that was used again is nobody's. */
+struct tail_file *file_holding(struct tail *t, const char *path, const struct stat *st);
 void file_poll(struct tail_file *f);                /* no event came: has it changed? May free f */
 void file_revive(struct tail_file *f);              /* finished, but it grew */
 /* The newest of those that had this live name before and are still read: it is read to its end first. */
@@ -534,7 +536,7 @@ bool sibling_is_in_the_making(const struct siblings *s, const struct sibling *sb
 /* "x" while there is an "x.gz" that has an owner: somebody wanted to look into that. */
 bool sibling_is_unpacked(const struct siblings *s, const struct sibling *sb);
 /* Nobody has read this inode, or nobody will: it is free to be taken over. */
-bool release_inode(struct tail *t, const struct stat *st);
+bool release_inode(struct tail *t, const char *path, const struct stat *st);
 struct text;
 /* f's bytes are gone: it goes on in this copy. The descriptor is taken out of x. */
 void take_place(struct tail_file *f, struct text *x, const char *path);

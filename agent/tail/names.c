@@ -125,6 +125,15 @@ bool file_is_still(struct tail_file *f, const char *path, const struct stat *st)
     return r != -ESTALE; /* the name may lead elsewhere by now: that says nothing of f */
 }
 
+struct tail_file *file_holding(struct tail *t, const char *path, const struct stat *st)
+{
+    struct tail_file *f = file_by_ino(t, st);
+    if (f == NULL || !f->is_tracked || file_is_still(f, path, st))
+        return f;
+    table_del(&t->by_ino, &f->by_ino);
+    return file_by_ino(t, st);
+}
+
 static void touch_aliases(struct tail *t, const char *target)
 {
     struct link *l = table_first(&t->aliases_by_target, path_hash(target, strlen(target)));

@@ -224,7 +224,17 @@ static int is_it(struct tail_file *f, int fd, const struct stat *st, bool is_con
     return r == -EBADMSG ? 0 : r;
 }
 
-static int match_inode(struct tail *t, int fd, const struct stat *st, struct tail_file **ret)
+/* A number alone says little: where neither a birth nor a byte can tell, a file that was never written to is looked for in its
+ * own folder, and in those below, only. */
+static bool may_be_at(const struct tail_file *f, const struct file_ident *id, const char *path)
+{
+    if (!ident_same_inode(id, &f->ident))
+        return false;
+    return f->ident.fp_len > 0 || id->generation != 0 || id->btime_ns != 0 ||
+           (f->ident.dev == id->dev && slice_starts(path_dir(path), path_dir(file_base(f))));
+}
+
+static int match_inode(struct tail *t, int fd, const struct stat *st, const char *path, struct tail_file **ret)
 {
     struct tail_file *best = NULL, *other = NULL;
     struct file_ident id = { 0 };
@@ -234,9 +244,7 @@ static int match_inode(struct tail *t, int fd, const struct stat *st, struct tai
     ident_of_fd(fd, st, &id);
     for (; l != NULL; l = table_next(l)) {
         struct tail_file *f = CONTAINER_OF(l, struct tail_file, by_ino);
-        bool is_telling =
-            f->ident.fp_len > 0 || id.generation != 0 || id.btime_ns != 0 || f->ident.dev == id.dev;
-        if (!is_telling || !ident_same_inode(&id, &f->ident))
+        if (!may_be_at(f, &id, path))
             continue;
         int r = is_it(f, fd, st, false);
         if (r < 0)
@@ -310,7 +318,7 @@ int resume_match(struct tail *t, int fd, const struct stat *st, const char *path
                  bool is_content)
 {
     struct tail_file *f = NULL;
-    int r = match_inode(t, fd, st, &f);
+    int r = match_inode(t, fd, st, real, &f);
     if (r == 0 && is_content)
         r = match_content(t, fd, st, &f);
     if (r > 0)

@@ -15,9 +15,9 @@
 
 /* ---- finding where a file went ---- */
 
-bool release_inode(struct tail *t, const struct stat *st)
+bool release_inode(struct tail *t, const char *path, const struct stat *st)
 {
-    struct tail_file *g = file_by_ino(t, st);
+    struct tail_file *g = file_holding(t, path, st);
     if (g == NULL)
         return true;
     if (g->is_tracked) {
@@ -63,7 +63,7 @@ static int try_sibling(struct tail_file *f, const char *path, const struct sibli
     bool is_listed = x.st.st_ino == sb->st.st_ino;
     bool ok = is_listed && (by_inode ? ident_same_inode(&id, &f->ident) && source_holds(f, &x.src, false) > 0
                                      : text_is_of(&x, f));
-    ok = ok && (file_by_ino(f->t, &x.st) == f || release_inode(f->t, &x.st));
+    ok = ok && (file_by_ino(f->t, &x.st) == f || release_inode(f->t, path, &x.st));
     if (ok)
         take_place(f, &x, path);
     text_close(&x);

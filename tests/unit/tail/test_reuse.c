@@ -138,6 +138,66 @@ static void test_over_a_reload(void **state)
     world_free(w);
 }
 
+/* A copy that was read whole is compressed, and the next copy gets its number, while no event comes. */
+static void test_of_a_copy_that_was_compressed(void **state)
+{
+    char raw[65536];
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "the first of all\n");
+    world_start(w);
+    world_run(w);
+    w_copy(w, "a.log", "a.log.1");
+    assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
+    world_run(w);
+    world_pass(w, 20);
+    world_commit_all(w); /* finished: its descriptor goes */
+    w_append(w, "a.log", "the sec");
+    world_run(w);
+    w_append(w, "a.log", "ond of all\n");
+    old_ino = ino_of(w, "a.log.1");
+    w_mkdir(w, "elsewhere");
+    w_copy(w, "a.log", "elsewhere/new");
+    new_ino = ino_of(w, "elsewhere/new");
+    w_gzip(w, "a.log.1");
+    w_rename(w, "a.log.1.gz", "a.log.2.gz");
+    w_rename(w, "elsewhere/new", "a.log.1");
+    assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
+    w_append(w, "a.log", "the third, and it is longer\n");
+    while (read(tail_fd(w->t), raw, sizeof(raw)) > 0)
+        ;
+    w->t->next_rescan_ns = w_now + 1000 * NS_PER_SEC;
+    world_pass(w, 20);
+    expect_lines(w, 0, "the first of all|the second of all|the third, and it is longer");
+    assert_int_equal(w->q[0].lost_bytes, 0);
+    world_free(w);
+}
+
+/* Nothing was ever written to it, and while the agent is stopped another log gets its number: that is not the same file. */
+static void test_of_an_empty_file_by_another_log(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "*/a.log");
+    w_mkdir(w, "first");
+    w_mkdir(w, "second");
+    w_append(w, "first/a.log", "");
+    world_start(w);
+    world_run(w);
+    world_commit_all(w);
+    const uint64_t first = file_by_path(w->t, w_path(w, "first/a.log"))->ident.incarnation;
+    world_stop(w);
+    replace(w, "first/a.log", "second/a.log", "new\n");
+    world_start(w);
+    world_run(w);
+    expect_lines(w, 0, "new");
+    const struct tail_file *f = file_by_path(w->t, w_path(w, "second/a.log"));
+    assert_non_null(f);
+    assert_int_not_equal(first, f->ident.incarnation);
+    world_free(w);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, reuse_inodes, use_real_disk)
 
 int main(void)
@@ -146,6 +206,8 @@ int main(void)
         TEST(test_of_a_finished_file),
         TEST(test_of_an_empty_file),
         TEST(test_over_a_reload),
+        TEST(test_of_a_copy_that_was_compressed),
+        TEST(test_of_an_empty_file_by_another_log),
     };
     return cmocka_run_group_tests_name("tail/reuse", tests, NULL, NULL);
 }
