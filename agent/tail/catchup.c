@@ -255,6 +255,24 @@ static bool is_copied_from(const char *base, const char *path, const struct stat
     return is_same || fs->fstat(x, &after) < 0 || after.st_size < live.st_size; /* cut meanwhile: who knows */
 }
 
+/* Not the live file: before a copy of that there may be missed ones. Nor one that is followed for its own name. */
+static bool is_of_chain(const struct look *k, const struct tail_file *f)
+{
+    return f != NULL && f != k->live && strcmp(file_base(f), k->base) == 0;
+}
+
+/* Later ones may be known: when it would have been seen first, had we looked in time. 0: now. */
+static int64_t seen_between(const struct look *k, const struct sibling *sb, const struct tail_file *before)
+{
+    const struct sibling *end = VEC(&k->s.v, struct sibling) + k->s.v.n;
+    if (before != NULL)
+        return before->ident.first_seen_ns + 1;
+    for (sb++; sb < end; sb++)
+        if (is_of_chain(k, sb->owner))
+            return sb->owner->ident.first_seen_ns - 1;
+    return k->live == NULL ? 0 : k->live->ident.first_seen_ns - 1;
+}
+
 /* 0: done; -EAGAIN: another file is there than was listed. */
 static int begin_sibling(struct look *k, struct sibling *sb, struct tail_file *before)
 {
@@ -287,30 +305,30 @@ static int begin_sibling(struct look *k, struct sibling *sb, struct tail_file *b
                            .st = &st,
                            .phase = PHASE_ROTATED,
                            .is_gz = sb->is_gz,
-                           /* later ones may be known */
-                           .first_seen_ns = before == NULL ? 0 : before->ident.first_seen_ns + 1 };
+                           .first_seen_ns = seen_between(k, sb, before) };
     sb->owner = file_begin(k->t, &nf);
-    follow_after(sb->owner, before);
     return 0;
-}
-
-/* Not the live file: before a copy of that there may be missed ones. Nor one that is followed for its own name. */
-static bool is_of_chain(const struct look *k, const struct tail_file *f)
-{
-    return f != k->live && strcmp(file_base(f), k->base) == 0;
 }
 
 static int begin_new(struct look *k)
 {
     int r = 0;
+    bool is_begun = false; /* what comes after that is known, and may not know that there is one before it */
     struct tail_file *before = NULL;
     for (size_t i = 0; r == 0 && i < k->s.v.n; i++) {
         struct sibling *sb = &VEC(&k->s.v, struct sibling)[i];
-        if (sb->owner == NULL && is_new(k, sb, before != NULL))
+        const bool was_known = sb->owner != NULL;
+        if (!was_known && is_new(k, sb, before != NULL))
             r = begin_sibling(k, sb, before);
-        if (sb->owner != NULL && is_of_chain(k, sb->owner))
-            before = sb->owner;
+        if (!is_of_chain(k, sb->owner))
+            continue;
+        if (is_begun || !was_known)
+            follow_after(sb->owner, before);
+        is_begun = !was_known;
+        before = sb->owner;
     }
+    if (is_begun)
+        follow_after(k->live, before);
     return r;
 }
 

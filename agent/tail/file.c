@@ -143,8 +143,10 @@ void file_clear_base(struct tail_file *f)
 
 void file_keep_base(struct tail_file *f)
 {
-    if (f->base == NULL)
-        file_set_base(f, file_real(f), file_origin(f));
+    if (f->base != NULL)
+        return;
+    file_set_base(f, file_real(f), file_origin(f));
+    f->left_ns = f->t->now;
 }
 
 /* ---- inodes and incarnations ---- */

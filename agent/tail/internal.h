@@ -150,6 +150,7 @@ struct tail_file {
     int64_t quiet_ns;   /* ROTATED: since then no news; WAITING, MISSING, ORPHAN: since it is that */
     int64_t wake_ns;    /* 0 = no */
     int64_t lost_ns;    /* ROTATED: when it lost its name; the oldest is let go first */
+    int64_t left_ns;    /* monotonic, when it had its live name last; 0 = before our time */
     uint64_t start_off; /* SKIPPED for its age: where to begin when it wakes up */
 
     struct tail_file *after, *successor; /* after is read to its end first */

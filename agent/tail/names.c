@@ -325,17 +325,6 @@ static void resolve_displaced(struct tail *t)
     t->n_displaced = n_left;
 }
 
-struct tail_file *predecessor(const struct tail *t, const char *base)
-{
-    struct link *l = table_first(&t->bases, path_hash(base, strlen(base)));
-    for (; l != NULL; l = table_next(l)) {
-        struct tail_file *f = CONTAINER_OF(l, struct tail_file, by_base);
-        if (strcmp(f->base, base) == 0 && f->is_tracked && f->stage == STAGE_READING && f->successor == NULL)
-            return f;
-    }
-    return NULL;
-}
-
 static bool comes_after(const struct tail_file *f, const struct tail_file *before)
 {
     while (f != NULL && f != before)
@@ -350,7 +339,7 @@ static int rank_order(const struct tail_file *a, const struct tail_file *b)
     int all = 0;
     for (size_t o = 0; o < a->t->n_outputs; o++) {
         const uint32_t ra = a->slots[o].rank, rb = b->slots[o].rank;
-        const int one = ra == 0 || rb == 0 ? 0 : ra < rb ? -1 : 1;
+        const int one = ra == 0 || rb == 0 || ra == rb ? 0 : ra < rb ? -1 : 1;
         if (one * all < 0)
             return 0;
         all = one != 0 ? one : all;
@@ -370,6 +359,27 @@ static bool is_older(const struct tail_file *a, const struct tail_file *b)
     if (a->ident.first_seen_ns != b->ident.first_seen_ns)
         return a->ident.first_seen_ns < b->ident.first_seen_ns;
     return rotation_order(path_name(file_base(a)), path_name(file_real(a)), path_name(file_real(b))) < 0;
+}
+
+/* Did a have the live name before b had it? The clock by which they were first seen may have been put back since. */
+static bool left_sooner(const struct tail_file *a, const struct tail_file *b)
+{
+    if ((a->phase == PHASE_MISSING) != (b->phase == PHASE_MISSING))
+        return a->phase == PHASE_MISSING;
+    return a->left_ns != b->left_ns ? a->left_ns < b->left_ns : is_older(a, b);
+}
+
+struct tail_file *predecessor(const struct tail *t, const char *base)
+{
+    struct tail_file *best = NULL;
+    struct link *l = table_first(&t->bases, path_hash(base, strlen(base)));
+    for (; l != NULL; l = table_next(l)) {
+        struct tail_file *f = CONTAINER_OF(l, struct tail_file, by_base);
+        if (strcmp(f->base, base) == 0 && f->is_tracked && f->stage == STAGE_READING && f->successor == NULL &&
+            (best == NULL || left_sooner(best, f)))
+            best = f;
+    }
+    return best;
 }
 
 void follow_after(struct tail_file *f, struct tail_file *before)
@@ -413,16 +423,27 @@ void follow_all(struct tail *t)
     }
 }
 
-/* A rotated file that we hear of when the one that has its live name now was begun already. */
+/* Both what rotation made of their names and when they were written last say so: alone the former may count upwards. */
+static bool was_before(const struct new_file *nf, const struct tail_file *f)
+{
+    return rotation_order(path_name(nf->base), path_name(nf->path), path_name(file_real(f))) < 0 &&
+           timespec_ns(nf->st->st_mtim) <= f->mtime_ns;
+}
+
+/* A rotated file that we hear of when the one that has its live name now was begun already, and perhaps others before that. */
 static void begin_before(struct new_file *nf, struct tail_file *live)
 {
-    struct tail_file *before = live->after;
-    nf->first_seen_ns = before != NULL ? before->ident.first_seen_ns + 1 : live->ident.first_seen_ns - 1;
+    struct tail_file *next = live, *before = live->after;
+    while (before != NULL && was_before(nf, before)) {
+        next = before;
+        before = before->after;
+    }
+    nf->first_seen_ns = before != NULL ? before->ident.first_seen_ns + 1 : next->ident.first_seen_ns - 1;
     struct tail_file *f = file_begin(live->t, nf);
     if (before != NULL)
         follow_after(f, before);
     else if (f != NULL)
-        follow_after(live, f);
+        follow_after(next, f);
 }
 
 /* A name whose inode nobody has. by_inode_only: the first round, when recovered files claim what is theirs.

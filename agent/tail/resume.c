@@ -11,6 +11,8 @@
 #include "agent/queue/fs.h"
 #include "agent/tail/internal.h"
 
+#define BESIDE_NS 1000 /* two files that were seen first by the clock are never so near */
+
 static uint32_t input_by_name(const struct tail *t, struct slice name)
 {
     for (uint32_t i = 0; i < t->conf->n_inputs; i++)
@@ -182,6 +184,22 @@ static void complete(struct tail *t, struct tail_file *f, const struct queue_rec
     }
 }
 
+/* A file that was found late was told late, and got a time beside that of the one it came before or after (begin_before(),
+ * seen_between(), rotate_truncated()): among the others of the chain it stands where that one stands. */
+static void rank_beside(struct tail_file *f)
+{
+    const struct tail *t = f->t;
+    struct link *l = f->base == NULL ? NULL : table_first(&t->bases, path_hash(f->base, strlen(f->base)));
+    for (; l != NULL; l = table_next(l)) {
+        const struct tail_file *g = CONTAINER_OF(l, struct tail_file, by_base);
+        if (llabs(f->ident.first_seen_ns - g->ident.first_seen_ns) > BESIDE_NS || strcmp(g->base, f->base) != 0)
+            continue;
+        for (size_t o = 0; o < t->n_outputs; o++)
+            if (g->slots[o].rank > 0 && f->slots[o].rank > g->slots[o].rank)
+                f->slots[o].rank = g->slots[o].rank;
+    }
+}
+
 int resume_init(struct tail *t, const struct queue_recovery *const *recovered, size_t n)
 {
     for (uint32_t o = 0; o < n; o++)
@@ -193,8 +211,10 @@ int resume_init(struct tail *t, const struct queue_recovery *const *recovered, s
         for (uint32_t o = 0; o < n && t->inputs[i].is_first; o++)
             t->inputs[i].is_first = !knows_input(recovered[o], t->conf->inputs[i].name);
     }
-    for (struct list *l = t->files.next; l != &t->files; l = l->next)
+    for (struct list *l = t->files.next; l != &t->files; l = l->next) {
         complete(t, CONTAINER_OF(l, struct tail_file, all), recovered, n);
+        rank_beside(CONTAINER_OF(l, struct tail_file, all));
+    }
     return 0;
 }
 

@@ -170,23 +170,47 @@ static bool is_but_new(const struct tail_file *f, uint32_t output)
            s->pass->pub.n_parts == 0 && pass_end(&s->pass->pub) == s->collected;
 }
 
+static bool is_unheard(const struct tail_file *f, uint32_t output)
+{
+    return f != NULL && f->is_tracked && f->slots[output].is_dirty && f->slots[output].ident_version == 0;
+}
+
+/* Those that it came after go first, when its queue has not heard of them either: after a restart that order is what tells which
+ * is older. */
+static int collect_in_order(struct tail *t, uint32_t output, struct tail_file *f)
+{
+    int n = 0;
+    struct tail_file *first = f;
+    while (is_unheard(f, output) && is_unheard(first->after, output))
+        first = first->after;
+    for (; first != f; first = first->successor)
+        n += collect_file(t, output, first);
+    return n + collect_file(t, output, f);
+}
+
 /* Returns how many. */
 static int collect_dirty(struct tail *t, uint32_t output, size_t max_new)
 {
     struct vec *dirty = &t->sides[output].dirty;
-    size_t n_left = 0;
+    struct tail_file **files = dirty->items;
+    size_t n_left = 0, n_kept = 0;
     int n = 0;
     for (size_t i = 0; i < dirty->n; i++) {
-        struct tail_file *f = VEC(dirty, struct tail_file *)[i];
-        if (f != NULL && is_but_new(f, output) && max_new-- == 0) {
+        struct tail_file *f = files[i];
+        if (f == NULL || !f->slots[output].is_dirty)
+            continue;
+        if (is_but_new(f, output) && max_new-- == 0) {
             max_new = 0;
-            VEC(dirty, struct tail_file *)[n_left++] = f;
-        } else if (f != NULL) {
-            n += collect_file(t, output, f);
+            files[n_left++] = f;
+        } else {
+            n += collect_in_order(t, output, f);
         }
     }
-    dirty->n = n_left;
-    t->has_new_names |= n_left > 0;
+    for (size_t i = 0; i < n_left; i++)
+        if (files[i]->slots[output].is_dirty) /* else it went before one that came after it */
+            files[n_kept++] = files[i];
+    dirty->n = n_kept;
+    t->has_new_names |= n_kept > 0;
     return n;
 }
 

@@ -1,0 +1,187 @@
+/*
+ * Goal: of the files of one live name each is read after the one that was written before it, also when some are heard of late:
+ * a record may begin in one and end in the next.
+ * Method: world.h; events that wait while the rescan looks; what is linked to what, and what the queues hear in which order.
+ */
+#include "world.h"
+
+static struct tail_file *at(struct world *w, const char *name)
+{
+    struct tail_file *f = file_by_path(w->t, w_path(w, name));
+    assert_non_null(f);
+    return f;
+}
+
+static void expect_after(struct world *w, const char *name, const char *before)
+{
+    struct tail_file *f = at(w, name);
+    if (f->after != (before == NULL ? NULL : at(w, before)))
+        fail_msg("%s comes after %s, not after %s", name, f->after == NULL ? "nothing" : f->after->path.path,
+                 before == NULL ? "nothing" : before);
+}
+
+/* The rescan, and turns; events wait. */
+static void look(struct world *w)
+{
+    tail_overflowed(w->t);
+    (void)tail_tick(w->t, w_now);
+    while (tail_turn(w->t, w_now))
+        ;
+}
+
+static size_t told_as(const struct world *w, uint32_t o, const char *name)
+{
+    for (size_t i = 0; i < w->q[o].n; i++)
+        if (slice_eq(w->q[o].files[i].ident.path, slice_cstr(w_path(w, name))))
+            return i;
+    fail_msg("the queue has not heard of %s", name);
+    return 0;
+}
+
+static void set_mtime(const struct world *w, const char *name, time_t s)
+{
+    struct timespec times[2] = { { .tv_sec = s }, { .tv_sec = s } };
+    assert_int_equal(0, utimensat(AT_FDCWD, w_path(w, name), times, 0));
+}
+
+/* The first was renamed unseen; the second is known when that is heard of, and renamed, too. */
+static struct world *hear_of_the_first_late(bool is_told_before)
+{
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    world_start(w);
+    w_append(w, "a.log", "1Phalf of \n");
+    set_mtime(w, "a.log", 1000);
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "1Fit\n");
+    set_mtime(w, "a.log", 2000);
+    look(w);
+    if (is_told_before)
+        world_commit_all(w);
+    w_rename(w, "a.log.1", "a.log.2");
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "x\n");
+    world_run(w);
+    return w;
+}
+
+static void test_heard_of_late(void **state)
+{
+    (void)state;
+    struct world *w = hear_of_the_first_late(false);
+    expect_after(w, "a.log", "a.log.1");
+    expect_after(w, "a.log.1", "a.log.2");
+    expect_after(w, "a.log.2", NULL);
+    world_commit_all(w);
+    assert_true(told_as(w, 0, "a.log.2") < told_as(w, 0, "a.log.1"));
+    assert_true(told_as(w, 0, "a.log.1") < told_as(w, 0, "a.log"));
+    world_free(w);
+}
+
+/* Its queue heard of the second first; after a restart the order is that of the files. */
+static void test_told_late(void **state)
+{
+    (void)state;
+    struct world *w = hear_of_the_first_late(true);
+    world_commit_all(w);
+    assert_true(told_as(w, 0, "a.log.2") > told_as(w, 0, "a.log.1"));
+    world_crash(w);
+    world_run(w);
+    expect_after(w, "a.log", "a.log.1");
+    expect_after(w, "a.log.1", "a.log.2");
+    expect_after(w, "a.log.2", NULL);
+    world_free(w);
+}
+
+/* One of the middle was empty, so that its .gz is nobody's and is begun when the next is known. */
+static void test_empty_and_compressed(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "x\n");
+    world_start(w);
+    world_run(w);
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "");
+    world_pass(w, 12);
+    world_commit_all(w);
+    world_stop(w);
+    w_rename(w, "a.log.1", "a.log.2");
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "1Phalf of \n");
+    world_start(w);
+    w_gzip(w, "a.log.1");
+    w_rename(w, "a.log.2", "a.log.3");
+    w_rename(w, "a.log.1.gz", "a.log.2.gz");
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "1Fit\n");
+    world_run(w);
+    expect_after(w, "a.log", "a.log.1");
+    world_free(w);
+}
+
+/* What lies beside the live name, and is older than all that is known of it, comes before that. */
+static void test_oldest_is_found_last(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    world_start(w);
+    w_append(w, "a.log", "1Phalf of \n");
+    world_run(w);
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "1Fit\n");
+    world_run(w);
+    w_append(w, "elsewhere", "older\n");
+    w_rename(w, "elsewhere", "a.log.2");
+    world_run(w);
+    expect_after(w, "a.log", "a.log.1");
+    expect_after(w, "a.log.1", "a.log.2");
+    assert_true(at(w, "a.log.2")->ident.first_seen_ns < at(w, "a.log.1")->ident.first_seen_ns);
+    world_free(w);
+}
+
+static int64_t wall_back_ns;
+
+static int64_t wall_back(void)
+{
+    return w_mono() - wall_back_ns;
+}
+
+/* One that is gone seems to be the youngest, by a clock that was put back since. */
+static void test_clock_went_back(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    clock_set_source(w_mono, wall_back);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "x\n");
+    world_start(w);
+    world_run(w);
+    world_commit_all(w);
+    world_stop(w);
+    w_unlink(w, "a.log");
+    w_append(w, "a.log", "1Phalf of \n");
+    wall_back_ns = 7200 * NS_PER_SEC;
+    world_start(w);
+    world_run(w);
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "1Fit\n");
+    world_run(w);
+    expect_after(w, "a.log", "a.log.1");
+    wall_back_ns = 0;
+    world_free(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_heard_of_late),
+        cmocka_unit_test(test_told_late),
+        cmocka_unit_test(test_empty_and_compressed),
+        cmocka_unit_test(test_oldest_is_found_last),
+        cmocka_unit_test(test_clock_went_back),
+    };
+    return cmocka_run_group_tests_name("tail/order", tests, NULL, NULL);
+}
