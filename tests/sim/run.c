@@ -384,11 +384,10 @@ static void rot(const struct action *a)
 
 static void begin_outputs_again(uint32_t outputs)
 {
-    static uint32_t seen;
     if (sim.starts == 0)
-        seen = sim.plan->shape.first_outputs;
+        sim.seen = sim.plan->shape.first_outputs;
     for (unsigned i = 0; i < SIM_OUTPUTS; i++) {
-        if (!(outputs >> i & 1) || (seen >> i & 1))
+        if (!(outputs >> i & 1) || (sim.seen >> i & 1))
             continue;
         for (size_t k = 0; k < sim.n_lines; k++) /* a new one begins where the furthest other stands */
             sim.lines[k].may_miss |= (uint8_t)(1u << i);
@@ -398,7 +397,16 @@ static void begin_outputs_again(uint32_t outputs)
             sim.fresh_ns = sim.mono_ns;
         }
     }
-    seen |= outputs;
+    sim.seen |= outputs;
+}
+
+static void end_output(unsigned slot)
+{
+    world_output_gone(slot);
+    if (!(sim.fresh >> slot & 1) || world_is_begin_noted())
+        return;
+    sim.seen &= ~(1u << slot); /* its queue knows nothing: should it come back it is new again */
+    sim.fresh &= ~(1u << slot);
 }
 
 static void reload(uint32_t outputs)
@@ -427,7 +435,7 @@ static void reload(uint32_t outputs)
     }
     for (unsigned i = 0; i < SIM_OUTPUTS; i++)
         if ((before & ~sim.outputs) >> i & 1)
-            world_output_gone(i);
+            end_output(i);
     set_up();
 }
 

@@ -156,6 +156,7 @@ struct sim {
     struct conf *confs[1 << SIM_OUTPUTS]; /* by mask of outputs; made on first use */
     struct conf *conf;
     uint32_t outputs;          /* mask: configured now */
+    uint32_t seen;             /* mask: were configured once, and their queues may know of it */
     uint32_t fresh;            /* mask: new ones that nothing has arrived from, and that may not have noted where they began */
     int64_t fresh_ns;          /* since then */
     struct wake wake;
@@ -209,6 +210,7 @@ bool world_is_half(unsigned slot, struct slice text);
 void world_rotted(void); /* bytes of a queue changed */
 void world_output_begins(void); /* it may begin in the middle of a record */
 void world_output_gone(unsigned slot); /* removed from the configuration */
+bool world_is_begin_noted(void); /* where new outputs began: at the next sync, where nothing is wrong with the disk */
 void world_free(void);
 
 /* ---- net.c, servers.c ---- */

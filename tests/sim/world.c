@@ -186,8 +186,7 @@ void world_unsettled(void)
     }
 }
 
-/* Is it noted where new outputs began? At the next sync, where nothing is wrong with the disk. */
-static bool is_begin_noted(void)
+bool world_is_begin_noted(void)
 {
     for (size_t i = 0; i < sim.plan->n; i++)
         if (!sim.plan->acts[i].is_out && (sim.plan->acts[i].kind == ACT_FAULT || sim.plan->acts[i].kind == ACT_SPACE ||
@@ -198,7 +197,7 @@ static bool is_begin_noted(void)
 
 void world_agent_died(void)
 {
-    if (is_begin_noted())
+    if (world_is_begin_noted())
         sim.fresh = 0;
     for (size_t k = 0; sim.fresh != 0 && k < sim.n_lines; k++) /* a new output has noted nothing yet */
         sim.lines[k].may_miss |= (uint8_t)sim.fresh;
