@@ -241,7 +241,7 @@ static int is_it(struct tail_file *f, int fd, const struct stat *st, bool is_con
     if (r == 0)
         r = source_holds(f, &src, is_content);
     gz_close(src.gz);
-    return r == -EBADMSG ? 0 : r;
+    return r;
 }
 
 /* A number alone says little: where neither a birth nor a byte can tell, a file that was never written to is looked for in its

@@ -52,12 +52,17 @@ static int tails_hold(struct tail_pass *list, const struct source *src)
     return r;
 }
 
-int source_holds(struct tail_file *f, const struct source *src, bool is_full)
+/* Of a .gz of which nothing was seen: is it one at all? */
+static int is_gz(const struct source *src)
 {
-    struct pass *far = furthest(f);
-    if (far == NULL)
-        return 0;
-    int r = f->ident.fp_len == 0 ? 1 : crc_holds(src, f->ident.fp_len, f->ident.fp_crc);
+    char c;
+    ssize_t n = gz_pread(src->gz, &c, 1, 0);
+    return n < 0 ? (int)n : n > 0 || gz_is_whole(src->gz);
+}
+
+static int holds(struct tail_file *f, const struct pass *far, const struct source *src, bool is_full)
+{
+    int r = f->ident.fp_len > 0 ? crc_holds(src, f->ident.fp_len, f->ident.fp_crc) : src->gz == NULL ? 1 : is_gz(src);
     if (r <= 0 || (src->gz != NULL && !is_full))
         return r; /* of a .gz all would have to be inflated */
     if (is_full && !far->head_unknown) {
@@ -67,6 +72,13 @@ int source_holds(struct tail_file *f, const struct source *src, bool is_full)
     }
     r = tails_hold(f->passes, src);
     return r <= 0 ? r : tails_hold(f->parked, src);
+}
+
+int source_holds(struct tail_file *f, const struct source *src, bool is_full)
+{
+    const struct pass *far = furthest(f);
+    int r = far == NULL ? 0 : holds(f, far, src, is_full);
+    return r == -EBADMSG ? 0 : r; /* no gzip, or not of this text */
 }
 
 int text_open(struct tail *t, const char *path, bool is_gz, struct text *x)

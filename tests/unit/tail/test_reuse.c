@@ -174,6 +174,38 @@ static void test_of_a_copy_that_was_compressed(void **state)
     world_free(w);
 }
 
+/* A .gz that was read whole goes, and a log that is no .gz gets its number. */
+static void test_of_a_gz(void **state)
+{
+    (void)state;
+    for (int empty = 0; empty < 2; empty++) {
+        struct world *w = world_new(1);
+        world_include(w, 0, "*.log");
+        w_append(w, "a.log", "the first of all\n");
+        world_start(w);
+        world_run(w);
+        w_rename(w, "a.log", "a.log.1");
+        w_append(w, "a.log", "");
+        world_run(w);
+        if (empty) {
+            w_rename(w, "a.log.1", "a.log.2");
+            w_rename(w, "a.log", "a.log.1");
+            w_append(w, "a.log", "");
+            world_run(w);
+        }
+        w_gzip(w, "a.log.1");
+        world_run(w);
+        world_pass(w, 20);
+        world_commit_all(w); /* finished: its descriptor goes */
+        w_unlink(w, "a.log");
+        replace(w, "a.log.1.gz", "a.log", "new\n");
+        world_run(w);
+        expect_lines(w, 0, "the first of all|new");
+        world_free(w);
+        old_ino = new_ino = 0;
+    }
+}
+
 /* Nothing was ever written to it, and while the agent is stopped another log gets its number: that is not the same file. */
 static void test_of_an_empty_file_by_another_log(void **state)
 {
@@ -207,6 +239,7 @@ int main(void)
         TEST(test_of_an_empty_file),
         TEST(test_over_a_reload),
         TEST(test_of_a_copy_that_was_compressed),
+        TEST(test_of_a_gz),
         TEST(test_of_an_empty_file_by_another_log),
     };
     return cmocka_run_group_tests_name("tail/reuse", tests, NULL, NULL);
