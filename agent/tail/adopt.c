@@ -152,6 +152,8 @@ void tail_adopt(struct tail *t, struct tail *old)
             continue;
         struct tail_file *f = file_by_incarnation(t, g->ident.incarnation);
         struct tail_file *same = has_inode_of(t, g);
+        if (f == NULL && same != NULL && same->is_blank)
+            file_renew(same); /* as g was, and that was not told */
         if (f == NULL && same != NULL && is_untold(same)) {
             f = same;
             take_places(f, g, map);

@@ -131,6 +131,7 @@ struct tail_file {
     bool is_being_copied : 1; /* perhaps, and not read that far: its chain is looked through again when it changes */
     bool is_let_go : 1;    /* held.c closed it: what is missing is lost for that reason */
     bool is_cut : 1;       /* it is not what was read; its turn does what is to be done */
+    bool is_blank : 1;     /* recovered, and no queue knows a byte of it: see file_renew() */
     bool is_sniffed : 1;   /* its first bytes were looked at */
     bool is_displaced : 1; /* it lost its name: where is it? */
     bool is_stalled : 1;   /* could not be opened or read */
@@ -585,6 +586,11 @@ NODISCARD int resume_init(struct tail *t, const struct queue_recovery *const *re
 NODISCARD int resume_match(struct tail *t, int fd, const struct stat *st, const char *path, const char *real, uint32_t input,
                            bool is_content);
 void resume_found(struct tail_file *f); /* no longer MISSING */
+/*
+ * It was empty when the queues heard of it, and its first bytes are there: it goes on as another incarnation. For it may have had
+ * a text in between, that was copied and cut, and the queue of an output that is away now may know that by the old one.
+ */
+void file_renew(struct tail_file *f);
 void place_at_furthest(struct tail_file *f, uint32_t output);
 void resume_captures(struct tail_file *f); /* of the name by which it is, or was, included */
 void resume_siblings(struct tail *t); /* first scan: MISSING ones are looked for beside their names */

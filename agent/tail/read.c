@@ -308,6 +308,10 @@ static void read_pass(struct tail_file *f, struct pass *p)
         f->is_stalled = f->is_warned = false;
         file_account(f);
     }
+    if (f->is_blank && n > 0) {
+        file_renew(f);
+        return;
+    }
     const char *ptr = t->raw + lead;
     size_t len = (size_t)n - lead;
     bool is_short = len < p->want;

@@ -218,10 +218,32 @@ int resume_init(struct tail *t, const struct queue_recovery *const *recovered, s
     return 0;
 }
 
+static bool was_blank(const struct tail_file *f)
+{
+    for (const struct tail_pass *p = f->passes; p != NULL; p = p->next)
+        if (pass_end(p) > 0)
+            return false;
+    return f->ident.fp_len == 0;
+}
+
 void resume_found(struct tail_file *f)
 {
     assert(f->phase == PHASE_MISSING);
     table_del(&f->t->missing, &f->by_ino);
+    f->is_blank = was_blank(f);
+}
+
+void file_renew(struct tail_file *f)
+{
+    struct must must = { 0 };
+    f->is_blank = false;
+    file_untrack(f);
+    f->stage = STAGE_READING;
+    f->ident.first_seen_ns++; /* the younger of the two */
+    while (file_track(f, 0) < 0)
+        must_wait(&must);
+    file_ready(f);
+    file_account(f);
 }
 
 /* ---- finding them ---- */
@@ -254,6 +276,14 @@ static bool may_be_at(const struct tail_file *f, const struct file_ident *id, co
            (f->ident.dev == id->dev && slice_starts(path_dir(path), path_dir(file_base(f))));
 }
 
+/* Of two lives of one inode the younger is the present one. But of one that was empty any text may be. */
+static bool is_rather(const struct tail_file *f, const struct tail_file *other)
+{
+    if ((f->ident.fp_len > 0) != (other->ident.fp_len > 0))
+        return f->ident.fp_len > 0;
+    return f->ident.first_seen_ns > other->ident.first_seen_ns;
+}
+
 static int match_inode(struct tail *t, int fd, const struct stat *st, const char *path, struct tail_file **ret)
 {
     struct tail_file *best = NULL, *other = NULL;
@@ -270,8 +300,8 @@ static int match_inode(struct tail *t, int fd, const struct stat *st, const char
         if (r < 0)
             return r;
         struct tail_file **which = r > 0 ? &best : &other;
-        if (*which == NULL || f->ident.first_seen_ns > (*which)->ident.first_seen_ns)
-            *which = f; /* of two lives of one inode the younger is the present one */
+        if (*which == NULL || is_rather(f, *which))
+            *which = f;
     }
     *ret = best != NULL ? best : other;
     return best != NULL || (other != NULL && cut_back(other, fd, st));

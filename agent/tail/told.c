@@ -88,7 +88,8 @@ void file_untrack(struct tail_file *f)
     file_drop_dirty(f);
     for (size_t o = 0; o < t->n_outputs; o++) {
         struct vec *gone = &t->sides[o].gone;
-        if (f->slots[o].ident_version > 0 && vec_reserve(gone, sizeof(uint64_t)) == 0)
+        const bool is_known = f->slots[o].ident_version > 0 || f->slots[o].is_own;
+        if (is_known && vec_reserve(gone, sizeof(uint64_t)) == 0)
             VEC(gone, uint64_t)[gone->n++] = f->ident.incarnation;
         f->slots[o] = (struct slot){ 0 };
     }

@@ -33,6 +33,7 @@ static void take_own(struct tail_file *f, struct tail_file *g)
         s->first_off = pos.end;
         s->first_skip = g->slots[o].first_skip;
         s->is_own = true;
+        f->is_blank = false; /* that text is known now */
         file_dirty(f, BIT(o));
         if (f->stage == STAGE_FINISHED && !s->pass->is_ended)
             file_reopen(f);

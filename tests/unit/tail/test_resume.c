@@ -699,6 +699,67 @@ static void test_two_incarnations_of_one_file(void **state)
     }
 }
 
+/* One queue heard of an empty file only, the other of its text. While that one is away the text is copied and cut, and another is
+ * written: the name that both have for the first must not stand for the second. */
+static void test_empty_for_one_and_cut_for_the_other(void **state)
+{
+    (void)state;
+    for (int late = 0; late < 2; late++) {
+        struct world *w = world_new(2);
+        world_include(w, 0, "*.log");
+        w_append(w, "a.log", "");
+        world_start(w);
+        world_run(w);
+        world_commit_all(w);
+        w_append(w, "a.log", line(1));
+        world_run(w);
+        (void)world_commit(w, 1);
+        world_stop(w);
+        world_use_outputs(w, 1);
+        w_copy(w, "a.log", "a.log.1");
+        assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
+        if (late)
+            world_start(w);
+        w_append(w, "a.log", line(2));
+        if (!late)
+            world_start(w);
+        world_pass(w, 1);
+        world_commit_all(w);
+        world_stop(w);
+        world_use_outputs(w, 2);
+        world_start(w);
+        world_pass(w, 12);
+        expect_numbers(w, 0, 1, 2);
+        expect_numbers(w, 1, 1, 2);
+        world_free(w);
+    }
+}
+
+/* A reload before the second incarnation of such a file was told. */
+static void test_empty_and_reloaded(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "");
+    world_start(w);
+    world_run(w);
+    world_commit_all(w);
+    world_crash(w);
+    w_append(w, "a.log", line(1));
+    world_run(w);
+    world_reload(w);
+    w_append(w, "a.log", line(2));
+    world_pass(w, 12);
+    for (int i = 0; i < 3; i++)
+        world_commit_all(w);
+    expect_numbers(w, 0, 1, 2);
+    expect_numbers(w, 1, 1, 2);
+    assert_int_equal(w->q[0].n, 1);
+    assert_int_equal(w->q[1].lost_bytes, 0);
+    world_free(w);
+}
+
 /* One queue heard of an empty file, the other of its first bytes, too: after a restart both are to know these. */
 static void test_one_queue_knows_more_of_a_file(void **state)
 {
@@ -1098,6 +1159,8 @@ int main(void)
         cmocka_unit_test(test_rotated_before_it_was_seen),
         cmocka_unit_test(test_new_output_begins_before_a_half),
         cmocka_unit_test(test_two_incarnations_of_one_file),
+        cmocka_unit_test(test_empty_for_one_and_cut_for_the_other),
+        cmocka_unit_test(test_empty_and_reloaded),
         cmocka_unit_test(test_one_queue_knows_more_of_a_file),
         cmocka_unit_test(test_away_while_a_finished_file_grew),
         cmocka_unit_test(test_finished_file_grew_for_a_blocked_output),
