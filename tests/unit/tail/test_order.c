@@ -142,6 +142,39 @@ static void test_oldest_is_found_last(void **state)
     world_free(w);
 }
 
+/* A log that was copied and cut and then renamed, before anybody looked: its second text is told after the file behind it. */
+static void test_cut_and_renamed(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "the first text, which is long enough to be known again wherever it is copied to\n");
+    world_start(w);
+    world_run(w);
+    world_commit_all(w);
+    w_copy(w, "a.log", "a.log.2");
+    assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
+    w_append(w, "a.log", "1Phalf of \n");
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "1Fit\n");
+    world_run(w);
+    world_commit_all(w);
+    w_rename(w, "a.log.2", "a.log.3");
+    w_rename(w, "a.log.1", "a.log.2");
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "x\n");
+    world_run(w);
+    world_commit_all(w);
+    for (int i = 0; i < 2; i++) {
+        expect_after(w, "a.log", "a.log.1");
+        expect_after(w, "a.log.1", "a.log.2");
+        expect_after(w, "a.log.2", "a.log.3");
+        world_crash(w);
+        world_run(w);
+    }
+    world_free(w);
+}
+
 static int64_t wall_back_ns;
 
 static int64_t wall_back(void)
@@ -181,6 +214,7 @@ int main(void)
         cmocka_unit_test(test_told_late),
         cmocka_unit_test(test_empty_and_compressed),
         cmocka_unit_test(test_oldest_is_found_last),
+        cmocka_unit_test(test_cut_and_renamed),
         cmocka_unit_test(test_clock_went_back),
     };
     return cmocka_run_group_tests_name("tail/order", tests, NULL, NULL);
