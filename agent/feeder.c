@@ -33,7 +33,17 @@ static bool is_share_used(const struct feeder *f)
 {
     size_t used = budget_of(f->output->open.account), share = budget_batches_share();
     return f->opened_ns != 0 &&
-           (used >= share || (used >= share / 2 && !writer_is_writing(f->writer, f->index)));
+           (used >= share || (f->output->open.raw_bytes >= share / 2 && !writer_is_writing(f->writer, f->index)));
+}
+
+/* The queue makes room for a group of this size; what is with the writer already is part of it. When but one body more is
+ * to come it closes as that is half full: a little later there would be a full one, and one of a few lines behind it. */
+static bool is_group_full(const struct feeder *f)
+{
+    const struct queue_conf *q = &f->output->conf->queue;
+    const size_t open = f->output->open.raw_bytes;
+    return f->pushed_bytes + open >= q->group_bytes ||
+           (f->pushed_bytes > 0 && f->pushed_bytes + q->batch_bytes >= q->group_bytes && open >= q->batch_bytes / 2);
 }
 
 static void group_is_empty(struct feeder *f)
@@ -132,10 +142,7 @@ int64_t feeder_due_at(const struct feeder *f)
         return f->retry_at_ns;
     if (f->is_rereading)
         return INT64_MAX;
-    /* The queue makes room for a group of this size; what is with the writer already is part of it. */
-    if (f->pushed_bytes + f->output->open.raw_bytes >= f->output->conf->queue.group_bytes)
-        return 0;
-    if (is_share_used(f))
+    if (is_group_full(f) || is_share_used(f))
         return 0;
     int64_t at = f->opened_ns != 0 ? f->opened_ns + f->output->conf->queue.batch_wait_ns
                                    : f->last_end_ns + IDLE_POSITIONS_NS;

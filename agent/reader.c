@@ -22,8 +22,9 @@
 #define EVENTS_APART_NS (20 * NS_PER_MS)
 /* File turns between two looks at messages and events. */
 #define TURNS_PER_LOOK 8
-/* While no output takes lines, files are not read for this long: usually the writer is only a moment behind. After it they
- * are, for what goes to no output must not stand still with the others. */
+/* While the writer is behind with an output, or no output takes lines, files are not read for this long: usually that is a
+ * moment, and what is read meanwhile is read again for that output. After it they are, for neither the other outputs nor
+ * what goes to none must stand still with it. */
 #define BLOCKED_PATIENCE_NS NS_PER_SEC
 #define STATUS_BYTES_MAX (32 * MIB)
 
@@ -55,7 +56,7 @@ struct reader {
     _Atomic bool is_stopping;
     _Atomic int64_t stop_deadline_ns;
     int64_t next_look_ns;
-    int64_t all_blocked_ns; /* monotonic: since when no output takes lines; 0 = some does */
+    int64_t in_vain_ns;     /* monotonic: since when reading would be in vain, see is_worth_reading(); 0 = it is not */
     bool has_more;          /* files are ready */
     bool is_waiting;        /* they are left alone for a moment: see is_worth_reading(), may_go_on_at() */
     struct pace pace;       /* limits.cpu */
@@ -248,16 +249,33 @@ static void look(struct reader *r, int64_t wake_at_ns)
         take_events(r);
 }
 
-static bool is_worth_reading(struct reader *r, int64_t now)
+/* Its queue is full, or fails: that may last. */
+static bool is_stuck(uint32_t output)
+{
+    for (int k = 0; k < BLOCKED_REASONS; k++)
+        if (gauge_get(&stats.outputs[output].blocked[k]) != 0)
+            return true;
+    return false;
+}
+
+static bool is_in_vain(const struct reader *r)
 {
     bool all_blocked = r->conf.conf->n_outputs > 0;
-    for (size_t i = 0; i < r->conf.conf->n_outputs; i++)
+    for (uint32_t i = 0; i < r->conf.conf->n_outputs; i++) {
+        if (r->feeders[i].is_blocked && !is_stuck(i))
+            return true;
         all_blocked &= r->feeders[i].is_blocked;
-    if (!all_blocked)
-        r->all_blocked_ns = 0;
-    else if (r->all_blocked_ns == 0)
-        r->all_blocked_ns = now;
-    return !all_blocked || now - r->all_blocked_ns >= BLOCKED_PATIENCE_NS;
+    }
+    return all_blocked;
+}
+
+static bool is_worth_reading(struct reader *r, int64_t now)
+{
+    if (!is_in_vain(r))
+        r->in_vain_ns = 0;
+    else if (r->in_vain_ns == 0)
+        r->in_vain_ns = now;
+    return r->in_vain_ns == 0 || now - r->in_vain_ns >= BLOCKED_PATIENCE_NS;
 }
 
 static int64_t may_go_on_at(struct reader *r, int64_t now)
@@ -273,7 +291,7 @@ static int64_t turn(struct reader *r)
     int64_t tick_at = tail_tick(r->tail, now);
     r->is_waiting = !is_worth_reading(r, now);
     if (r->is_waiting)
-        tick_at = MIN(tick_at, r->all_blocked_ns + BLOCKED_PATIENCE_NS);
+        tick_at = MIN(tick_at, r->in_vain_ns + BLOCKED_PATIENCE_NS);
     const int64_t go_on_at = may_go_on_at(r, now);
     if (go_on_at > now) {
         r->is_waiting = true;
@@ -316,14 +334,6 @@ int64_t reader_step(struct reader *r, bool has_events)
 bool reader_is_called(const struct reader *r)
 {
     return inbox_is_awake(&r->inbox);
-}
-
-static bool is_stuck(uint32_t output)
-{
-    for (int k = 0; k < BLOCKED_REASONS; k++)
-        if (gauge_get(&stats.outputs[output].blocked[k]) != 0)
-            return true;
-    return false;
 }
 
 /* Is anything on its way to a queue that takes it? For one that is full or cannot be written nobody waits: those lines

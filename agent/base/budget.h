@@ -31,8 +31,8 @@
 #define FLOW_MIN_BYTES (512 * KIB)
 /* Of batches on the way to the disk no more than this is of use, all outputs together: the writer never waits for the reader
  * with it. With 8 MiB one output is no faster, rather slower, for less stays in the processor's cache; two came to 34 MiB
- * resident, with what lies free between the heap's blocks. */
-#define BATCHES_ALL_MAX (6 * MIB)
+ * resident, with what lies free between the heap's blocks, and to 32.7 with 6 MiB. */
+#define BATCHES_ALL_MAX (5 * MIB)
 /* Bodies beyond this, all outputs together, would not make sending faster. */
 #define SENDING_ALL_MAX (6 * MIB)
 

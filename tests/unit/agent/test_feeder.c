@@ -58,6 +58,32 @@ static void test_full_body_goes_at_once(void **state)
     followed_deinit(&w);
 }
 
+/* Behind three full bodies of four a half one ends the group: a full one would leave a few lines for another. */
+static void test_half_a_body_ends_a_group(void **state)
+{
+    struct followed w;
+    (void)state;
+    followed_init(&w);
+    assert_int_equal(append(&w, MIB / 2), 0);
+    assert_true(feeder_due_at(&w.f) > w.now);
+    assert_int_equal(append(&w, MIB / 2), 0);
+    assert_int_equal(append(&w, MIB), 0);
+    stand_poll(stand_accepted(w.s) == 3);
+    assert_int_equal(append(&w, MIB / 2), 0);
+    assert_true(feeder_due_at(&w.f) > w.now);
+    assert_int_equal(append(&w, MIB / 2), 0);
+    stand_poll(stand_accepted(w.s) == 5);
+    assert_int_equal(append(&w, MIB / 2 - 100), 0);
+    assert_true(feeder_due_at(&w.f) > w.now);
+    assert_int_equal(append(&w, 100), 0);
+    assert_true(feeder_due_at(&w.f) == 0);
+    followed_read(&w);
+    feeder_close_if_due(&w.f, w.tail, w.now, false);
+    stand_wait(w.s, w.s->told.durable == 1);
+    assert_int_equal(stand_accepted(w.s), 7);
+    followed_deinit(&w);
+}
+
 static void test_blocked_and_back(void **state)
 {
     struct followed w;
@@ -207,7 +233,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_due),   cmocka_unit_test(test_full_body_goes_at_once), cmocka_unit_test(test_blocked_and_back),
         cmocka_unit_test(test_fence), cmocka_unit_test(test_no_memory),              cmocka_unit_test(test_lost_bytes_are_kept),
-        cmocka_unit_test(test_small_share),
+        cmocka_unit_test(test_small_share), cmocka_unit_test(test_half_a_body_ends_a_group),
     };
     return cmocka_run_group_tests_name("agent/feeder", tests, NULL, NULL);
 }
