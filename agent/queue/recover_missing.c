@@ -81,7 +81,8 @@ static int count_remains(struct queue *q, struct remains *m, uint64_t size)
         m->queued = (struct totals){ 0 };
     }
     int r = 0;
-    if (m->first != 0 && rows.lines > 0)
+    /* A file that was begun when the power went may hold blocks of an older one, all of which was acknowledged. */
+    if (m->first != 0 && rows.lines > 0 && !are_settled_locked(q, m->first, m->last))
         r = loss_count(q, &(struct loss){ .reason = LOST_DAMAGE, .rows = &rows, .bytes = size });
     if (m->first != 0)
         spans_add_locked(q, m->first, m->last);
