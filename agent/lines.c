@@ -185,6 +185,17 @@ static bool is_wanted_again(const struct tail_pass *pass, enum record_stream str
     return false;
 }
 
+/* Is this line the rest of a record whose first part is not read again? */
+static bool is_skipped(struct tail_pass *pass, const struct framed *fr)
+{
+    unsigned bit = 1u << fr->stream;
+    if (!(pass->skips & bit))
+        return false;
+    if (!fr->is_framed || !fr->is_partial)
+        pass->skips &= (uint8_t)~bit;
+    return fr->is_framed;
+}
+
 /* The line ends here, unfinished: the file does, or there is no memory for the next piece, which then is a line of its
  * own. */
 static void part_ends(struct work *w, enum record_stream stream, uint64_t at)
@@ -257,6 +268,8 @@ static void raw_line(struct work *w, struct slice line, uint64_t off, uint64_t e
     parser_frame(p->parsers[w->source->input_index], line, p->wall_ns, &fr);
     w->source->first_off[fr.stream] = MIN(w->source->first_off[fr.stream], off);
     if (off < w->pass->resume_until && !is_wanted_again(w->pass, fr.stream, off))
+        return;
+    if (is_skipped(w->pass, &fr))
         return;
     struct join *j = w->pass->state;
     bool is_partial = fr.is_framed && fr.is_partial;

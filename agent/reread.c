@@ -36,6 +36,7 @@ struct rereader {
     unsigned n_retries;
     char *raw;
     uint64_t lost_bytes;
+    uint8_t halves;       /* streams of which a record was left unfinished where a file ends: its rest is in a later range */
 };
 
 /* ---- jobs ---- */
@@ -48,7 +49,11 @@ int reread_copy(const struct reread *rr, struct reread **ret)
         return -ENOMEM;
     *copy = *rr;
     copy->ranges = (struct reread_range *)(copy + 1);
-    memcpy(copy->ranges, rr->ranges, bytes);
+    size_t n = 0;
+    for (int begins = 0; begins < 2; begins++) /* first those whose end may go on where another file begins */
+        for (size_t i = 0; i < rr->n_ranges; i++)
+            if ((rr->ranges[i].from.end == 0) == begins)
+                copy->ranges[n++] = rr->ranges[i];
     char *held = (char *)copy->ranges + bytes;
     if (rr->held.len > 0)
         memcpy(held, rr->held.ptr, rr->held.len);
@@ -179,8 +184,11 @@ static void place(struct rereader *r, const struct file_position *pos)
 {
     struct tail_pass *p = &r->pass;
     bool skips = pos->flags & POSITION_SKIP_TO_NEWLINE;
-    *p = (struct tail_pass){ .mask = UINT32_C(1) << r->feeder->index, .off = pos->end, .is_again = true };
-    p->n_parts = pos->n_parts;
+    uint8_t halves = pos->end == 0 ? r->halves : 0;
+    for (uint8_t i = 0; i < pos->n_parts && pos->end == 0; i++)
+        halves |= (uint8_t)(1u << pos->parts[i].stream);
+    *p = (struct tail_pass){ .mask = UINT32_C(1) << r->feeder->index, .off = pos->end, .is_again = true, .skips = halves };
+    p->n_parts = pos->end == 0 ? 0 : pos->n_parts;
     memcpy(p->parts, pos->parts, sizeof(*pos->parts) * pos->n_parts);
     for (uint8_t i = 0; i < p->n_parts; i++)
         p->off = MIN(p->off, p->parts[i].start);
@@ -245,10 +253,34 @@ static void forget_parts(struct rereader *r, const struct reread_range *g)
     }
 }
 
+/* Does a later range begin a file? What is unfinished at this one's end may have gone on there. */
+static bool may_go_on(const struct rereader *r)
+{
+    const struct reread *rr = r->first->rr;
+    bool may = false;
+    for (size_t i = r->range + 1; i < rr->n_ranges; i++)
+        may |= rr->ranges[i].from.end == 0;
+    return may;
+}
+
+/* A record that began here and was finished elsewhere stays lost: of halves nobody knows whether they belong together. */
+static void leave_halves(struct rereader *r)
+{
+    struct join *j = r->pass.state;
+    for (uint8_t i = 0; j != NULL && i < STREAMS_MAX; i++) {
+        if (!j->streams[i].part.is_active)
+            continue;
+        pending_end(&j->streams[i].part);
+        r->halves |= (uint8_t)(1u << i);
+    }
+}
+
 static void end_range(struct rereader *r, const struct reread_range *g)
 {
     size_t used;
     forget_parts(r, g);
+    if (may_go_on(r))
+        leave_halves(r);
     if (feed(r, r->raw, 0, true, &used)) /* else what it did not take is read once more */
         next_range(r);
 }
@@ -269,7 +301,9 @@ static void read_chunk(struct rereader *r, const struct reread_range *g, int64_t
     }
     size_t used, len = (size_t)n;
     bool is_end = len == left;
-    if (!feed(r, r->raw, len, is_end && g->knows_to && g->to.n_parts == 0, &used))
+    bool is_whole = is_end && g->knows_to && g->to.n_parts == 0;
+    bool is_last = is_whole && (!may_go_on(r) || r->raw[len - 1] != '\n');
+    if (!feed(r, r->raw, len, is_last, &used))
         return;
     r->n_retries = 0;
     if (used > 0) {
@@ -338,6 +372,7 @@ static void begin(struct rereader *r)
     r->range = bytes_of(rr) > REREAD_BYTES_MAX ? rr->n_ranges : 0;
     r->lost_bytes = 0;
     r->n_retries = 0;
+    r->halves = 0;
     for (size_t i = 0; r->range > 0 && i < rr->n_ranges; i++)
         stay_lost(r, &rr->ranges[i], rr->ranges[i].from.end);
     feeder_begin_reread(r->feeder, is_held, r);

@@ -19,6 +19,8 @@ struct place {
     uint64_t first;           /* where the first group that names it began; of a SNAP: where it stood */
     bool is_holed;            /* lost frames lie behind it: where the file goes on tells what they held of it */
     bool is_spoiled;          /* and such of which nobody knows what became of their lines */
+    unsigned placed_at;       /* the group's number in which records that were unfinished at its end are no more; 0: none */
+    uint8_t placed;           /* mask: of which streams */
 };
 
 struct search {
@@ -37,6 +39,7 @@ struct search {
     bool is_holed;        /* lost frames lie directly before the group at hand */
     bool is_spoiled;      /* of a frame of it, or directly before it, nobody knows what became of its lines */
     bool has_spoiled;     /* the segment has such */
+    unsigned n_ends;      /* groups so far, this one included */
     unsigned n_said;
     int r;
 };
@@ -51,6 +54,14 @@ static struct place *place_of(const struct search *s, uint64_t incarnation)
     return NULL;
 }
 
+static uint8_t streams_of(const struct file_position *pos)
+{
+    uint8_t streams = 0;
+    for (uint8_t i = 0; i < pos->n_parts; i++)
+        streams |= (uint8_t)(1u << pos->parts[i].stream);
+    return streams;
+}
+
 static void place_set(struct search *s, const struct file_position *pos, bool is_snap)
 {
     struct place *p = place_of(s, pos->incarnation);
@@ -63,9 +74,10 @@ static void place_set(struct search *s, const struct file_position *pos, bool is
         s->places = places;
     }
     uint64_t first = p != NULL ? p->first : is_snap ? pos->end : pos->start;
+    uint8_t placed = p != NULL && p->pos.end == pos->end ? (uint8_t)(streams_of(&p->pos) & ~streams_of(pos)) : 0;
     if (p == NULL)
         p = &s->places[s->n++];
-    *p = (struct place){ .pos = *pos, .first = first };
+    *p = (struct place){ .pos = *pos, .first = first, .placed = placed, .placed_at = placed != 0 ? s->n_ends : 0 };
     p->pos.start = pos->end;
 }
 
@@ -105,6 +117,29 @@ static struct slice path_of(const struct search *s, uint64_t incarnation)
     return path;
 }
 
+static struct slice folder_of(struct slice path)
+{
+    while (path.len > 0 && path.ptr[path.len - 1] != '/')
+        path.len--;
+    return path;
+}
+
+/* Streams with which the file may begin in the middle of a record, of which the first part ends another file, as after a rotation:
+ * that part was placed with the rest, in frames of the same group or later. Read again by itself, the rest would be half a
+ * record. */
+static uint8_t continued(const struct search *s, uint64_t incarnation)
+{
+    struct slice folder = folder_of(path_of(s, incarnation));
+    uint8_t streams = 0;
+    for (size_t i = 0; i < s->n; i++) {
+        const struct place *p = &s->places[i];
+        bool is_other = p->pos.incarnation != incarnation && slice_eq(folder_of(path_of(s, p->pos.incarnation)), folder);
+        if (is_other)
+            streams |= (uint8_t)(streams_of(&p->pos) | (p->placed_at == s->n_ends ? p->placed : 0));
+    }
+    return streams;
+}
+
 /* to.start: where the group that holds to says that it began. */
 static void found(struct search *s, const struct file_position *from, const struct file_position *to, bool knows_to,
                   bool is_spoiled)
@@ -117,6 +152,9 @@ static void found(struct search *s, const struct file_position *from, const stru
     if (s->n_said++ < GAPS_SAID)
         log_error("queue", "lines.lost", "the lost lines are from this range of a file", LOG_CSTR("output", s->q->name),
                   LOG_SLICE("file", path_of(s, to->incarnation)), LOG_NUM("from", g.from.end), LOG_NUM("to", g.to.end));
+    for (uint8_t i = 0, streams = g.from.end > 0 ? 0 : continued(s, to->incarnation); streams != 0; i++, streams >>= 1)
+        if (streams & 1)
+            g.from.parts[g.from.n_parts++] = (struct position_part){ .stream = i, .start = 0 };
     if (!is_spoiled && !s->is_spoiled)
         s->r = gaps_put(&s->ret->gaps, &g);
 }
@@ -187,6 +225,7 @@ static void take_end(struct search *s, const struct frame_hdr *h, struct slice m
     struct meta_item item;
     size_t before = s->ret->gaps.n;
     bool is_hit = s->is_hit || (s->is_holed && is_unbroken(s, meta));
+    s->n_ends++;
     while (s->r == 0 && meta_next(&rest, &item) > 0)
         if (item.tag == META_FILE)
             s->r = meta_put(&s->idents, META_FILE, true, item.bytes);

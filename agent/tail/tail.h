@@ -55,6 +55,7 @@ struct tail_pass {
     uint8_t n_parts;
     bool skip_to_newline; /* off is inside a line that was cut */
     bool is_again;        /* not the tail's: a range that was read before, see tail_again_open() */
+    uint8_t skips;        /* with is_again, streams: what comes first is the rest of a record that stays lost */
     void *state;          /* the sink's: unfinished records; freed by sink->pass_free */
     uint32_t head_crc;    /* of [0, off) */
     uint8_t tail_bytes[TAIL_CRC_BYTES];

@@ -528,6 +528,46 @@ static void a_group_is_hurt_twice(void **state)
     assert_lost(f, 4, 0);
 }
 
+/* A record whose first part ends file 1 and whose rest begins file 2: when its frame is lost, file 2 is read again without it. */
+static void lose_a_record_of_two_files(struct fixture *f, bool is_body)
+{
+    struct sample s;
+    uint64_t seq;
+    struct file_ident idents[] = { { .incarnation = 1, .path = SLICE("/var/log/app.log.1") },
+                                   { .incarnation = 2, .path = SLICE("/var/log/app.log") } };
+    struct file_position half = { .incarnation = 1, .end = 40, .n_parts = 1, .parts = { { .stream = 1, .start = 30 } } };
+    struct file_position pos[] = { { .incarnation = 1, .start = 40, .end = 40 }, { .incarnation = 2, .end = 20 } };
+    struct group_end first = { .files = idents, .n_files = 1, .positions = &half, .n_positions = 1 };
+    struct group_end second = { .files = idents, .n_files = 2, .positions = pos, .n_positions = 2 };
+    fixture_open(f);
+    assert_int_equal(queue_append(f->q, sample_frame(&s, 1, 1, "t"), &first, &seq), 0);
+    assert_int_equal(queue_append(f->q, sample_frame(&s, 2, 1, "t"), &second, &seq), 0);
+    queue_close(f->q);
+    if (is_body)
+        hurt(f, 1, "frame 2 of t");
+    else
+        hurt_head(f, 3, true); /* the SEAL says where the files stood */
+    fixture_open(f);
+    assert_int_equal(look_at_all(f), 1);
+    const struct reread *rr = next(f);
+    assert_non_null(rr);
+    assert_int_equal(rr->n_ranges, 1);
+    assert_int_equal(rr->ranges[0].from.end, 0);
+    assert_int_equal(rr->ranges[0].to.end, 20);
+    assert_int_equal(rr->ranges[0].from.n_parts, 1);
+    assert_int_equal(rr->ranges[0].from.parts[0].stream, 1);
+}
+
+static void a_record_of_two_files_body(void **state)
+{
+    lose_a_record_of_two_files(*state, true);
+}
+
+static void a_record_of_two_files_header(void **state)
+{
+    lose_a_record_of_two_files(*state, false);
+}
+
 /* Of a frame without SOURCES all lines of its route count as held: rather lost than doubled. */
 static void frames_without_sources(void **state)
 {
@@ -568,6 +608,8 @@ int main(void)
         TEST(a_body_and_a_header_of_a_group),
         TEST(a_header_after_another),
         TEST(a_group_is_hurt_twice),
+        TEST(a_record_of_two_files_body),
+        TEST(a_record_of_two_files_header),
     };
     return cmocka_run_group_tests_name("queue/rereads", tests, NULL, NULL);
 }
