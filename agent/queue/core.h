@@ -309,12 +309,20 @@ NODISCARD int segment_last_seq(struct queue *q, const struct segment *seg, uint6
 /* All that a segment should hold and does not, by header and meta: rows without what was counted of it before, and the frames
  * that held them, these too. */
 NODISCARD int segment_missing(struct queue *q, const struct segment *seg, struct totals *rows, struct spans *ret_holes);
+/* The segment before (by -1) or after (by +1) this one; false when there is none or frames are missing between. */
+bool segment_neighbour(struct queue *q, const struct segment *seg, int by, struct segment *ret);
 NODISCARD int segment_open(struct queue *q, uint64_t id, int *ret_fd, uint64_t *ret_size);
 void quarantine_copy(struct queue *q, int fd, uint64_t segment_id, uint64_t off, uint64_t len);
 /* What stands at this name goes to quarantine/ under a name of its own, and the log says so. */
 void quarantine_rename(struct queue *q, int dir_fd, const char *name);
 
 /* missed.c */
+/* Frames between these two are in no file any more: what they held is the difference of the counts on both sides. Others as
+ * segment_totals_begin(). */
+NODISCARD int between_rows(struct queue *q, const struct segment *before, const struct segment *after, struct totals *rows);
+/* They are lost, and to be read again from their sources. frames: as in struct loss. */
+NODISCARD int between_count(struct queue *q, const struct segment *before, const struct segment *after,
+                            const struct totals *rows, const struct spans *frames);
 /* -ENOMEM: nothing has happened. */
 NODISCARD int missed_add_locked(struct queue *q, uint64_t segment_id, const struct totals *rows);
 /* rows -= what is counted of the segment. */

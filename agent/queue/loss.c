@@ -481,8 +481,7 @@ int segment_last_seq(struct queue *q, const struct segment *seg, uint64_t *ret_s
     return r;
 }
 
-/* The segment before (by -1) or after (by +1) this one; false when there is none or frames are missing between. */
-static bool neighbour(struct queue *q, const struct segment *seg, int by, struct segment *ret)
+bool segment_neighbour(struct queue *q, const struct segment *seg, int by, struct segment *ret)
 {
     bool has = false;
     pthread_mutex_lock(&q->lock);
@@ -509,14 +508,14 @@ int segment_missing(struct queue *q, const struct segment *seg, struct totals *r
     struct segment other;
     ret_holes->n = 0;
     int r = segment_totals_begin(q, seg, &begin);
-    if (r == -EBADMSG && neighbour(q, seg, -1, &other))
+    if (r == -EBADMSG && segment_neighbour(q, seg, -1, &other))
         r = segment_totals_end(q, &other, &begin);
     if (r == 0)
         r = take_stock(q, seg, &good, rows, &has_end, ret_holes);
     if (r == 0 && !has_end && q->is_opening && seg == &q->segs[q->n_segs - 1])
         r = totals_add_all(rows, &q->totals);
     else if (r == 0 && !has_end)
-        r = neighbour(q, seg, 1, &other) ? segment_totals_begin(q, &other, rows) : -EBADMSG;
+        r = segment_neighbour(q, seg, 1, &other) ? segment_totals_begin(q, &other, rows) : -EBADMSG;
     if (r == 0) {
         totals_subtract(rows, &begin);
         totals_subtract(rows, &good);

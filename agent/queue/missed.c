@@ -1,13 +1,13 @@
 /*
  * Lines that a segment lacks and whose loss is counted. What a segment lacks is known for the whole of it alone, as a
- * difference of totals, so what was counted before is taken off it.
+ * difference of totals, so what was counted before is taken off it. And segments of which nothing is left.
  */
 #include <errno.h>
 #include <stdlib.h>
 
 #include "agent/base/array.h"
 #include "agent/base/bytes.h"
-#include "agent/queue/core.h"
+#include "agent/queue/damage.h"
 
 static struct missed *find(const struct queue *q, uint64_t segment_id)
 {
@@ -158,4 +158,30 @@ void missed_clear(struct queue *q)
     for (size_t i = 0; i < q->n_missed; i++)
         missed_deinit(&q->missed[i]);
     q->n_missed = 0;
+}
+
+/* ---- nothing is left ---- */
+
+int between_rows(struct queue *q, const struct segment *before, const struct segment *after, struct totals *rows)
+{
+    struct totals end = { 0 };
+    int r = segment_totals_begin(q, after, rows);
+    if (r == 0)
+        r = segment_totals_end(q, before, &end);
+    if (r == 0)
+        totals_subtract(rows, &end);
+    totals_deinit(&end);
+    return r;
+}
+
+int between_count(struct queue *q, const struct segment *before, const struct segment *after, const struct totals *rows,
+                  const struct spans *frames)
+{
+    struct damage d;
+    int r = damage_between(q, before, after, &d);
+    if (r < 0)
+        return r;
+    r = loss_count(q, &(struct loss){ .reason = LOST_DAMAGE, .rows = rows, .gaps = &d.gaps, .frames = frames });
+    damage_deinit(&d);
+    return r;
 }

@@ -128,6 +128,27 @@ static int count_missing(struct queue *q, const struct segment *seg, struct span
     return r;
 }
 
+/* The file of seg was taken away under us. When nothing of it was handed out, the segments on both sides know what it held. */
+static int count_gone(struct queue *q, const struct segment *seg, struct span s)
+{
+    struct segment before, after;
+    struct totals rows = { 0 };
+    struct spans frames = { .n = 0 };
+    pthread_mutex_lock(&q->lock);
+    bool is_all = s.last == seg->last_seq && !any_is_settled_locked(q, seg->first_seq, seg->last_seq);
+    pthread_mutex_unlock(&q->lock);
+    if (!is_all || !segment_neighbour(q, seg, -1, &before) || !segment_neighbour(q, seg, 1, &after))
+        return count_missing(q, seg, s, 0);
+    int r = between_rows(q, &before, &after, &rows);
+    spans_put(&frames, seg->first_seq, seg->last_seq);
+    if (r == 0)
+        r = between_count(q, &before, &after, &rows, &frames);
+    else if (!fs_is_passing(r))
+        r = count_missing(q, seg, s, 0);
+    totals_deinit(&rows);
+    return r;
+}
+
 /* The meta is good: whose lines it held is known. */
 static int count_rows(struct queue *q, const struct frame_head *h, struct slice meta, enum lost_reason reason)
 {
@@ -266,9 +287,8 @@ static int next_header(struct queue *q, const struct segment *seg, struct frame_
         return 1;
     int r = reader_fd(q, seg->id, &fd);
     if (r == -ENOENT) {
-        /* Taken away under us. */
         struct span all = { .first = q->read_seq, .last = MIN(seg->last_seq, atomic_load(&q->durable_seq)) };
-        r = count_missing(q, seg, all, 0);
+        r = count_gone(q, seg, all);
         if (r == 0)
             q->read_seq = all.last + 1;
         return r;

@@ -157,38 +157,22 @@ static bool spans_touch(const struct queue *q, uint64_t first, uint64_t last)
     return false;
 }
 
-static int count_between(struct queue *q, const struct segment *before, const struct segment *after,
-                         const struct totals *rows)
-{
-    struct damage d;
-    int r = damage_between(q, before, after, &d);
-    if (r < 0)
-        return r;
-    r = loss_count(q, &(struct loss){ .reason = LOST_DAMAGE, .rows = rows, .gaps = &d.gaps });
-    damage_deinit(&d);
-    return r;
-}
-
 /* Frames last+1..fence were durable once and no file has them. What they held is the difference of the counts on both
  * sides. */
 static int count_gap(struct recovery *rc, const struct segment *before, const struct segment *after)
 {
     struct queue *q = rc->q;
-    struct totals rows = { 0 }, end = { 0 };
+    struct totals rows = { 0 };
     uint64_t first = before->last_seq + 1;
-    int r = segment_totals_begin(q, after, &rows);
-    if (r == 0)
-        r = segment_totals_end(q, before, &end);
+    int r = between_rows(q, before, after, &rows);
     if (r == 0) {
-        totals_subtract(&rows, &end);
         (void)!totals_add_all(&rc->gaps, &rows);
         if (atomic_load(&q->acked_seq) <= before->last_seq && !spans_touch(q, first, after->fence) && rows.lines > 0)
-            r = count_between(q, before, after, &rows);
+            r = between_count(q, before, after, &rows, NULL);
     }
     if (!fs_is_passing(r))
         spans_add_locked(q, first, after->fence);
     totals_deinit(&rows);
-    totals_deinit(&end);
     return fs_is_passing(r) ? r : 0;
 }
 

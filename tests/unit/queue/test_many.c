@@ -157,9 +157,18 @@ static void a_segment_is_taken_away(void **state)
     assert_int_equal(unlink(path), 0);
     unsigned n = take_all(f);
     assert_true(n > FRAMES / 2 && n < FRAMES);
+    assert_int_equal(queue_cursor_sync(f->q), 0);
+    const struct reread *rr = queue_reread_next(f->q);
+    assert_non_null(rr);
+    assert_int_equal(rr->n_ranges, 1);
+    assert_int_equal(rr->ranges[0].to.end - rr->ranges[0].from.end, FRAMES - n);
     put_synced(f, FRAMES + 1, FRAMES + 2);
-    fixture_close(f);
-    fixture_open(f);
+    for (unsigned i = 0; i < 2; i++) { /* once */
+        fixture_close(f);
+        fixture_open(f);
+        assert_int_equal(rec_row(&f->rec, "t").lost[LOST_DAMAGE], FRAMES - n);
+        assert_int_equal(rec_row(&f->rec, "t").queued, 2);
+    }
     assert_int_equal(take_all(f), 2);
 }
 
