@@ -85,7 +85,7 @@ static void frames_flow(void **state)
 
 /* ---- damage ---- */
 
-#define DAMAGED 300 /* of three times as many */
+#define DAMAGED 240 /* of three times as many; below GAPS_MAX, should the flusher have no turn in between */
 
 /* One byte of the body of each third frame. */
 static void hurt_all(struct fixture *f)
