@@ -93,6 +93,7 @@ struct parked_route {
 
 struct dead_file {
     uint64_t id, bytes;
+    uint64_t fence; /* frames beyond are void: the sync that was to make them durable failed; SEQ_MAX: none are */
 };
 
 struct seen {
@@ -104,6 +105,7 @@ struct seen {
 struct dead_log {
     int dir_fd, fd;
     uint64_t id, end, next_seq; /* of the file that is written; fd -1: none yet */
+    uint64_t left_at;           /* the fence of the file that was left after a failed sync; 0: none was */
     uint32_t salt;
     struct dead_file *files;    /* by id, the oldest first */
     size_t n_files, cap_files;

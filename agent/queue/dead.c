@@ -41,7 +41,7 @@ int dead_files_add(struct dead_log *d, uint64_t id, uint64_t bytes)
     if (files == NULL)
         return -ENOMEM;
     d->files = files;
-    d->files[d->n_files++] = (struct dead_file){ id, bytes };
+    d->files[d->n_files++] = (struct dead_file){ .id = id, .bytes = bytes, .fence = SEQ_MAX };
     d->bytes += bytes;
     return 0;
 }
@@ -84,7 +84,7 @@ static int write_head(struct queue *q, int fd, const struct segment_head *head, 
     buf_init(&packed, FRAME_META_MAX);
     uint8_t bytes[SEGMENT_HEAD_BYTES];
     segment_head_encode(head, bytes);
-    struct frame_hdr h = { .type = FRAME_SNAP, .seq = 1, .built_ns = head->created_ns, .salt = head->salt };
+    struct frame_hdr h = { .type = FRAME_SNAP, .seq = head->first_seq, .built_ns = head->created_ns, .salt = head->salt };
     int r = put_state(q, &raw);
     if (r == 0)
         r = meta_pack(buf_slice(&raw), &packed);
@@ -107,8 +107,8 @@ static int begin_file(struct queue *q)
     struct dead_log *d = &q->dead;
     char name[SEGMENT_NAME_BYTES];
     uint64_t id = d->id + 1;
-    struct segment_head head = { .id = id, .first_seq = 1, .created_ns = clock_wall_ns(), .salt = random_u32(),
-                                 .wire_form = q->wire_form };
+    struct segment_head head = { .id = id, .first_seq = d->left_at + 1, .fence = d->left_at, .salt = random_u32(),
+                                 .created_ns = clock_wall_ns(), .wire_form = q->wire_form };
     memcpy(head.uuid, q->uuid, UUID_BYTES);
     dead_file_name(name, id);
     int fd = q->fs->open(d->dir_fd, name, O_RDWR | O_CREAT | O_EXCL, 0600);
@@ -119,6 +119,8 @@ static int begin_file(struct queue *q)
     int r = write_head(q, fd, &head, &end);
     if (r == 0)
         r = dead_files_add(d, id, end);
+    if (r == 0 && d->left_at > 0 && d->n_files > 1)
+        d->files[d->n_files - 2].fence = d->left_at;
     if (r < 0) {
         (void)q->fs->close(fd);
         (void)q->fs->unlink(d->dir_fd, name);
@@ -127,13 +129,15 @@ static int begin_file(struct queue *q)
     if (d->fd >= 0)
         (void)q->fs->close(d->fd);
     d->fd = fd;
+    d->left_at = 0;
     d->end = end;
-    d->next_seq = 2;
+    d->next_seq = head.first_seq + 1;
     d->salt = head.salt;
     return 0;
 }
 
-/* One frame, durable on return. After a failed sync the file is left: what was written in it may or may not count. */
+/* One frame, durable on return. After a failed sync the file is left: what was written in it does not count, as the next one
+ * says. */
 static int append(struct queue *q, struct frame_hdr *h, struct slice meta, struct slice body)
 {
     struct dead_log *d = &q->dead;
@@ -149,9 +153,10 @@ static int append(struct queue *q, struct frame_hdr *h, struct slice meta, struc
         return r;
     r = BUG(23) ? 0 : q->fs->fdatasync(d->fd);
     if (r < 0) {
-        (void)q->fs->truncate(d->fd, d->end); /* best effort: not to be counted twice */
+        (void)q->fs->truncate(d->fd, d->end); /* best effort, should we die before the next file is there */
         (void)q->fs->close(d->fd);
         d->fd = -1;
+        d->left_at = d->next_seq - 1;
         return r;
     }
     d->end += frame_bytes(h);

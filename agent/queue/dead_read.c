@@ -16,10 +16,11 @@
 
 typedef void (*each_frame)(struct queue *q, void *ctx, const struct frame_hdr *h, struct slice meta);
 
-static int open_dead(struct queue *q, uint64_t id, int flags, struct scan *s, int *ret_fd)
+/* ret_fence: of the file before; 0: nothing is said of that one. NULL is fine. */
+static int open_dead(struct queue *q, uint64_t id, int flags, struct scan *s, int *ret_fd, uint64_t *ret_fence)
 {
     char name[SEGMENT_NAME_BYTES];
-    struct segment_head head;
+    struct segment_head head = { .fence = 0 };
     struct stat st;
     dead_file_name(name, id);
     int fd = queue_open_file(q->fs, q->dead.dir_fd, name, flags, &st);
@@ -33,7 +34,17 @@ static int open_dead(struct queue *q, uint64_t id, int flags, struct scan *s, in
     if (r < 0)
         (void)q->fs->close(fd);
     *ret_fd = fd;
+    if (ret_fence != NULL)
+        *ret_fence = head.fence;
     return r;
+}
+
+static uint64_t fence_of(const struct dead_log *d, uint64_t id)
+{
+    for (size_t i = 0; i < d->n_files; i++)
+        if (d->files[i].id == id)
+            return d->files[i].fence;
+    return SEQ_MAX;
 }
 
 /* Good frames of one file in order. -EBADMSG: it is not ours. */
@@ -43,11 +54,12 @@ static int walk_file(struct queue *q, uint64_t id, each_frame each, void *ctx)
     struct scan s = { 0 };
     struct buf meta;
     struct frame_hdr h;
-    int r = open_dead(q, id, O_RDONLY, &s, &fd);
+    uint64_t fence = fence_of(&q->dead, id);
+    int r = open_dead(q, id, O_RDONLY, &s, &fd, NULL);
     if (r < 0)
         return r;
     buf_init(&meta, SNAP_RAW_MAX);
-    for (uint64_t off = SEGMENT_HEAD_BYTES, seq = 1; scan_find(&s, off, seq, SEQ_MAX, &off, &h); seq = h.seq + 1) {
+    for (uint64_t off = SEGMENT_HEAD_BYTES, seq = 1; scan_find(&s, off, seq, fence, &off, &h); seq = h.seq + 1) {
         r = scan_meta(&s, off, &h, &meta);
         if (fs_is_passing(r))
             break;
@@ -84,7 +96,7 @@ static void add_rows(struct totals *rows, struct slice meta)
 static void count_open(struct queue *q, void *ctx, const struct frame_hdr *h, struct slice meta)
 {
     struct open_letters *o = ctx;
-    o->has_holes |= h->seq != o->seq;
+    o->has_holes |= h->seq != o->seq && h->type != FRAME_SNAP; /* with it the numbers begin */
     o->seq = h->seq + 1;
     o->n += h->type == FRAME_LOST && rereads_have(&q->rereads, (struct letter_id){ o->file, h->seq });
     if (h->type != FRAME_DATA || marks_find(&o->marks, (struct letter_id){ o->file, h->seq }) != LETTER_OPEN)
@@ -213,7 +225,8 @@ static void weed(struct queue *q)
         char name[SEGMENT_NAME_BYTES];
         struct scan s = { 0 };
         int fd = -1;
-        int r = open_dead(q, d->files[i].id, O_RDONLY, &s, &fd);
+        uint64_t fence = 0;
+        int r = open_dead(q, d->files[i].id, O_RDONLY, &s, &fd, &fence);
         scan_deinit(&s);
         if (r == 0)
             (void)q->fs->close(fd);
@@ -222,6 +235,8 @@ static void weed(struct queue *q)
             quarantine_rename(q, d->dir_fd, name);
         else if (r != -ENOENT)
             d->files[kept++] = d->files[i];
+        if (r == 0 && fence > 0 && kept > 1)
+            d->files[kept - 2].fence = fence;
     }
     d->n_files = kept;
 }
@@ -260,10 +275,11 @@ static int make_last_durable(struct queue *q, uint64_t id)
     struct frame_hdr h;
     uint64_t off, last = 0, end = 0;
     int fd;
-    int r = open_dead(q, id, O_RDWR, &s, &fd);
+    int r = open_dead(q, id, O_RDWR, &s, &fd, NULL);
     if (r < 0)
         return fs_is_passing(r) ? r : 0; /* nothing of it is believed */
-    for (uint64_t at = SEGMENT_HEAD_BYTES, seq = 1; scan_find(&s, at, seq, SEQ_MAX, &off, &h); seq = h.seq + 1) {
+    for (uint64_t at = SEGMENT_HEAD_BYTES, seq = 1; scan_find(&s, at, seq, fence_of(&q->dead, id), &off, &h);
+         seq = h.seq + 1) {
         last = off;
         at = end = off + frame_bytes(&h);
     }
@@ -289,7 +305,8 @@ static void stat_files(struct queue *q)
         }
         if (q->fs->stat(d->dir_fd, name, &st, false) < 0)
             continue;
-        d->files[kept] = (struct dead_file){ d->files[i].id, (uint64_t)st.st_size };
+        d->files[kept] = d->files[i];
+        d->files[kept].bytes = (uint64_t)st.st_size;
         d->bytes += d->files[kept++].bytes;
     }
     d->n_files = kept;

@@ -73,15 +73,11 @@ static int walk_file(struct walk *w, const struct file *f, enum queue_place plac
     return reading_close(&w->view, &r, e);
 }
 
-/* Fences are between segments; parked and dead files stand alone. */
 static int walk_files(struct walk *w, struct files *files, enum queue_place place)
 {
     int e = 0;
-    for (size_t i = 0; i < files->n && e == 0; i++) {
-        if (place != QUEUE_PLACE_QUEUED)
-            files->list[i].fence = SEQ_MAX;
+    for (size_t i = 0; i < files->n && e == 0; i++)
         e = walk_file(w, &files->list[i], place);
-    }
     return e;
 }
 
@@ -123,7 +119,7 @@ static int sum_file(struct view *v, const struct file *f, bool is_segment, struc
     int e = f->kind == FILE_GOOD ? reading_open(v, f, &r) : -ENOENT;
     if (e < 0)
         return e == -ENOENT ? 0 : e;
-    while (reading_next(&r, is_segment ? f->fence : SEQ_MAX, &off, &h)) {
+    while (reading_next(&r, f->fence, &off, &h)) {
         s->first = s->first == 0 ? h.seq : s->first;
         s->last = h.seq;
         if (h.type != FRAME_DATA)

@@ -208,7 +208,7 @@ static int settle_file(struct settling *s, const struct file *f)
     int r = f->kind == FILE_GOOD ? reading_open(&s->view, f, &rd) : -ENOENT;
     if (r < 0)
         return r == -ENOENT ? 0 : r;
-    while (r >= 0 && reading_next(&rd, SEQ_MAX, &off, &h)) {
+    while (r >= 0 && reading_next(&rd, f->fence, &off, &h)) {
         if (h.type != FRAME_DATA)
             continue;
         r = consider(s, f, &rd, off, &h);

@@ -75,6 +75,15 @@ static void set_fences(struct files *f)
     }
 }
 
+/* Parked files stand alone; a file of dead/ speaks of the one before it. */
+static void set_other_fences(struct files *f)
+{
+    for (size_t i = 0; i < f->n; i++) {
+        bool is_said = i + 1 < f->n && f->list[i + 1].kind == FILE_GOOD && f->list[i + 1].head.fence > 0;
+        f->list[i].fence = is_said ? f->list[i + 1].head.fence : SEQ_MAX;
+    }
+}
+
 static bool has_uuid(const struct file *f, const uint8_t uuid[UUID_BYTES])
 {
     return f->kind == FILE_GOOD && memcmp(f->head.uuid, uuid, UUID_BYTES) == 0;
@@ -159,6 +168,8 @@ int view_open_at(struct view *v, int dir_fd)
     mark_foreign(v, &v->parked);
     mark_foreign(v, &v->dead);
     set_fences(&v->segments);
+    set_other_fences(&v->parked);
+    set_other_fences(&v->dead);
     return 0;
 }
 
@@ -181,7 +192,7 @@ static int take_marks(struct view *v, const struct file *f, struct marks *m, str
     int r = f->kind == FILE_GOOD ? reading_open(v, f, &rd) : -ENOENT;
     if (r < 0)
         return r == -ENOENT ? 0 : r;
-    while (r == 0 && reading_next(&rd, SEQ_MAX, &off, &h)) {
+    while (r == 0 && reading_next(&rd, f->fence, &off, &h)) {
         if (h.type != FRAME_LOST)
             continue;
         r = scan_meta(&rd.scan, off, &h, meta);

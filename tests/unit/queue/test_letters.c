@@ -414,6 +414,72 @@ static void a_letter_that_was_not_synced(void **state)
     assert_int_equal(dead_written, written); /* it is there */
 }
 
+static int sync_fails(int fd)
+{
+    (void)fd;
+    return -EIO;
+}
+
+/* The power takes it back. */
+static int truncate_in_vain(int fd, uint64_t len)
+{
+    (void)fd;
+    (void)len;
+    return 0;
+}
+
+/* A sync fails, so the file is left; what was written last to it comes back with a power cut, and does not count. */
+static void what_was_left_is_void(struct fixture *f, bool is_written_again)
+{
+    struct sample s;
+    struct frame_head h;
+    struct fs_ops faulty = fs_real;
+    fixture_open(f);
+    put_synced(f, 1, 3);
+    assert_int_equal(take_one(f, &h), 1);
+    struct frame_orig first = { .seq = h.seq, .reason = SLICE("r"), .text = SLICE("t") }, second = first, third = first;
+    assert_int_equal(queue_dead_append(f->q, sample_frame(&s, 1, 1, "t"), &first), 0);
+    assert_true(queue_ack(f->q, h.seq));
+    assert_int_equal(take_one(f, &h), 2);
+    second.seq = h.seq;
+    assert_int_equal(take_one(f, &h), 3);
+    third.seq = h.seq;
+    assert_true(queue_ack(f->q, h.seq));
+    assert_int_equal(queue_cursor_sync(f->q), 0);
+    faulty.fdatasync = sync_fails;
+    faulty.truncate = truncate_in_vain;
+    f->q->fs = &faulty;
+    assert_int_equal(queue_dead_append(f->q, sample_frame(&s, 2, 1, "t"), &second), -EIO);
+    f->q->fs = &fs_real;
+    assert_int_equal(queue_dead_append(f->q, sample_frame(&s, 3, 1, "t"), &third), 0);
+    if (is_written_again)
+        assert_int_equal(queue_dead_append(f->q, sample_frame(&s, 2, 1, "t"), &second), 0);
+    fixture_crash(f);
+    fixture_open(f); /* the second is sent again, and until then it is queued */
+    assert_int_equal(f->q->dead.n_seen, is_written_again);
+    assert_int_equal(rec_row(&f->rec, "t").dead, 2);
+    assert_int_equal(rec_row(&f->rec, "t").queued, 1);
+    assert_int_equal(take_one(f, &h), 2);
+    assert_int_equal(queue_dead_append(f->q, sample_frame(&s, 2, 1, "t"), &second), 0);
+    assert_true(queue_ack(f->q, h.seq));
+    for (unsigned i = 0; i < 2; i++) {
+        fixture_close(f);
+        fixture_open(f);
+        assert_int_equal(rec_row(&f->rec, "t").dead, 3);
+        assert_int_equal(rec_row(&f->rec, "t").queued, 0);
+    }
+}
+
+static void what_was_left_is_void_once(void **state)
+{
+    what_was_left_is_void(*state, false);
+}
+
+static void what_was_left_is_void_twice(void **state)
+{
+    what_was_left_is_void(*state, true);
+}
+
 int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -428,6 +494,8 @@ int main(void)
         TEST(strangers_in_dead_are_set_aside),
         TEST(skipped_frame_is_lost_once),
         TEST(skip_of_what_is_parked_or_far),
+        TEST(what_was_left_is_void_once),
+        TEST(what_was_left_is_void_twice),
     };
     return cmocka_run_group_tests_name("queue/letters", tests, NULL, NULL);
 }
