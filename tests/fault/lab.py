@@ -195,6 +195,8 @@ class Run:
         for row in inputs + outputs:
             if row["imbalance"]:
                 return f"imbalance: {row}"
+        if status["files"] is None:  # the reader had no time to answer
+            return "the files are not known"
         for f in status["files"]:
             if f["state"] == "missing":  # a power cut made it shorter: what its queues knew of it is kept a day, in case
                 continue
