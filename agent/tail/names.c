@@ -347,6 +347,33 @@ static int rank_order(const struct tail_file *a, const struct tail_file *b)
     return all;
 }
 
+static bool is_recovered(const struct tail_file *f)
+{
+    for (size_t o = 0; o < f->t->n_outputs; o++)
+        if (f->slots[o].rank > 0)
+            return true;
+    return false;
+}
+
+/* One that is gone was written after f's predecessor and before f: what that ends with does not go on here. A clock does not
+ * say so, only a queue that knew them; what no queue knew came last. */
+static bool has_gap_before(const struct tail_file *f)
+{
+    struct link *l = f->after->base == NULL ? NULL : table_first(&f->t->bases, path_hash(f->after->base, strlen(f->after->base)));
+    for (; l != NULL; l = table_next(l)) {
+        const struct tail_file *g = CONTAINER_OF(l, struct tail_file, by_base);
+        if (g->phase == PHASE_MISSING && rank_order(f->after, g) < 0 && (!is_recovered(f) || rank_order(g, f) < 0) &&
+            strcmp(g->base, f->after->base) == 0)
+            return true;
+    }
+    return false;
+}
+
+void *tail_predecessor(const struct tail_file *f)
+{
+    return f->after != NULL && f->after->is_tracked && !has_gap_before(f) ? f->after->sink_file : NULL;
+}
+
 /* Of two of a chain. A queue has them in the order in which it heard of them; the clock by which they were first seen may have
  * been put back, and names count upwards or downwards. */
 static bool is_older(const struct tail_file *a, const struct tail_file *b)

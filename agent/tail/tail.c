@@ -182,11 +182,6 @@ bool tail_turn(struct tail *t, int64_t mono_ns)
     return list_is_in(&t->ready);
 }
 
-void *tail_predecessor(const struct tail_file *f)
-{
-    return f->after != NULL && f->after->is_tracked ? f->after->sink_file : NULL;
-}
-
 uint32_t tail_behind(const struct tail_file *f)
 {
     uint32_t outputs = 0;

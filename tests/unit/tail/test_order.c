@@ -207,6 +207,36 @@ static void test_clock_went_back(void **state)
     world_free(w);
 }
 
+/* The file with the rest went while nobody had it open: what comes after that does not go on where the first file stopped, also
+ * for an output that has to read that again. */
+static void test_one_between_is_gone(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "1Phalf of \n");
+    world_start(w);
+    world_run(w);
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "1Fit\n");
+    world_run(w);
+    assert_non_null(tail_predecessor(at(w, "a.log")));
+    world_commit_all(w);
+    world_stop(w);
+    w_unlink(w, "a.log");
+    w_append(w, "a.log", "1Fanother\n");
+    world_start(w);
+    world_run(w);
+    expect_after(w, "a.log", "a.log.1");
+    assert_null(tail_predecessor(at(w, "a.log")));
+    world_commit_all(w);
+    world_crash(w);
+    world_run(w);
+    expect_after(w, "a.log", "a.log.1");
+    assert_null(tail_predecessor(at(w, "a.log")));
+    world_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -216,6 +246,7 @@ int main(void)
         cmocka_unit_test(test_oldest_is_found_last),
         cmocka_unit_test(test_cut_and_renamed),
         cmocka_unit_test(test_clock_went_back),
+        cmocka_unit_test(test_one_between_is_gone),
     };
     return cmocka_run_group_tests_name("tail/order", tests, NULL, NULL);
 }
