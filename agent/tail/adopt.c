@@ -55,14 +55,6 @@ static void take_places(struct tail_file *f, const struct tail_file *g, const in
     file_changed_ident(f);
 }
 
-static bool is_untold(const struct tail_file *f)
-{
-    for (size_t o = 0; o < f->t->n_outputs; o++)
-        if (f->slots[o].ident_version > 0)
-            return false;
-    return f->is_tracked;
-}
-
 static void move_fd(struct tail_file *f, struct tail_file *g)
 {
     if (f->fd >= 0 || g->fd < 0 || (g->is_copied && f->is_gz))
@@ -102,6 +94,7 @@ static void take_unnamed(struct tail_file *f, struct tail_file *g, bool is_cut)
     file_drop_names(f);
     file_set_phase(f, is_cut ? PHASE_ORPHAN : PHASE_ROTATED);
     file_ready(f);
+    chain_release_copies(f);
     stage_check(f);
 }
 
@@ -154,7 +147,7 @@ void tail_adopt(struct tail *t, struct tail *old)
         struct tail_file *same = has_inode_of(t, g);
         if (f == NULL && same != NULL && same->is_blank)
             file_renew(same); /* as g was, and that was not told */
-        if (f == NULL && same != NULL && is_untold(same)) {
+        if (f == NULL && same != NULL && file_is_untold(same)) {
             f = same;
             take_places(f, g, map);
             file_ready(f);

@@ -380,3 +380,23 @@ void chains_settle(struct tail *t)
     }
     vec_deinit(&bases);
 }
+
+static void release_copy(struct tail_file *g, struct tail_file *f)
+{
+    struct text x;
+    if (text_open(g->t, file_real(g), g->is_gz, &x) < 0)
+        return;
+    if (text_is_of(&x, f))
+        (void)release_inode(g->t, file_real(g), &x.st);
+    text_close(&x);
+}
+
+void chain_release_copies(struct tail_file *f)
+{
+    for (struct tail_file *g = chain_first(f->t, file_base(f)), *next; g != NULL; g = next) {
+        next = chain_next(g);
+        if (g != f && g->phase == PHASE_ROTATED && g->path.link.is_in && file_is_untold(g))
+            release_copy(g, f);
+    }
+    stir(f->t, file_base(f));
+}

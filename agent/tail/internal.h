@@ -403,6 +403,7 @@ void pass_unpark(struct pass *p); /* out of the list of its output */
 /* Up to here its queue has the file durably. */
 uint64_t durable_off(const struct tail *t, uint32_t output, const struct slot *s);
 void position_of(const struct tail_file *f, uint32_t output, struct file_position *ret);
+bool file_is_untold(const struct tail_file *f); /* followed, and no queue has heard of it */
 void stage_advance(struct tail_file *f);
 void stage_check(struct tail_file *f);  /* passes ended, or the file is off the disk: go on */
 void file_untrack(struct tail_file *f); /* it was no file for us after all: queues that know it are told */
@@ -570,6 +571,9 @@ bool file_is_cut(struct tail_file *f);
 bool chain_is_known(const struct tail *t, const char *base);
 /* Something happened to this name: if it is one of a chain, the chain is looked through soon. */
 void chain_stir(struct tail *t, const char *path);
+/* f was not known when the chain was looked through: what was begun then may be its copy. That is let go, and stands for f after
+ * the next look. */
+void chain_release_copies(struct tail_file *f);
 /* Its siblings that are copies of a file of the chain stand for that; those that are newer than all that is known are
  * begun, oldest first. */
 void chains_settle(struct tail *t);

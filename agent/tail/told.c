@@ -215,6 +215,14 @@ static int collect_dirty(struct tail *t, uint32_t output, size_t max_new)
     return n;
 }
 
+bool file_is_untold(const struct tail_file *f)
+{
+    for (size_t o = 0; o < f->t->n_outputs; o++)
+        if (f->slots[o].ident_version > 0)
+            return false;
+    return f->is_tracked;
+}
+
 bool tail_collect(struct tail *t, uint32_t output, size_t max_new, struct group_end *end)
 {
     assert(output < t->n_outputs);

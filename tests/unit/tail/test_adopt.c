@@ -261,6 +261,35 @@ static void test_input_is_gone(void **state)
     }
 }
 
+/* Compressed before the reload, of which the old tail has the descriptor: the new one finds the .gz first. The queue knows of it
+ * that it was there and empty, or nothing. */
+static void test_compressed_unheard(void **state)
+{
+    (void)state;
+    for (int is_told = 0; is_told < 2; is_told++) {
+        struct world *w = begin(1);
+        world_start(w);
+        world_run(w);
+        world_commit_all(w);
+        w_rename(w, "a.log", "a.log.1");
+        w_append(w, "a.log", "");
+        world_run(w);
+        if (is_told)
+            world_commit_all(w);
+        w_append(w, "a.log", "two\n");
+        if (!is_told)
+            world_run(w);
+        w_rename(w, "a.log.1", "a.log.2");
+        w_rename(w, "a.log", "a.log.1");
+        w_gzip(w, "a.log.1");
+        w_append(w, "a.log", "three\n");
+        world_reload(w);
+        finish(w);
+        expect_lines(w, 0, LONG(1) "|two|three");
+        world_free(w);
+    }
+}
+
 /* What is finished everywhere is not taken up again. */
 static void test_finished(void **state)
 {
@@ -295,6 +324,7 @@ int main(void)
         cmocka_unit_test(test_told_and_deleted),
         cmocka_unit_test(test_orphan),
         cmocka_unit_test(test_compressed),
+        cmocka_unit_test(test_compressed_unheard),
         cmocka_unit_test(test_new_outputs),
         cmocka_unit_test(test_new_outputs_read_from_the_end),
         cmocka_unit_test(test_input_is_gone),
