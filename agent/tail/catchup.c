@@ -153,6 +153,7 @@ static void give_copy(struct tail_file *f, struct text *x, const char *path)
     struct file_ident id = { 0 };
     ident_of_fd(x->src.fd, &x->st, &id);
     file_set_ino(f, &id);
+    f->mtime_ns = timespec_ns(x->st.st_mtim);
     f->is_copied = true;
     file_found_at(f, path, path);
 }

@@ -111,16 +111,34 @@ static bool same_inode(const struct tail_file *f, const struct stat *st)
     return f->ident.dev == st->st_dev && f->ident.ino == st->st_ino;
 }
 
+/* f's descriptor shows another file than its number, which is that of a copy. Is that still under this name? As
+ * file_open_at(). */
+static int copy_is_at(struct tail_file *f, const char *path)
+{
+    struct text x;
+    struct file_ident id = { 0 };
+    int r = text_open(f->t, path, slice_ends(slice_cstr(path), SLICE(".gz")), &x);
+    if (r < 0)
+        return r;
+    ident_of_fd(x.src.fd, &x.st, &id);
+    if (x.st.st_ino != f->ident.ino || x.st.st_dev != f->ident.dev)
+        r = -ENOENT;
+    else if (!ident_same_inode(&id, &f->ident) || (id.btime_ns == 0 && id.generation == 0 && !text_is_of(&x, f)))
+        r = -ESTALE;
+    text_close(&x);
+    return r;
+}
+
 /* The number is that of f, and so is the file, under this name? Without a descriptor that keeps it, the number may have
  * been used again; then its time or its size is another. */
 bool file_is_still(struct tail_file *f, const char *path, const struct stat *st)
 {
     bool is_plain = !f->is_gz && !f->is_copied;
-    if (f->fd >= 0 || !f->is_tracked ||
+    if ((f->fd >= 0 && !f->is_copied) || !f->is_tracked ||
         (timespec_ns(st->st_mtim) == f->mtime_ns && (!is_plain || (uint64_t)st->st_size == f->size)))
         return true;
-    int r = file_open_at(f, path);
-    if (r == 0 && f->stage != STAGE_READING)
+    int r = f->is_copied ? copy_is_at(f, path) : file_open_at(f, path);
+    if (r == 0 && !f->is_copied && f->stage != STAGE_READING)
         file_close(f);
     return r != -ESTALE; /* the name may lead elsewhere by now: that says nothing of f */
 }
@@ -214,7 +232,7 @@ static bool known(struct tail_file *g, const char *path, const char *real, const
         file_free(g);
         return false;
     }
-    int r = g->fd < 0 ? file_open_at(g, real) : 0;
+    int r = g->is_copied ? copy_is_at(g, real) : g->fd < 0 ? file_open_at(g, real) : 0;
     if (r == -ESTALE || r == -ENOENT) { /* the latter: the name has led elsewhere since */
         if (r == -ESTALE)
             table_del(&t->by_ino, &g->by_ino);

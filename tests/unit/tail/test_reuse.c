@@ -174,6 +174,38 @@ static void test_of_a_copy_that_was_compressed(void **state)
     world_free(w);
 }
 
+/* The .gz of a file that is still held open goes, and the live file's copy gets its number: that is not what is held. */
+static void test_of_a_gz_beside_its_descriptor(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "the first of all\n");
+    world_start(w);
+    world_run(w);
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "the second of all\n");
+    world_run(w);
+    w_gzip(w, "a.log.1");
+    world_run(w);
+    assert_true(file_by_path(w->t, w_path(w, "a.log.1.gz"))->is_copied);
+    const uint64_t second = file_by_path(w->t, w_path(w, "a.log"))->ident.incarnation;
+    old_ino = ino_of(w, "a.log.1.gz");
+    w_mkdir(w, "elsewhere");
+    w_copy(w, "a.log", "elsewhere/new");
+    new_ino = ino_of(w, "elsewhere/new");
+    w_unlink(w, "a.log.1.gz");
+    w_rename(w, "elsewhere/new", "a.log.1");
+    assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
+    world_run(w);
+    const struct tail_file *f = file_by_path(w->t, w_path(w, "a.log.1"));
+    assert_non_null(f);
+    assert_int_equal(second, f->ident.incarnation);
+    world_settle(w, 30);
+    expect_lines(w, 0, "the first of all|the second of all");
+    world_free(w);
+}
+
 /* A .gz that was read whole goes, and a log that is no .gz gets its number. */
 static void test_of_a_gz(void **state)
 {
@@ -239,6 +271,7 @@ int main(void)
         TEST(test_of_an_empty_file),
         TEST(test_over_a_reload),
         TEST(test_of_a_copy_that_was_compressed),
+        TEST(test_of_a_gz_beside_its_descriptor),
         TEST(test_of_a_gz),
         TEST(test_of_an_empty_file_by_another_log),
     };
