@@ -55,6 +55,8 @@ static struct pass *take_spare(struct tail_file *f, struct tail_pass *pub, uint3
     p->pub.n_parts = n_parts;
     memcpy(p->pub.parts, parts, sizeof(*parts) * n_parts);
     p->head_unknown = pass_of(pub)->head_unknown;
+    p->tail_crc = pass_of(pub)->tail_crc;
+    p->wants_tail = pass_of(pub)->wants_tail;
     pub->mask &= ~BIT(output);
     f->slots[output].pass = p;
     file_dirty(f, BIT(output));
@@ -103,8 +105,6 @@ static struct pass *part_from_feed(struct tail_file *f, struct tail_pass *pub, u
     assert(t->feeding.pass == from);
     assert(pos_end >= feed->off && pos_end <= feed->off + feed->bytes.len);
     struct pass *p = take_spare(f, pub, output, parts, n_parts);
-    p->tail_crc = from->tail_crc;
-    p->wants_tail = from->wants_tail;
     uint64_t end = MAX(pos_end, pub->resume_until);
     bool skip = pos_end == feed->off ? t->feeding.skip_before : pub->skip_to_newline;
     if (pos_end < pub->resume_until) {

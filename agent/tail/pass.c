@@ -148,6 +148,8 @@ void passes_merge(struct tail_file *f)
             if (b->tail_len > a->tail_len) {
                 memcpy(a->tail_bytes, b->tail_bytes, b->tail_len);
                 a->tail_len = b->tail_len;
+                pass_of(a)->tail_crc = pass_of(b)->tail_crc;
+                pass_of(a)->wants_tail = pass_of(b)->wants_tail;
             }
             for (size_t o = 0; o < f->t->n_outputs; o++)
                 if (f->slots[o].pass == pass_of(b))

@@ -512,6 +512,32 @@ static void test_record_spans_files_over_a_restart(void **state)
     world_free(w);
 }
 
+/* What stands before the place was not looked at yet when an output leaves it to read its half again: it is still not known. */
+static void test_leaves_a_place_that_was_not_looked_at(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "1Phalf of \n");
+    world_start(w);
+    world_run(w);
+    world_commit_all(w);
+    tail_fence(w->t, 0, w->q[0].files, w->q[0].n);
+    (void)tail_turn(w->t, w_now); /* up to the place, and no further */
+    struct tail_file *f = file_by_path(w->t, w_path(w, "a.log"));
+    assert_true(f->passes->off >= f->passes->resume_until && pass_of(f->passes)->wants_tail);
+    const struct position_part part = { .stream = 1, .start = 0 };
+    assert_int_equal(0, passes_reserve(w->t));
+    tail_block_before(f, f->passes, 0, &part, 1);
+    pass_drop(pass_of(f->passes->next));
+    world_run(w);
+    w_append(w, "a.log", "1Fit\n");
+    world_run(w);
+    expect_lines(w, 0, "half of it");
+    assert_false(log_has(w, "file.truncated"));
+    world_free(w);
+}
+
 /* Both outputs have the first half: they go on as one, so that the next file can borrow it for both. */
 static void test_passes_with_the_same_half_go_on_as_one(void **state)
 {
@@ -1152,6 +1178,7 @@ int main(void)
         cmocka_unit_test(test_blocked_inside_parts),
         cmocka_unit_test(test_unfinished_record_is_flushed_at_the_end),
         cmocka_unit_test(test_record_spans_files_over_a_restart),
+        cmocka_unit_test(test_leaves_a_place_that_was_not_looked_at),
         cmocka_unit_test(test_passes_with_the_same_half_go_on_as_one),
         cmocka_unit_test(test_halves_join_after_a_rotation),
         cmocka_unit_test(test_chain_whose_clock_went_back),
