@@ -173,7 +173,8 @@ void oracle_end(void)
             sim_fail("output %u: %lld lines are still queued and %lld parked, although all is well", i,
                      (long long)l.queued, (long long)l.parked);
         /* What was given up may be there after all: a reply was lost, or the server has changed its mind. */
-        if (l.delivered > got + (int64_t)sim.garbage[i] || l.delivered + l.dead + l.lost < got + (int64_t)sim.garbage[i])
+        const int64_t there = got + (int64_t)sim.garbage[i];
+        if (l.delivered > there + (int64_t)sim.unheard[i] || l.delivered + l.dead + l.lost < there)
             sim_fail("output %u: %lld lines are at the server, and the ledger says: accepted %lld, delivered %lld, dead %lld, "
                      "lost %lld",
                      i, (long long)got, (long long)l.accepted, (long long)l.delivered, (long long)l.dead, (long long)l.lost);

@@ -424,6 +424,13 @@ static void push_entry(struct push *p, struct slice labels, uint64_t stream, int
     if (*newest != INT64_MIN && e.time_ns < *newest - LOKI_BEHIND_NS) {
         sim_say("    server %u drops line %u: too far behind", p->slot, uid);
         p->last_is_behind = true; /* and nobody may ever hear of it */
+        if (l != NULL && v.is_cured && (l->refused >> p->slot & 1)) {
+            /* Refused for good it would be a dead letter, but that could not be written before the agent ended; the server has
+             * taken a much newer line of the same batch meanwhile, and has nothing against this one by now. */
+            l->refused &= (uint8_t)~(1u << p->slot);
+            l->may_miss |= (uint8_t)(1u << p->slot);
+            sim.unheard[p->slot]++;
+        }
         return;
     }
     *newest = MAX(*newest, e.time_ns);

@@ -168,6 +168,7 @@ struct sim {
     struct line *lines;
     size_t n_lines, cap_lines;
     uint32_t garbage[SIM_OUTPUTS]; /* distinct things that arrived and are no line */
+    uint32_t unheard[SIM_OUTPUTS]; /* lines that a server dropped with 204 after it had refused them for good */
 
     int64_t fault_until_ns, space_until_ns;
     uint64_t parked_peak[SIM_OUTPUTS]; /* bytes in parked/ at once */
