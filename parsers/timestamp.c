@@ -1,5 +1,6 @@
 #include "parsers/timestamp.h"
 
+#include "agent/base/bytes.h"
 #include "agent/base/clock.h"
 
 #define YEAR_MIN 1678
@@ -277,31 +278,89 @@ static inline unsigned pair_at(const char *p, unsigned *bad)
     return high * 10 + low;
 }
 
-/* 2026-01-02T15:04:05Z, with a fraction or without; 0: another form, or none, let the general way say which. */
-static size_t utc_form(struct slice s, int64_t *ret_ns)
+/* 2026-01-02T15:04:05 at p, 19 bytes, whatever stands for the T, in seconds of UTC. */
+static bool read_second(const char *p, int64_t *ret_utc_s)
 {
-    static const int64_t units[] = { 1000000000, 100000000, 10000000, 1000000, 100000, 10000, 1000, 100, 10, 1 };
-    const char *p = s.ptr;
-    if (s.len < 20 || p[4] != '-' || p[7] != '-' || p[10] != 'T' || p[13] != ':' || p[16] != ':')
-        return 0;
+    if (p[4] != '-' || p[7] != '-' || p[13] != ':' || p[16] != ':')
+        return false;
     unsigned bad = 0;
-    struct stamp t = { .year = pair_at(p, &bad) * 100 };
+    struct stamp t = { .year = pair_at(p, &bad) * 100, .has_offset = true };
     t.year += pair_at(p + 2, &bad);
     t.month = pair_at(p + 5, &bad);
     t.day = pair_at(p + 8, &bad);
     t.hour = pair_at(p + 11, &bad);
     t.minute = pair_at(p + 14, &bad);
     t.second = pair_at(p + 17, &bad);
-    size_t n = 19;
-    if (p[n] == '.') {
-        for (n = 20; n < s.len && n < 29 && is_digit(p[n]); n++)
-            t.nanos = t.nanos * 10 + (p[n] - '0');
-        t.nanos *= units[n - 20];
+    int64_t ns;
+    if (bad != 0 || !to_ns(NULL, &t, &ns))
+        return false;
+    *ret_utc_s = ns / NS_PER_SEC;
+    return true;
+}
+
+/* The same, of the second that was read last if it is that again: lines come by the thousand a second, and a frame's time and
+ * that of the line in it are mostly of one. */
+static bool utc_second(const char *p, int64_t *ret_utc_s)
+{
+    static _Thread_local struct {
+        uint64_t text[3]; /* bytes 0 to 7, 8 to 15, 11 to 18; at first they contradict each other */
+        int64_t utc_s;
+    } last = { .text = { 0, 0, 1 } };
+    const uint64_t text[3] = { get_le64(p), get_le64(p + 8), get_le64(p + 11) };
+    if (((text[0] ^ last.text[0]) | (text[1] ^ last.text[1]) | (text[2] ^ last.text[2])) != 0) {
+        if (!read_second(p, &last.utc_s))
+            return false; /* utc_s is what it was */
+        memcpy(last.text, text, sizeof(text));
     }
-    if (bad != 0 || n == 20 || n == s.len || p[n] != 'Z')
+    *ret_utc_s = last.utc_s;
+    return true;
+}
+
+/* The eight bytes at s.ptr + i, the first lowest; zeros behind the end. i < s.len, and s has eight. */
+static uint64_t eight_at(struct slice s, size_t i)
+{
+    size_t left = s.len - i;
+    return left >= 8 ? get_le64(s.ptr + i) : get_le64(s.ptr + s.len - 8) >> (8 * (8 - left));
+}
+
+/* Up to nine digits at s.ptr + i as a fraction, eight at once. How many. */
+static size_t nine_digits(struct slice s, size_t i, int64_t *ret_nanos)
+{
+    static const int64_t units[] = { 1000000000, 100000000, 10000000, 1000000, 100000, 10000, 1000, 100, 10, 1 };
+    const uint64_t all = UINT64_C(0x0101010101010101);
+    uint64_t v = eight_at(s, i) ^ (all * '0'); /* a digit is 0 to 9 now, nothing else is */
+    uint64_t others = (((v & (all * 0x7f)) + all * (0x7f - 9)) | v) & (all * 0x80);
+    size_t n = others == 0 ? 8 : (size_t)__builtin_ctzll(others) / 8;
+    if (n == 0)
         return 0;
-    t.has_offset = true;
-    return to_ns(NULL, &t, ret_ns) ? n + 1 : 0;
+    v <<= 8 * (8 - n); /* zeros before them */
+    v = v * 10 + (v >> 8);
+    v = ((v & UINT64_C(0x000000ff000000ff)) * UINT64_C(0x000f424000000064) +
+         ((v >> 16 & UINT64_C(0x000000ff000000ff)) * UINT64_C(0x0000271000000001))) >> 32;
+    int64_t value = (int64_t)v;
+    if (n == 8 && is_digit(at(s, i + 8)))
+        value = value * 10 + (s.ptr[i + n++] - '0');
+    *ret_nanos = value * units[n];
+    return n;
+}
+
+/* 2026-01-02T15:04:05Z, with a fraction or without; 0: another form, or none, let the general way say which. */
+static size_t utc_form(struct slice s, int64_t *ret_ns)
+{
+    int64_t utc_s, nanos = 0;
+    size_t n = 19;
+    if (s.len < 20 || s.ptr[10] != 'T' || !utc_second(s.ptr, &utc_s))
+        return 0;
+    if (s.ptr[n] == '.') {
+        size_t digits = s.len == 20 ? 0 : nine_digits(s, 20, &nanos);
+        if (digits == 0)
+            return 0;
+        n = 20 + digits;
+    }
+    if (n == s.len || s.ptr[n] != 'Z')
+        return 0;
+    *ret_ns = utc_s * NS_PER_SEC + nanos;
+    return n + 1;
 }
 
 /* ---- forms -------------------------------------------------------------------------------------------------------- */

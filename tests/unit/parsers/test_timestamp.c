@@ -169,6 +169,40 @@ static void test_rfc3339_is_strict(void **state)
     assert_true(ns == AT(678901234));
 }
 
+/* The second that was read last is known by its text: whatever came before, a time is the same, with any fraction. */
+static void test_seconds_that_come_again(void **state)
+{
+    (void)state;
+    static const struct { struct slice text; int64_t ns; } cases[] = {
+        { SLICE_INIT("2026-01-02T03:04:05Z"), AT(0) },           { SLICE_INIT("2026-01-02T03:04:05.1Z"), AT(100000000) },
+        { SLICE_INIT("2026-01-02T03:04:05.12Z"), AT(120000000) }, { SLICE_INIT("2026-01-02T03:04:05.123Z"), AT(123000000) },
+        { SLICE_INIT("2026-01-02T03:04:05.0001Z"), AT(100000) },  { SLICE_INIT("2026-01-02T03:04:05.12345Z"), AT(123450000) },
+        { SLICE_INIT("2026-01-02T03:04:05.123456Z"), AT(123456000) },
+        { SLICE_INIT("2026-01-02T03:04:05.1234567Z"), AT(123456700) },
+        { SLICE_INIT("2026-01-02T03:04:05.12345678Z"), AT(123456780) },
+        { SLICE_INIT("2026-01-02T03:04:05.123456789Z"), AT(123456789) },
+        { SLICE_INIT("2026-01-02T03:04:05.999999999Z"), AT(999999999) },
+        { SLICE_INIT("2026-01-02T03:04:06.5Z"), AT(1500000000) }, { SLICE_INIT("2026-01-03T03:04:05Z"), AT(86400 * NS_PER_SEC) },
+        { SLICE_INIT("2026-01-02T04:04:05Z"), AT(3600 * NS_PER_SEC) },
+        { SLICE_INIT("2026-13-02T03:04:05Z"), -1 },               { SLICE_INIT("2026-01-02T03:04:0aZ"), -1 },
+        { SLICE_INIT("2026-01-02T03:04:05.Z"), -1 },              { SLICE_INIT("2026-01-02T03:04:05./Z"), -1 },
+        { SLICE_INIT("2026-01-02T03:04:05.12:Z"), -1 },           { SLICE_INIT("2026-01-02T03:04:05."), -1 },
+        { SLICE_INIT("2026-01-02T03:04:05.123456789"), -1 },      { SLICE_INIT("2026-01-02T03:04:05"), -1 },
+        { SLICE_INIT("\0\0\0\0\0\0\0\0\0\0T\0\0\0\0\0\0\0\0Z"), -1 },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        for (size_t k = 0; k < ARRAY_LEN(cases); k++) {
+            int64_t ns = -1;
+            (void)timestamp_rfc3339(guard_put(cases[i].text), &ns);
+            ns = -1;
+            size_t n = timestamp_rfc3339(guard_put(cases[k].text), &ns);
+            assert_int_equal(n, cases[k].ns == -1 ? 0 : cases[k].text.len);
+            if (n > 0)
+                assert_int_equal(ns, cases[k].ns);
+        }
+    }
+}
+
 static void test_year_is_the_nearest(void **state)
 {
     (void)state;
@@ -339,6 +373,7 @@ int main(void)
         cmocka_unit_test(test_forms),
         cmocka_unit_test(test_scan_leaves_the_rest),
         cmocka_unit_test(test_rfc3339_is_strict),
+        cmocka_unit_test(test_seconds_that_come_again),
         cmocka_unit_test(test_year_is_the_nearest),
         cmocka_unit_test(test_offsets_agree_with_libc),
         cmocka_unit_test(test_wall_clock_comes_back),
