@@ -34,7 +34,7 @@
  * resident, with what lies free between the heap's blocks, and to 32.7 with 6 MiB. */
 #define BATCHES_ALL_MAX (5 * MIB)
 /* Bodies beyond this, all outputs together, would not make sending faster. */
-#define SENDING_ALL_MAX (6 * MIB)
+#define SENDING_ALL_MAX (4 * MIB)
 
 /* What the accounts are summed by, for people. */
 enum memory_kind {
