@@ -12,7 +12,7 @@
 #define IDLE_POSITIONS_NS (30 * NS_PER_SEC)
 #define MEMORY_RETRY_NS (200 * NS_PER_MS)
 /* A name that nobody knew is told within this time: names that come together are told together. */
-#define NEW_NAMES_NS (50 * NS_PER_MS)
+#define NEW_NAMES_NS (20 * NS_PER_MS)
 /* Names that come by the thousand take this many a group: each is 300 bytes until the writer has them. */
 #define NEW_NAMES_MAX 500
 
