@@ -182,7 +182,9 @@ static void take_position(struct search *s, const struct file_position *pos, boo
     place_set(s, pos, is_snap);
 }
 
-/* Behind a hole, this group begins where the last good one ended: then what is lost was of this one. */
+/* Behind a hole, this group begins where the last good one ended: then what is lost was of this one. A file that no SNAP and no
+ * good group has named is taken to have begun in the lost one, when it goes on here: where records stood between the two,
+ * nobody knows. */
 static bool is_unbroken(const struct search *s, struct slice meta)
 {
     struct meta_item item;
@@ -191,7 +193,7 @@ static bool is_unbroken(const struct search *s, struct slice meta)
         if (item.tag != META_POS || meta_get_position(item.bytes, &pos) < 0)
             continue;
         const struct place *last = place_of(s, pos.incarnation);
-        if (last != NULL && last->pos.end < pos.start)
+        if (last != NULL ? last->pos.end < pos.start : s->has_snap && pos.start > 0)
             return false;
     }
     return true;
@@ -303,7 +305,7 @@ static void bad_meta(struct search *s, const struct frame_hdr *h)
     }
     hole(s, h->seq, h->seq);
     s->ret->hole_lines += h->lines;
-    s->is_hit = true;
+    s->is_hit = h->flags & FRAME_FLAG_MORE; /* else its group ends here, and the next one is whole */
 }
 
 /* Frame by frame; only the last of a group has positions. */

@@ -6,8 +6,10 @@
 
 #include "tests/unit/queue/fixture.h"
 
-/* Zeros over [from, to) of the frame that seq has, or from there to the end of frame last_seq. */
-static void hurt(struct fixture *f, uint64_t segment, uint64_t seq, uint64_t last_seq, bool only_body)
+enum part { WHOLE, META, BODY };
+
+/* Zeros over that part of the frame that seq has; WHOLE: to the end of frame last_seq. */
+static void hurt(struct fixture *f, uint64_t segment, uint64_t seq, uint64_t last_seq, enum part part)
 {
     static const uint8_t zero[4096];
     char path[512], name[64];
@@ -25,9 +27,9 @@ static void hurt(struct fixture *f, uint64_t segment, uint64_t seq, uint64_t las
     assert_int_equal(fstat(fd, &st), 0);
     assert_int_equal(scan_init(&s, fd, (uint64_t)st.st_size, head.salt), 0);
     assert_true(scan_find(&s, SEGMENT_HEAD_BYTES, seq, seq, &off, &h));
-    from = off + (only_body ? FRAME_HEAD_BYTES + h.meta_len : 0);
+    from = off + (part == BODY ? FRAME_HEAD_BYTES + h.meta_len : part == META ? FRAME_HEAD_BYTES : 0);
     assert_true(scan_find(&s, off, last_seq, last_seq, &off, &h));
-    to = off + frame_bytes(&h);
+    to = part == META ? from + h.meta_len : off + frame_bytes(&h);
     scan_deinit(&s);
     assert_true(to - from <= sizeof(zero));
     assert_int_equal(pwrite(fd, zero, to - from, (off_t)from), to - from);
@@ -88,7 +90,7 @@ static void one_body(void **state)
     struct lost_range got[4];
     fixture_open(f);
     put_synced(f, 1, 20);
-    hurt(f, 1, 8, 8, true);
+    hurt(f, 1, 8, 8, BODY);
     read_all(f);
     assert_gaps(f, (const struct lost_range[]){ { .incarnation = 1, .start = 6, .end = 7 } }, 1);
     assert_int_equal(queue_cursor_sync(f->q), 0);
@@ -105,7 +107,7 @@ static void whole_frames(void **state)
     put_synced(f, 1, 20);
     queue_close(f->q);
     fixture_open(f);
-    hurt(f, 1, 8, 10, false);
+    hurt(f, 1, 8, 10, WHOLE);
     read_all(f);
     assert_gaps(f, (const struct lost_range[]){ { .incarnation = 1, .start = 6, .end = 9 } }, 1);
 }
@@ -117,7 +119,7 @@ static void the_last_of_a_segment(void **state)
     put_synced(f, 1, 20);
     queue_close(f->q);
     fixture_open(f);
-    hurt(f, 1, 20, 22, false); /* and the SEAL */
+    hurt(f, 1, 20, 22, WHOLE); /* and the SEAL */
     read_all(f);
     assert_gaps(f, (const struct lost_range[]){ { .incarnation = 1, .start = 18, .end = 20 } }, 1);
 }
@@ -138,7 +140,7 @@ static void the_first_of_a_group(void **state)
     assert_int_equal(queue_sync(f->q), 0);
     queue_close(f->q);
     fixture_open(f);
-    hurt(f, 1, first, first, false);
+    hurt(f, 1, first, first, WHOLE);
     read_all(f);
     assert_gaps(f, (const struct lost_range[]){ { .incarnation = 1, .start = 3, .end = 50 } }, 1);
 }
@@ -157,10 +159,37 @@ static void two_files(void **state)
     assert_int_equal(queue_sync(f->q), 0);
     queue_close(f->q);
     fixture_open(f);
-    hurt(f, 1, 6, 7, false); /* frames 5 and 6: [20, 30) of both */
+    hurt(f, 1, 6, 7, WHOLE); /* frames 5 and 6: [20, 30) of both */
     read_all(f);
     assert_gaps(f, (const struct lost_range[]){ { .incarnation = 2, .start = 20, .end = 30 },
                                                 { .incarnation = 1, .start = 20, .end = 30 } }, 2);
+}
+
+/* The first that names file 2, and a group by itself: what comes next of that file is whole, and where its records stand between
+ * the two was told by the lost one alone. */
+static void what_follows_a_lost_beginning_is_whole(void **state)
+{
+    struct fixture *f = *state;
+    const enum part parts[] = { META, WHOLE };
+    struct sample s;
+    struct sample_end e;
+    uint64_t first, seq;
+    for (unsigned i = 0; i < ARRAY_LEN(parts); i++) {
+        unsigned file = 2 + i;
+        fixture_open(f);
+        put_synced(f, 1 + i, 1 + i);
+        assert_int_equal(queue_append(f->q, sample_frame(&s, 2, 1, "a"), sample_end(&e, file, 0, 10), &first), 0);
+        assert_int_equal(queue_append(f->q, sample_frame(&s, 3, 1, "a"), sample_end(&e, file, 10, 20), &seq), 0);
+        assert_int_equal(queue_sync(f->q), 0);
+        uint64_t segment = f->q->last_id;
+        queue_close(f->q);
+        fixture_open(f);
+        hurt(f, segment, first, first, parts[i]);
+        read_all(f);
+        assert_gaps(f, (const struct lost_range[]){ { .incarnation = file, .start = 0, .end = 10 } }, 1);
+        assert_int_equal(queue_cursor_sync(f->q), 0);
+        fixture_close(f);
+    }
 }
 
 int main(void)
@@ -168,7 +197,7 @@ int main(void)
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         TEST(one_body),  TEST(whole_frames), TEST(the_last_of_a_segment), TEST(the_first_of_a_group),
-        TEST(two_files),
+        TEST(two_files), TEST(what_follows_a_lost_beginning_is_whole),
     };
     return cmocka_run_group_tests_name("queue/gaps", tests, NULL, NULL);
 }
