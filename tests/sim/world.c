@@ -51,6 +51,7 @@ struct log {
 struct crossing {
     uint32_t uid;
     const struct file *first, *second;
+    uint32_t next;     /* the stream's next record, in a file behind these; UINT32_MAX: none yet */
     uint8_t may_split; /* outputs to which one of the halves may come without the other */
     size_t cut, len;
     char *text;
@@ -122,12 +123,47 @@ static bool is_known(const struct file *f)
     return false;
 }
 
+/* Outputs that a route sends only some lines to. */
+static uint8_t choosy_outputs(void)
+{
+    const struct shape *s = &sim.plan->shape;
+    uint8_t mask = 0;
+    for (unsigned i = 0; i < s->n_outputs; i++)
+        if (s->tenant_of_output[i] != UINT32_MAX || s->levels[i] > 0)
+            mask |= (uint8_t)(1u << i);
+    return mask;
+}
+
+/* The file with the rest is gone: what the half and that record make has neither level nor tenant that could be read, so it goes
+ * by no route that asks for one, and nothing of it is seen there. */
+static void next_may_be_swallowed(const struct crossing *c)
+{
+    if (c->next != UINT32_MAX && !c->second->exists)
+        sim.lines[c->next].may_miss |= (uint8_t)(c->may_split & choosy_outputs() & ~sim.lines[c->next].got);
+}
+
+/* A record of the first stream begins in this file. */
+static void note_next(const struct file *f, uint32_t uid)
+{
+    for (size_t i = 0; i < w.n_crossings; i++) {
+        struct crossing *c = &w.crossings[i];
+        if (c->second->log != f->log || c->second == f || c->first == f || c->next != UINT32_MAX)
+            continue;
+        c->next = uid;
+        next_may_be_swallowed(c);
+    }
+}
+
 /* A half that lies in this file may never reach these outputs: then the other one comes alone. */
 static void halves_may_split(const struct file *f, uint8_t outputs)
 {
-    for (size_t i = 0; i < w.n_crossings; i++)
-        if (w.crossings[i].first == f || w.crossings[i].second == f)
-            w.crossings[i].may_split |= (uint8_t)(outputs & ~sim.lines[w.crossings[i].uid].got);
+    for (size_t i = 0; i < w.n_crossings; i++) {
+        struct crossing *c = &w.crossings[i];
+        if (c->first != f && c->second != f)
+            continue;
+        c->may_split |= (uint8_t)(outputs & ~sim.lines[c->uid].got);
+        next_may_be_swallowed(c);
+    }
 }
 
 static void lines_may_miss(const struct file *f)
@@ -394,17 +430,6 @@ static bool follows(struct slice got, const char *p, size_t n, struct slice *ret
     return true;
 }
 
-/* Outputs that a route sends only some lines to. */
-static uint8_t choosy_outputs(void)
-{
-    const struct shape *s = &sim.plan->shape;
-    uint8_t mask = 0;
-    for (unsigned i = 0; i < s->n_outputs; i++)
-        if (s->tenant_of_output[i] != UINT32_MAX || s->levels[i] > 0)
-            mask |= (uint8_t)(1u << i);
-    return mask;
-}
-
 /* The file between is gone: the stream's next record goes on where the half stopped, as its rest would. What comes of it has
  * neither level nor tenant that could be read, so it goes by no route that asks for one. */
 static bool has_swallowed(unsigned slot, const struct crossing *c, struct slice rest)
@@ -490,6 +515,8 @@ static void put_whole(unsigned log, struct file *f, uint32_t uid, uint64_t *rng)
             at += n;
         }
         put_cri(f, w.text + at, w.len - at, true, stream);
+        if (stream == 0)
+            note_next(f, uid);
     } else {
         w.text[w.len] = '\n';
         put(f, w.text, w.len + 1);
@@ -513,7 +540,7 @@ static void end_half(unsigned log, struct file *f)
         file_add(l->half_in, l->half_uid);
         if (w.n_crossings == CROSSINGS_MAX)
             abort();
-        w.crossings[w.n_crossings++] = (struct crossing){ .uid = l->half_uid, .first = l->half_in, .second = f,
+        w.crossings[w.n_crossings++] = (struct crossing){ .uid = l->half_uid, .first = l->half_in, .second = f, .next = UINT32_MAX,
                                                           .cut = l->half_len - l->rest_len, .len = l->half_len,
                                                           .text = l->half };
         l->half = NULL;
@@ -539,6 +566,7 @@ static void begin_half(unsigned log, uint64_t *rng)
     memcpy(l->rest, w.text + n, w.len - n);
     if (sim.plan->shape.kinds[log] == LOG_CRI) {
         put_cri(f, w.text, n, false, 0);
+        note_next(f, l->half_uid);
         free(l->half);
         if ((l->half = malloc(w.len)) == NULL)
             abort();
