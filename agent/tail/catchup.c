@@ -262,16 +262,22 @@ static bool is_of_chain(const struct look *k, const struct tail_file *f)
     return f != NULL && f != k->live && strcmp(file_base(f), k->base) == 0;
 }
 
-/* Later ones may be known: when it would have been seen first, had we looked in time. 0: now. */
-static int64_t seen_between(const struct look *k, const struct sibling *sb, const struct tail_file *before)
+/* Later ones may be known: when it would have been seen first, and have left the live name, had we looked in time. */
+static void date_sibling(const struct look *k, const struct sibling *sb, const struct tail_file *before, struct new_file *nf)
 {
     const struct sibling *end = VEC(&k->s.v, struct sibling) + k->s.v.n;
-    if (before != NULL)
-        return before->ident.first_seen_ns + 1;
-    for (sb++; sb < end; sb++)
-        if (is_of_chain(k, sb->owner))
-            return sb->owner->ident.first_seen_ns - 1;
-    return k->live == NULL ? 0 : k->live->ident.first_seen_ns - 1;
+    const struct tail_file *next = NULL;
+    for (sb++; before == NULL && next == NULL && sb < end; sb++)
+        next = is_of_chain(k, sb->owner) ? sb->owner : NULL;
+    if (before != NULL) {
+        nf->left_ns = before->left_ns;
+        nf->first_seen_ns = before->ident.first_seen_ns + 1;
+    } else if (next != NULL) {
+        nf->first_seen_ns = next->ident.first_seen_ns - 1;
+    } else {
+        nf->left_ns = k->t->now;
+        nf->first_seen_ns = k->live == NULL ? 0 : k->live->ident.first_seen_ns - 1;
+    }
 }
 
 /* 0: done; -EAGAIN: another file is there than was listed. */
@@ -305,8 +311,8 @@ static int begin_sibling(struct look *k, struct sibling *sb, struct tail_file *b
                            .fd = fd,
                            .st = &st,
                            .phase = PHASE_ROTATED,
-                           .is_gz = sb->is_gz,
-                           .first_seen_ns = seen_between(k, sb, before) };
+                           .is_gz = sb->is_gz };
+    date_sibling(k, sb, before, &nf);
     sb->owner = file_begin(k->t, &nf);
     return 0;
 }

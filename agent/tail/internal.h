@@ -471,6 +471,7 @@ struct new_file {
     enum phase phase;
     bool is_gz;
     int64_t first_seen_ns; /* 0 = now */
+    int64_t left_ns;       /* as a file's; of a rotated one that was found late, that of the one before it */
 };
 struct tail_file *file_begin(struct tail *t, const struct new_file *nf);
 /* A thing that an include names and that we cannot or must not read: known, so that it is said once. */

@@ -484,6 +484,7 @@ static void begin_before(struct new_file *nf, struct tail_file *live)
         before = before->after;
     }
     nf->first_seen_ns = before != NULL ? before->ident.first_seen_ns + 1 : next->ident.first_seen_ns - 1;
+    nf->left_ns = before != NULL ? before->left_ns : 0;
     struct tail_file *f = file_begin(live->t, nf);
     if (before != NULL)
         follow_after(f, before);
@@ -551,7 +552,8 @@ static void begin(struct tail *t, const struct pending *p, bool by_inode_only)
                            .origin = is_from ? named : NULL,
                            .fd = fd,
                            .st = &st,
-                           .phase = is_from ? PHASE_ROTATED : PHASE_LIVE };
+                           .phase = is_from ? PHASE_ROTATED : PHASE_LIVE,
+                           .left_ns = is_from ? t->now : 0 };
     struct tail_file *live = is_from ? file_by_path(t, named) : NULL;
     if (live != NULL && live->is_tracked) {
         begin_before(&nf, live);

@@ -185,7 +185,7 @@ static void complete(struct tail *t, struct tail_file *f, const struct queue_rec
 }
 
 /* A file that was found late was told late, and got a time beside that of the one it came before or after (begin_before(),
- * seen_between(), rotate_truncated()): among the others of the chain it stands where that one stands. */
+ * date_sibling(), rotate_truncated()): among the others of the chain it stands where that one stands. */
 static void rank_beside(struct tail_file *f)
 {
     const struct tail *t = f->t;

@@ -134,6 +134,7 @@ void rotate_truncated(struct tail_file *f)
                            .fd = f->fd,
                            .st = &st,
                            .phase = f->phase,
+                           .left_ns = is_live ? 0 : f->left_ns,
                            .first_seen_ns = is_live ? 0 : f->ident.first_seen_ns + 1 }; /* others came after it */
     list_del(&f->lru);
     t->n_open--;

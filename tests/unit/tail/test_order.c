@@ -142,6 +142,25 @@ static void test_oldest_is_found_last(void **state)
     world_free(w);
 }
 
+/* One that lost its name and one that was never seen under it, in the same look: the latter is the younger. */
+static void test_deleted_and_unseen(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "x\n");
+    world_start(w);
+    world_run(w);
+    w_rename(w, "a.log", "a.log.1");
+    w_unlink(w, "a.log.1");
+    w_append(w, "a.log", "1Phalf of \n");
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "1Fit\n");
+    look(w);
+    expect_after(w, "a.log", "a.log.1");
+    world_free(w);
+}
+
 /* A log that was copied and cut and then renamed, before anybody looked: its second text is told after the file behind it. */
 static void test_cut_and_renamed(void **state)
 {
@@ -244,6 +263,7 @@ int main(void)
         cmocka_unit_test(test_told_late),
         cmocka_unit_test(test_empty_and_compressed),
         cmocka_unit_test(test_oldest_is_found_last),
+        cmocka_unit_test(test_deleted_and_unseen),
         cmocka_unit_test(test_cut_and_renamed),
         cmocka_unit_test(test_clock_went_back),
         cmocka_unit_test(test_one_between_is_gone),
