@@ -83,6 +83,7 @@ static void note(struct sleeper *s, const struct tail_file *f)
                            .fd = f->fd,
                            .is_sniffed = f->is_sniffed,
                            .is_warned = f->is_warned,
+                           .is_blank = f->is_blank,
                            .is_fed = f->fed_incarnation == f->ident.incarnation && f->fed_to == pos.end };
 }
 
@@ -167,6 +168,7 @@ static void restore_rest(struct tail_file *f, const struct sleeper *s)
     f->gauge_state = FILES_OPEN;
     f->is_sniffed = s->is_sniffed;
     f->is_warned = s->is_warned;
+    f->is_blank = s->is_blank;
     f->size = s->off;
     f->mtime_ns = s->mtime_ns;
     f->read_ns = f->quiet_ns = s->read_ns;

@@ -623,7 +623,7 @@ struct sleeper {
     int fd;
     uint16_t tail_len;
     uint8_t position_flags, n_captures;
-    bool is_sniffed, is_warned, is_fed, first_skip, is_own;
+    bool is_sniffed, is_warned, is_blank, is_fed, first_skip, is_own;
 };
 void sleepers_take(struct tail *t);     /* all files that may sleep do; pointers to files may be void afterwards */
 void sleepers_look(struct tail *t);     /* those that changed, by what a stat says, are woken */

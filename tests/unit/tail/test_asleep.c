@@ -237,13 +237,43 @@ static void test_status(void **state)
     world_free(w);
 }
 
+/* A queue heard of it as an empty file; another, whose output is away now, of a text that was cut since. */
+static void test_empty(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "");
+    world_start(w);
+    world_run(w);
+    world_commit_all(w);
+    w_append(w, "a.log", LONG(1) "\n");
+    world_run(w);
+    assert_true(world_commit(w, 1));
+    world_stop(w);
+    world_use_outputs(w, 1);
+    assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
+    world_start(w);
+    fall_asleep(w, 1);
+    w_append(w, "a.log", LONG(2) "\n");
+    world_run(w);
+    world_commit_all(w);
+    world_stop(w);
+    world_use_outputs(w, 2);
+    world_start(w);
+    world_pass(w, 12);
+    expect_lines(w, 0, LONG(2));
+    expect_lines(w, 1, LONG(1) "|" LONG(2));
+    world_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_line),       cmocka_unit_test(test_lost_event),       cmocka_unit_test(test_not_yet),
         cmocka_unit_test(test_crowd_rests_at_once),
         cmocka_unit_test(test_rotation),   cmocka_unit_test(test_descriptor),       cmocka_unit_test(test_fence_and_reload),
-        cmocka_unit_test(test_folder),     cmocka_unit_test(test_status),
+        cmocka_unit_test(test_folder),     cmocka_unit_test(test_status),           cmocka_unit_test(test_empty),
     };
     return cmocka_run_group_tests_name("tail/asleep", tests, NULL, NULL);
 }
