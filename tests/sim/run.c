@@ -368,7 +368,6 @@ static void rot_one(unsigned slot, const char *name, uint64_t *rng)
     byte ^= 0x10;
     (void)disk_poke(sim.disk, w.path, w.offs[k], &byte, 1);
     sim.n_rots++;
-    world_rotted();
     sim_say("  %s: byte %llu, of frame %llu", w.path, (unsigned long long)w.offs[k], (unsigned long long)w.seqs[k]);
 }
 

@@ -459,12 +459,6 @@ bool world_is_half(unsigned slot, struct slice text)
     return false;
 }
 
-void world_rotted(void)
-{
-    for (size_t i = 0; i < w.n_crossings; i++)
-        w.crossings[i].may_split = UINT8_MAX;
-}
-
 bool world_may_garble(void)
 {
     return w.may_garble;
