@@ -279,8 +279,10 @@ int queue_park_drop(struct queue *q, uint64_t id, enum lost_reason reason)
             (void)!totals_add(&rows, SLICE(""), SLICE(TENANT_UNKNOWN), p.head.lines);
         uint64_t bytes = p.bytes;
         r = queue_unpark(q, id);
-        if (!find(q, id, &p)) /* a file that cannot be removed now is given up another time, and counted then */
+        if (!find(q, id, &p)) { /* a file that cannot be removed now is given up another time, and counted then */
             count_lost(q, reason, &rows, bytes);
+            (void)!queue_cursor_sync(q); /* now: no file tells of it any more. What fails stays for the next time. */
+        }
     }
     totals_deinit(&rows);
     return r;
