@@ -394,7 +394,7 @@ void *tail_predecessor(const struct tail_file *f)
 
 /* Of two of a chain. A queue has them in the order in which it heard of them; the clock by which they were first seen may have
  * been put back, and names count upwards or downwards. */
-static bool is_older(const struct tail_file *a, const struct tail_file *b)
+bool file_is_older(const struct tail_file *a, const struct tail_file *b)
 {
     if ((a->phase == PHASE_LIVE) != (b->phase == PHASE_LIVE))
         return b->phase == PHASE_LIVE;
@@ -411,7 +411,7 @@ static bool left_sooner(const struct tail_file *a, const struct tail_file *b)
 {
     if ((a->phase == PHASE_MISSING) != (b->phase == PHASE_MISSING))
         return a->phase == PHASE_MISSING;
-    return a->left_ns != b->left_ns ? a->left_ns < b->left_ns : is_older(a, b);
+    return a->left_ns != b->left_ns ? a->left_ns < b->left_ns : file_is_older(a, b);
 }
 
 struct tail_file *predecessor(const struct tail *t, const char *base)
@@ -434,7 +434,7 @@ void follow_after(struct tail_file *f, struct tail_file *before)
     struct tail_file *last = f, *next = before->successor;
     while (last->successor != NULL)
         last = last->successor;
-    if (next != NULL && last != f && !is_older(last, next))
+    if (next != NULL && last != f && !file_is_older(last, next))
         return;
     if (next != NULL) { /* found late: f, and those that are known to come after it, go between the two */
         last->successor = next;
@@ -453,7 +453,7 @@ static struct tail_file *older_of_chain(const struct tail_file *f)
     for (; l != NULL; l = table_next(l)) {
         struct tail_file *g = CONTAINER_OF(l, struct tail_file, by_base);
         if (g != f && g->is_tracked && g->stage == STAGE_READING && g->phase != PHASE_MISSING && g->phase != PHASE_LIVE &&
-            strcmp(g->base, base) == 0 && is_older(g, f) && (best == NULL || is_older(best, g)))
+            strcmp(g->base, base) == 0 && file_is_older(g, f) && (best == NULL || file_is_older(best, g)))
             best = g;
     }
     return best;

@@ -281,7 +281,7 @@ static bool is_rather(const struct tail_file *f, const struct tail_file *other)
 {
     if ((f->ident.fp_len > 0) != (other->ident.fp_len > 0))
         return f->ident.fp_len > 0;
-    return f->ident.first_seen_ns > other->ident.first_seen_ns;
+    return file_is_older(other, f);
 }
 
 static int match_inode(struct tail *t, int fd, const struct stat *st, const char *path, struct tail_file **ret)

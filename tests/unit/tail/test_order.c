@@ -226,6 +226,36 @@ static void test_clock_went_back(void **state)
     world_free(w);
 }
 
+/* Of two lives of one inode the younger has it, also where the older seems to be the younger by a clock that was put back, and
+ * the text could be that of both. */
+static void test_lives_whose_clock_went_back(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    clock_set_source(w_mono, wall_back);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "{\"x\":1");
+    world_start(w);
+    world_run(w);
+    world_commit_all(w);
+    world_stop(w);
+    wall_back_ns = 7200 * NS_PER_SEC;
+    w_write(w, "a.log", "another text\n", O_TRUNC);
+    world_start(w);
+    world_run(w);
+    w_copy(w, "a.log", "a.log.1");
+    w_write(w, "a.log", "{\"x\":1,\"y\":2}\n", O_TRUNC);
+    world_run(w);
+    world_commit_all(w);
+    const uint64_t life = at(w, "a.log")->ident.incarnation;
+    world_crash(w);
+    world_run(w);
+    assert_int_equal(life, at(w, "a.log")->ident.incarnation);
+    expect_lines(w, 0, "another text|{\"x\":1,\"y\":2}");
+    wall_back_ns = 0;
+    world_free(w);
+}
+
 /* The file with the rest went while nobody had it open: what comes after that does not go on where the first file stopped, also
  * for an output that has to read that again. */
 static void test_one_between_is_gone(void **state)
@@ -266,6 +296,7 @@ int main(void)
         cmocka_unit_test(test_deleted_and_unseen),
         cmocka_unit_test(test_cut_and_renamed),
         cmocka_unit_test(test_clock_went_back),
+        cmocka_unit_test(test_lives_whose_clock_went_back),
         cmocka_unit_test(test_one_between_is_gone),
     };
     return cmocka_run_group_tests_name("tail/order", tests, NULL, NULL);
