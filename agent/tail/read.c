@@ -420,6 +420,19 @@ static void end_pass(struct tail_file *f, struct pass *p)
     file_dirty(f, p->pub.mask);
 }
 
+/* What is unfinished here may go on in the next file, which is about to be read: an output that was stopped in both comes back to
+ * both at once, and the grace of this one may be over for long. */
+static bool is_next_due(const struct tail_file *f, const struct pass *p)
+{
+    struct position_part parts[STREAMS_MAX];
+    if (f->successor == NULL || !list_is_in(&f->successor->ready) || pass_parts(p, parts) == 0)
+        return false;
+    for (const struct tail_pass *o = f->successor->passes; o != NULL; o = o->next)
+        if ((o->mask & p->pub.mask) != 0 && o->off == 0)
+            return true;
+    return false;
+}
+
 void file_check_end(struct tail_file *f)
 {
     if (f->phase != PHASE_ROTATED || f->stage != STAGE_READING || !f->is_tracked || f->is_stalled)
@@ -428,7 +441,7 @@ void file_check_end(struct tail_file *f)
         return;
     for (struct tail_pass *p = f->passes, *next; p != NULL; p = next) {
         next = p->next;
-        if (!pass_of(p)->is_hungry && !pass_of(p)->is_ended)
+        if (!pass_of(p)->is_hungry && !pass_of(p)->is_ended && !is_next_due(f, pass_of(p)))
             end_pass(f, pass_of(p));
     }
     passes_merge(f);

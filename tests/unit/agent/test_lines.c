@@ -263,6 +263,32 @@ static void test_parts_in_many_files(void **state)
     }
 }
 
+/* An output that was stopped at a record of two files comes back when the first one's end has long been due: it reads the first half
+ * again, and before it takes that for the whole it reads how the next file goes on. */
+static void test_stopped_between_two_files(void **state)
+{
+    (void)state;
+    static const char half[] = CRI("stdout", "F", "one;") CRI("stdout", "P", "part 1;");
+    static const char rest[] = CRI("stdout", "F", "part 2;") CRI("stdout", "F", "two;");
+    struct rig *g = rig_new(INPUT);
+    char from[512], to[600];
+    rig_start(g);
+    rig_write(g, "a.log", half, sizeof(half) - 1);
+    rig_run(g);
+    (void)snprintf(from, sizeof(from), "%s", rig_path(g, "a.log"));
+    (void)snprintf(to, sizeof(to), "%s.1", from);
+    assert_int_equal(rename(from, to), 0);
+    g->out[0].stop = STOP_BEFORE;
+    g->out[0].countdown = 0;
+    rig_write(g, "a.log", rest, sizeof(rest) - 1);
+    rig_pass(g, 15);
+    rig_unblock(g, 0);
+    rig_pass(g, 15);
+    rig_expect(g, 0, "one;|part 1;part 2;|two;");
+    rig_expect(g, 1, "one;|part 1;part 2;|two;");
+    rig_free(g);
+}
+
 /* Quiet files keep no joins. */
 static void test_join_goes_when_idle(void **state)
 {
@@ -286,6 +312,7 @@ int main(void)
         cmocka_unit_test(test_stopped_anywhere), cmocka_unit_test(test_long_lines),       cmocka_unit_test(test_bytes_of_long_lines),
         cmocka_unit_test(test_quiet_file_counts_once),
         cmocka_unit_test(test_parts_at_the_end), cmocka_unit_test(test_parts_in_many_files),
+        cmocka_unit_test(test_stopped_between_two_files),
         cmocka_unit_test(test_join_goes_when_idle),
     };
     return cmocka_run_group_tests_name("agent/lines", tests, NULL, NULL);
