@@ -131,6 +131,24 @@ static struct tail_file *has_inode_of(struct tail *t, const struct tail_file *g)
     return NULL;
 }
 
+static bool is_in_chain(const struct tail_file *f)
+{
+    return f != NULL && f->is_tracked && f->stage == STAGE_READING && f->phase != PHASE_MISSING;
+}
+
+/* Old knows which file came after which. Of two that a queue heard of late, or not at all, the clock by which they were first seen
+ * may say otherwise. */
+static void follow_as_before(struct tail *t, const struct tail *old)
+{
+    for (const struct list *l = old->files.next; l != &old->files; l = l->next) {
+        const struct tail_file *g = CONTAINER_OF(l, const struct tail_file, all);
+        struct tail_file *f = file_by_incarnation(t, g->ident.incarnation);
+        struct tail_file *before = g->after == NULL ? NULL : file_by_incarnation(t, g->after->ident.incarnation);
+        if (is_in_chain(f) && is_in_chain(before) && before->phase != PHASE_LIVE)
+            follow_after(f, before);
+    }
+}
+
 void tail_adopt(struct tail *t, struct tail *old)
 {
     int map[OUTPUTS_MAX];
@@ -164,5 +182,6 @@ void tail_adopt(struct tail *t, struct tail *old)
         else if (f->phase != PHASE_MISSING)
             move_fd(f, g);
     }
+    follow_as_before(t, old);
     follow_all(t);
 }

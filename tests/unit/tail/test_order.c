@@ -256,6 +256,36 @@ static void test_lives_whose_clock_went_back(void **state)
     world_free(w);
 }
 
+/* The queue knows the first alone, by a clock that was put back since; a reload finds the last without a name. */
+static void test_clock_went_back_before_a_reload(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    clock_set_source(w_mono, wall_back);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "x\n");
+    world_start(w);
+    world_run(w);
+    world_commit_all(w);
+    wall_back_ns = 7200 * NS_PER_SEC;
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "1Phalf of \n");
+    world_run(w);
+    w_rename(w, "a.log.1", "a.log.2");
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "1Fit\n");
+    world_run(w);
+    const uint64_t incarnation = at(w, "a.log")->ident.incarnation;
+    w_unlink(w, "a.log");
+    world_reload(w);
+    const struct tail_file *last = file_by_incarnation(w->t, incarnation);
+    assert_non_null(last);
+    assert_ptr_equal(at(w, "a.log.1"), last->after);
+    expect_after(w, "a.log.1", "a.log.2");
+    wall_back_ns = 0;
+    world_free(w);
+}
+
 /* The file with the rest went while nobody had it open: what comes after that does not go on where the first file stopped, also
  * for an output that has to read that again. */
 static void test_one_between_is_gone(void **state)
@@ -296,6 +326,7 @@ int main(void)
         cmocka_unit_test(test_deleted_and_unseen),
         cmocka_unit_test(test_cut_and_renamed),
         cmocka_unit_test(test_clock_went_back),
+        cmocka_unit_test(test_clock_went_back_before_a_reload),
         cmocka_unit_test(test_lives_whose_clock_went_back),
         cmocka_unit_test(test_one_between_is_gone),
     };
