@@ -47,10 +47,7 @@ static void drop_parts(struct lane *l)
         struct frame *f = p->frame;
         lane_remove(l, p);
         part_free(p);
-        if (--f->n_open == (f->n_deferred > 0 ? 1u : 0u)) {
-            frame_unlink(f);
-            frame_free(f);
-        }
+        frame_let_go(f);
     }
 }
 

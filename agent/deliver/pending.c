@@ -230,6 +230,15 @@ void frame_settle_one(struct frame *f)
         finish(f);
 }
 
+void frame_let_go(struct frame *f)
+{
+    assert(f->n_open > 0);
+    if (--f->n_open == (f->n_deferred > 0 ? 1u : 0u)) {
+        frame_unlink(f);
+        frame_free(f);
+    }
+}
+
 /* --- parts --- */
 
 struct part *part_whole(struct frame *f)

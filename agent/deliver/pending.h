@@ -92,6 +92,8 @@ void frame_settle_one(struct frame *f);
 void frame_unlink(struct frame *f); /* out of the window */
 /* Frees without settling: the sender ends. */
 void frame_free(struct frame *f);
+/* The same for one thing that is not settled; the last frees the frame. */
+void frame_let_go(struct frame *f);
 void frame_drop_body(struct frame *f);
 
 /* Notes the fate of lines of one row, at most what is left. */

@@ -116,6 +116,8 @@ static void free_failed_jobs(struct sender *s)
 {
     for (struct job *j; (j = s->failed_jobs) != NULL;) {
         s->failed_jobs = j->next;
+        if (j->frame != NULL)
+            frame_let_go(j->frame);
         job_free(j); /* what it holds is not acknowledged: it comes again */
     }
 }

@@ -6,6 +6,8 @@
 
 #include <fcntl.h>
 
+#include "agent/queue/fs.h"
+
 struct script {
     const struct server_answer *steps; /* then 204 for ever */
     size_t n, at;
@@ -1324,6 +1326,44 @@ static void test_resets_of_one_line(void **state)
     server_stop(&srv);
 }
 
+static _Atomic unsigned n_dead_refused;
+
+static int no_dead_files(int dir_fd, const char *name, int flags, mode_t mode)
+{
+    if ((flags & O_CREAT) == 0 || strstr(name, ".dead") == NULL)
+        return fs_real.open(dir_fd, name, flags, mode);
+    n_dead_refused++;
+    return -ENOSPC;
+}
+
+static struct server_answer too_large(void *ctx, const struct server_request *req)
+{
+    (void)ctx;
+    (void)req;
+    return (struct server_answer){ .status = 413 };
+}
+
+/* The end comes while a dead letter cannot be written: its frame is nobody's any more. */
+static void test_stop_with_unwritten_letter(void **state)
+{
+    (void)state;
+    struct rig g;
+    struct server srv;
+    struct fs_ops ops = fs_real;
+    ops.open = no_dead_files;
+    fs_set_ops(&ops);
+    assert_int_equal(server_start(&srv, 0, too_large, NULL), 0);
+    rig_init(&g, &toy_ops, srv.port);
+    rig_lines(&g, "late", "late", 0, 1);
+    rig_start(&g);
+    rig_until(n_dead_refused > 1); /* it was tried again */
+    rig_stop(&g, NS_PER_SEC);
+    assert_int_equal(budget_of(ACCOUNT_OF(MEMORY_LANES)), 0);
+    rig_deinit(&g);
+    server_stop(&srv);
+    fs_set_ops(NULL);
+}
+
 /* --- a frame that goes alone --- */
 
 static struct server_answer reset_at_first(void *ctx, const struct server_request *req)
@@ -1382,6 +1422,7 @@ int main(void)
         cmocka_unit_test(test_resets_of_everything),
         cmocka_unit_test(test_resets_beside_a_slow_request),
         cmocka_unit_test(test_resets_of_one_line),
+        cmocka_unit_test(test_stop_with_unwritten_letter),
         cmocka_unit_test(test_items),
         cmocka_unit_test(test_key_held),
         cmocka_unit_test(test_key_backing_off),
