@@ -86,6 +86,14 @@ struct missed {
     struct totals logged, news;
 };
 
+/* A parked frame that was given up and whose file is not known to be gone. is_logged: the log of dead/ has its lines. More than
+ * GIVEN_MAX only when dead/ cannot be written; then files go before their lines are in the log. */
+#define GIVEN_MAX 16
+struct given {
+    uint64_t id, seq;
+    bool is_logged;
+};
+
 struct parked_route {
     struct slice key; /* owned */
     uint64_t bytes;
@@ -155,6 +163,10 @@ struct queue {
     struct parked_route *routes;
     size_t n_routes, cap_routes;
     uint64_t next_parked_id, parked_bytes;
+
+    /* ---- writer, and open ---- */
+    struct given given[GIVEN_MAX];
+    size_t n_given;
 
     pthread_mutex_t cursor_lock;
     int cursor_fd;
@@ -371,6 +383,20 @@ NODISCARD int frame_load(int fd, const struct frame_head *head, struct buf *meta
 NODISCARD int parked_load(struct queue *q, const struct frame_head *head, struct buf *meta, struct buf *body);
 NODISCARD int parked_open(struct queue *q, struct tally *ret_lines);
 void parked_close(struct queue *q);
+void parked_file_name(char out[SEGMENT_NAME_BYTES], uint64_t id);
+
+/* given.c */
+bool given_add(struct queue *q, uint64_t id, uint64_t seq); /* false: there are too many */
+bool given_has(const struct queue *q, uint64_t id);
+/* The number was given to another frame since: it is not given up. */
+bool given_is_another(struct queue *q, uint64_t id, uint64_t seq);
+/* GIVEN items: of what is in the log, or of all. */
+NODISCARD int given_put(const struct queue *q, bool with_news, struct buf *meta);
+void given_set_logged(struct queue *q);
+/* Those of a meta are in the log. */
+void given_take(struct queue *q, struct slice meta);
+/* Removes the files of what is in the log. What fails is tried again at the next sync or open. */
+void given_remove(struct queue *q);
 
 /* recover.c */
 NODISCARD int recover(struct queue *q, struct queue_recovery *rec, struct err *err);

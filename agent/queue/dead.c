@@ -71,6 +71,8 @@ static int put_state(struct queue *q, struct buf *raw)
     if (r == 0)
         r = put_spans(raw, spans, n);
     if (r == 0)
+        r = given_put(q, false, raw);
+    if (r == 0)
         r = rereads_put(&q->rereads, raw);
     if (r == 0)
         r = meta_put_u64s(raw, META_DROPPED, false, &q->dead.dropped_id, 1);
@@ -217,6 +219,8 @@ static int append_losses(struct queue *q, const struct losses *l, uint64_t dropp
         r = put_spans(&meta, l->spans, l->n_spans);
     if (r == 0)
         r = buf_append_slice(&meta, l->missed);
+    if (r == 0 && dropped_id == 0)
+        r = given_put(q, true, &meta); /* their lines are among these */
     if (r == 0 && l->gaps != NULL)
         r = gaps_write(l->gaps, &meta);
     if (r == 0 && dropped_id != 0)

@@ -84,6 +84,7 @@ enum meta_tag {
     META_SOURCES, /* which records of which files are in the frame: agent/base/sources.h */
     META_HELD,    /* in dead/: what other frames hold of ranges that are to be read again */
     META_MISSED,  /* in dead/: lines that a segment lacks and whose loss is counted */
+    META_GIVEN,   /* in dead/: a parked frame whose lines are counted as lost */
     META_TAGS
 };
 

@@ -16,7 +16,7 @@
 #include "agent/queue/core.h"
 #include "agent/queue/scan.h"
 
-static void file_name(char out[SEGMENT_NAME_BYTES], uint64_t id)
+void parked_file_name(char out[SEGMENT_NAME_BYTES], uint64_t id)
 {
     snprintf(out, SEGMENT_NAME_BYTES, "%016llx.parked", (unsigned long long)id);
 }
@@ -135,7 +135,7 @@ static int park(struct queue *q, const struct frame_in *frame, struct frame_hdr 
     struct segment_head head = { .id = id, .first_seq = h->seq, .salt = h->salt, .wire_form = q->wire_form,
                                  .created_ns = clock_wall_ns() };
     memcpy(head.uuid, q->uuid, UUID_BYTES);
-    file_name(name, id);
+    parked_file_name(name, id);
     int fd = q->fs->open(q->parked_fd, name, O_RDWR | O_CREAT | O_EXCL, 0600);
     if (fd < 0)
         return fd;
@@ -205,7 +205,7 @@ int queue_unpark(struct queue *q, uint64_t id)
     struct parked p;
     if (!find(q, id, &p))
         return -ENOENT;
-    file_name(name, id);
+    parked_file_name(name, id);
     int r = q->fs->unlink(q->parked_fd, name);
     if (r < 0 && r != -ENOENT)
         return r;
@@ -234,12 +234,12 @@ static int read_rows(struct slice meta, struct totals *rows)
 static int open_file(struct queue *q, uint64_t id, int *ret_fd, struct stat *ret_st)
 {
     char name[SEGMENT_NAME_BYTES];
-    file_name(name, id);
+    parked_file_name(name, id);
     *ret_fd = queue_open_file(q->fs, q->parked_fd, name, O_RDONLY, ret_st);
     return MIN(*ret_fd, 0);
 }
 
-/* Its file is gone: there is no other time to count it. */
+/* It is forgotten: there is no other time to count it. */
 static void count_lost(struct queue *q, enum lost_reason reason, const struct totals *rows, uint64_t bytes)
 {
     const struct loss l = { .reason = reason, .rows = rows, .bytes = bytes, .was_parked = true };
@@ -277,11 +277,14 @@ int queue_park_drop(struct queue *q, uint64_t id, enum lost_reason reason)
     if (r == 0 || r == -EBADMSG || r == -ENOENT) {
         if (r < 0)
             (void)!totals_add(&rows, SLICE(""), SLICE(TENANT_UNKNOWN), p.head.lines);
-        uint64_t bytes = p.bytes;
-        r = queue_unpark(q, id);
-        if (!find(q, id, &p)) { /* a file that cannot be removed now is given up another time, and counted then */
-            count_lost(q, reason, &rows, bytes);
-            (void)!queue_cursor_sync(q); /* now: no file tells of it any more. What fails stays for the next time. */
+        r = 0;
+        if (given_add(q, id, p.head.seq))
+            forget(q, id); /* its file goes when its lines are in the log */
+        else
+            r = queue_unpark(q, id);
+        if (!find(q, id, &(struct parked){ 0 })) { /* one that cannot be removed now is given up another time */
+            count_lost(q, reason, &rows, p.bytes);
+            (void)!queue_cursor_sync(q); /* what fails stays for the next time */
         }
     }
     totals_deinit(&rows);
@@ -459,7 +462,7 @@ static int open_one(struct queue *q, uint64_t id, struct buf *meta, struct tally
     char name[SEGMENT_NAME_BYTES];
     struct frame_hdr h;
     struct frame_meta m;
-    file_name(name, id);
+    parked_file_name(name, id);
     int r = read_file(q, id, &h, meta);
     if (r == 0) {
         r = frame_meta_parse(buf_slice(meta), NULL, 0, &m);
@@ -467,6 +470,8 @@ static int open_one(struct queue *q, uint64_t id, struct buf *meta, struct tally
     }
     if (fs_is_passing(r))
         return r; /* it says nothing of the file */
+    if (given_has(q, id) && (r < 0 || !given_is_another(q, id, m.orig.seq)))
+        return 0; /* counted as lost before a crash */
     if (r < 0) {
         set_aside(q, id, name);
         return 0;
@@ -486,13 +491,17 @@ int parked_open(struct queue *q, struct tally *ret_lines)
     struct buf meta;
     buf_init(&meta, SNAP_RAW_MAX);
     q->next_parked_id = 1;
+    for (size_t i = 0; i < q->n_given; i++)
+        q->next_parked_id = MAX(q->next_parked_id, q->given[i].id + 1);
     int r = q->fs->list(q->parked_fd, collect, &f);
     if (f.n > 0)
         qsort(f.ids, f.n, sizeof(*f.ids), by_id);
     for (size_t i = 0; r == 0 && i < f.n; i++) {
         r = open_one(q, f.ids[i], &meta, ret_lines);
-        q->next_parked_id = f.ids[i] + 1;
+        q->next_parked_id = MAX(q->next_parked_id, f.ids[i] + 1);
     }
+    if (r == 0)
+        given_remove(q);
     free(f.ids);
     buf_deinit(&meta);
     return r;

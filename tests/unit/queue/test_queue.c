@@ -501,6 +501,90 @@ static void parked_key_has_its_share(void **state)
     assert_int_equal(rec_row(&f->rec, "t").parked, 2 * n);
 }
 
+static const char *refused; /* names that end so can be neither made nor removed */
+
+static bool is_refused(const char *name)
+{
+    size_t n = strlen(name), m = strlen(refused);
+    return n >= m && strcmp(name + n - m, refused) == 0;
+}
+
+static int refusing_open(int dir_fd, const char *name, int flags, mode_t mode)
+{
+    return (flags & O_CREAT) != 0 && is_refused(name) ? -ENOSPC : fs_real.open(dir_fd, name, flags, mode);
+}
+
+static int refusing_unlink(int dir_fd, const char *name)
+{
+    return is_refused(name) ? -EIO : fs_real.unlink(dir_fd, name);
+}
+
+static struct fs_ops refusing(const char *suffix)
+{
+    struct fs_ops ops = fs_real;
+    refused = suffix;
+    ops.open = refusing_open;
+    ops.unlink = refusing_unlink;
+    return ops;
+}
+
+static uint64_t park_one(struct fixture *f)
+{
+    struct sample s;
+    struct frame_orig orig = { .seq = 1, .item = UINT32_MAX };
+    struct frame_head none;
+    uint64_t id;
+    assert_int_equal(queue_next(f->q, &none), 0); /* seq 1, a SNAP, is behind the cursor now */
+    assert_int_equal(queue_park(f->q, sample_frame(&s, 1, 2, "t"), &orig, &id), 0);
+    return id;
+}
+
+static void parked_frame_stays_until_its_loss_is_counted(void **state)
+{
+    struct fixture *f = *state;
+    fixture_open(f);
+    uint64_t id = park_one(f);
+    const struct fs_ops ops = refusing(".dead");
+    f->q->fs = &ops;
+    assert_int_equal(queue_park_drop(f->q, id, LOST_KEY_QUOTA), 0);
+    assert_int_equal(queue_unpark(f->q, id), -ENOENT);
+    fixture_crash(f);
+    fixture_open(f);
+    assert_int_equal(rec_row(&f->rec, "t").lost[LOST_KEY_QUOTA], 0);
+    assert_int_equal(rec_row(&f->rec, "t").parked, 2);
+    assert_int_equal(queue_park_drop(f->q, id, LOST_KEY_QUOTA), 0);
+    fixture_crash(f);
+    fixture_open(f);
+    assert_int_equal(rec_row(&f->rec, "t").lost[LOST_KEY_QUOTA], 2);
+    assert_int_equal(rec_row(&f->rec, "t").parked, 0);
+}
+
+static void counted_parked_frame_does_not_come_back(void **state)
+{
+    struct fixture *f = *state;
+    fixture_open(f);
+    const struct fs_ops ops = refusing(".parked");
+    for (uint64_t i = 1; i <= 3; i++) { /* each start begins a file in dead/ that says it again */
+        uint64_t id = park_one(f);
+        assert_int_equal(id, i);
+        f->q->fs = &ops;
+        assert_int_equal(queue_park_drop(f->q, id, LOST_KEY_QUOTA), 0);
+        fixture_crash(f);
+        fs_set_ops(&ops);
+        fixture_open(f);
+        fs_set_ops(NULL);
+        assert_int_equal(rec_row(&f->rec, "t").lost[LOST_KEY_QUOTA], 2 * i);
+        assert_int_equal(rec_row(&f->rec, "t").parked, 0);
+        f->q->fs = &fs_real;
+    }
+    fixture_crash(f);
+    fixture_open(f);
+    assert_int_equal(f->q->n_given, 0);
+    assert_int_equal(faccessat(f->q->parked_fd, "0000000000000001.parked", F_OK, 0), -1);
+    assert_int_equal(rec_row(&f->rec, "t").lost[LOST_KEY_QUOTA], 6);
+    assert_int_equal(rec_row(&f->rec, "t").parked, 0);
+}
+
 static void dead_letters_are_kept_bounded_and_counted(void **state)
 {
     struct fixture *f = *state;
@@ -575,6 +659,8 @@ int main(void)
         TEST(sync_never_publishes),
         TEST(parked_frames_live_on),
         TEST(parked_key_has_its_share),
+        TEST(parked_frame_stays_until_its_loss_is_counted),
+        TEST(counted_parked_frame_does_not_come_back),
         TEST(dead_letters_are_kept_bounded_and_counted),
         TEST(dead_letter_of_a_resent_frame_is_written_once),
     };
