@@ -140,15 +140,16 @@ static int park(struct queue *q, const struct frame_in *frame, struct frame_hdr 
     if (fd < 0)
         return fd;
     int r = write_file(q, fd, &head, h, meta, frame->wire);
-    (void)q->fs->close(fd); /* synced, or to be removed */
     if (r == 0) {
         struct parked p = { .id = id, .bytes = SEGMENT_HEAD_BYTES + frame_bytes(h), .head = head_of(id, h) };
         r = list_add(q, frame->route, &p);
     }
-    if (r < 0) {
-        (void)q->fs->unlink(q->parked_fd, name);
+    /* A name that cannot be removed: emptied, or the next open would send it, or count it, beside what is parked instead. */
+    if (r < 0 && q->fs->unlink(q->parked_fd, name) < 0)
+        (void)q->fs->truncate(fd, 0);
+    (void)q->fs->close(fd); /* synced, or of no use */
+    if (r < 0)
         return r;
-    }
     *ret_id = id;
     return 0;
 }

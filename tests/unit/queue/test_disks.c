@@ -7,7 +7,7 @@
 
 static struct say {
     const char *name;       /* of which file; NULL: any */
-    int open, mkdir, stat, lock, reserve, space, sync_dir; /* errors, 0: none */
+    int open, mkdir, stat, unlink, lock, reserve, space, sync_dir; /* errors, 0: none */
     uint32_t fs_type;
     uint64_t free_bytes, total_bytes; /* total 0: as they are */
 } say;
@@ -31,6 +31,11 @@ static int say_mkdir(int dir_fd, const char *name, mode_t mode)
 static int say_stat(int dir_fd, const char *name, struct stat *ret, bool follow)
 {
     return say.stat < 0 && is_meant(name) ? say.stat : fs_real.stat(dir_fd, name, ret, follow);
+}
+
+static int say_unlink(int dir_fd, const char *name)
+{
+    return say.unlink < 0 && is_meant(name) ? say.unlink : fs_real.unlink(dir_fd, name);
 }
 
 static int say_lock(int fd)
@@ -70,6 +75,7 @@ static int setup(void **state)
     ops.open = say_open;
     ops.mkdir = say_mkdir;
     ops.stat = say_stat;
+    ops.unlink = say_unlink;
     ops.lock = say_lock;
     ops.reserve = say_reserve;
     ops.space = say_space;
@@ -217,6 +223,28 @@ static void what_stands_in_the_way(void **state)
         assert_int_equal(count_files(f, "", i == 1 ? ".aside.1" : i == 2 ? ".aside.2" : ".aside.3"), 1);
     }
     drain(f, 1, 3);
+}
+
+/* What could not be parked and not be removed is parked again beside it: it is neither sent twice nor counted as lost. */
+static void a_parked_file_that_stays(void **state)
+{
+    struct fixture *f = *state;
+    struct sample s;
+    struct frame_head none;
+    const struct frame_orig orig = { .seq = 1, .item = UINT32_MAX };
+    uint64_t id, iter = 0;
+    fixture_open(f);
+    assert_int_equal(queue_next(f->q, &none), 0); /* seq 1, a SNAP, is behind the cursor now */
+    say.sync_dir = say.unlink = -EIO;
+    assert_int_equal(queue_park(f->q, sample_frame(&s, 1, 2, "t"), &orig, &id), -EIO);
+    memset(&say, 0, sizeof(say));
+    assert_int_equal(queue_park(f->q, sample_frame(&s, 1, 2, "t"), &orig, &id), 0);
+    fixture_close(f);
+    fixture_open(f);
+    assert_int_equal(rec_row(&f->rec, "t").parked, 2);
+    assert_int_equal(rec_row(&f->rec, "t").lost[LOST_DAMAGE], 0);
+    assert_int_equal(queue_parked_next(f->q, &iter, &none), 1);
+    assert_int_equal(queue_parked_next(f->q, &iter, &none), 0);
 }
 
 /* The same damage twice: the second file beside the first. */
@@ -456,7 +484,8 @@ int main(void)
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(network_disks_are_refused), TEST(names_that_are_no_folders), TEST(folders_that_cannot_be),
-        TEST(the_lock_of_another), TEST(what_stands_in_the_way), TEST(set_aside_twice), TEST(a_disk_with_little_room),
+        TEST(the_lock_of_another), TEST(what_stands_in_the_way), TEST(a_parked_file_that_stays),
+        TEST(set_aside_twice), TEST(a_disk_with_little_room),
         TEST(the_next_segment_is_ready), TEST(a_spare_that_is_not_needed), TEST(a_spare_at_a_crash),
         TEST(no_room_for_a_spare), TEST(names_that_are_taken), TEST(a_frame_that_is_too_large),
         TEST(nothing_is_dropped_uncounted),
