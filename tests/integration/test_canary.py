@@ -83,8 +83,14 @@ def test_two_restarts_of_tailrace(agent, loki, tenant, canary):
     passed(SECONDS, since)
     says = c.wait_entries(SECONDS * 15, 30)
     print(says)
-    assert (says["missing_entries"], says["unexpected_entries"], says["duplicate_entries"]) == (0, 0, 0), says
-    assert says["spot_check_missing_entries"] == 0, says
+    assert (says["missing_entries"], says["unexpected_entries"], says["spot_check_missing_entries"]) == (0, 0, 0), says
+    # What it calls a duplicate may be its own websocket's, which Loki fills anew after a read of it took half a second: each
+    # line is asked for once more.
+    c.stop()
+    written = c.log.read_text().split("\n")[:-1]
+    start, end = int(written[0].split()[0]) - 10**9, time.time_ns() + 30 * 10**9
+    loki.wait_count(tenant, '{app="canary"}', start, end, len(written), 30)
+    assert sorted(loki.lines(tenant, '{app="canary"}', start, end)) == written
 
 
 def test_one_restart_of_loki(agent, tenant, canary, tmp_path):
