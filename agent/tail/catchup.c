@@ -334,6 +334,8 @@ static int begin_new(struct look *k)
         is_begun = !was_known;
         before = sb->owner;
     }
+    while (is_begun && before->successor != NULL) /* one that lost its name may come behind it: nothing but the live file is last */
+        before = before->successor;
     if (is_begun)
         follow_after(k->live, before);
     return r;
