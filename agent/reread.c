@@ -278,6 +278,8 @@ static void leave_halves(struct rereader *r)
 static void end_range(struct rereader *r, const struct reread_range *g)
 {
     size_t used;
+    if (!g->knows_to && may_go_on(r)) /* it may have gone on there as well as in this file */
+        leave_halves(r);
     forget_parts(r, g);
     if (may_go_on(r))
         leave_halves(r);

@@ -136,18 +136,18 @@ static void stopped_anywhere(void **state)
             }
 }
 
-/* One group had the end of a file with half a record and the rest of it, where another one begins: no half comes by itself. */
-static void a_record_of_two_files(void **state)
+/* One group had the end of a file with half a record and the rest of it, where another one begins: no half comes by itself, whether
+ * it is known or not that nothing was unfinished behind that group. */
+static void a_record_of_two_files(enum known known)
 {
     static const char a_text[] = CRI("stdout", "one") CRI_PART("stdout", "ha"),
                       b_text[] = CRI("stderr", "{\"two\":2}") CRI("stdout", "lf") CRI("stdout", "three");
-    (void)state;
     for (enum rig_stop stop = STOP_NOT; stop <= STOP_AFTER; stop++)
         for (unsigned k = 0; k < 3; k++) {
             struct again a = { 0 };
             begin(&a, a_text, b_text);
             struct reread_range ranges[] = { range_of(&a, 1, strlen(b_text), KNOWN_TO),
-                                             range_of(&a, 0, strlen(a_text), KNOWN_TO) };
+                                             range_of(&a, 0, strlen(a_text), known) };
             ranges[1].from.end = strlen(CRI("stdout", "one")) / 2; /* of the first record it has a part only */
             ranges[1].from.flags = POSITION_SKIP_TO_NEWLINE;
             a.g->out[0].stop = stop;
@@ -159,8 +159,15 @@ static void a_record_of_two_files(void **state)
         }
 }
 
+static void records_of_two_files(void **state)
+{
+    (void)state;
+    a_record_of_two_files(KNOWN_TO);
+    a_record_of_two_files(KNOWN_FROM);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(stopped_anywhere), cmocka_unit_test(a_record_of_two_files) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(stopped_anywhere), cmocka_unit_test(records_of_two_files) };
     return cmocka_run_group_tests_name("agent/reread", tests, NULL, NULL);
 }
