@@ -1,5 +1,7 @@
 #include "agent/metadata.h"
 
+#include <stdatomic.h>
+
 #include "agent/base/log.h"
 #include "agent/base/stats.h"
 #include "agent/kube/docker.h"
@@ -54,16 +56,17 @@ static void unhold(struct metadata *m)
     m->is_held = false;
 }
 
-static uint64_t levels_freed; /* reader thread */
+static _Atomic uint64_t levels_freed; /* by the reader; at a reload by who frees the old one's files beside the new reader */
 
 uint64_t metadata_levels_freed(void)
 {
-    return levels_freed;
+    return atomic_load_explicit(&levels_freed, memory_order_relaxed);
 }
 
 static void drop_levels(struct metadata *m)
 {
-    levels_freed += m->levels != NULL;
+    if (m->levels != NULL)
+        atomic_fetch_add_explicit(&levels_freed, 1, memory_order_relaxed);
     levels_free(m->levels);
     m->levels = NULL;
 }
