@@ -25,28 +25,9 @@
 
 /* ---- which chains ---- */
 
-/* l, or the next one of this hash whose file has that base. */
-static struct tail_file *of_base(struct link *l, const char *base)
-{
-    while (l != NULL && strcmp(CONTAINER_OF(l, struct tail_file, by_base)->base, base) != 0)
-        l = table_next(l);
-    return l == NULL ? NULL : CONTAINER_OF(l, struct tail_file, by_base);
-}
-
-/* The files that lost this live name; the one that has it is not among them. */
-static struct tail_file *chain_first(const struct tail *t, const char *base)
-{
-    return of_base(table_first(&t->bases, path_hash(base, strlen(base))), base);
-}
-
 bool chain_is_known(const struct tail *t, const char *base)
 {
     return chain_first(t, base) != NULL;
-}
-
-static struct tail_file *chain_next(const struct tail_file *f)
-{
-    return of_base(table_next(&f->by_base), f->base);
 }
 
 static void stir(struct tail *t, const char *base)

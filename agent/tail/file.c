@@ -149,6 +149,24 @@ void file_keep_base(struct tail_file *f)
     f->left_ns = f->t->now;
 }
 
+/* l, or the next one of this hash whose file has that base. */
+static struct tail_file *of_base(struct link *l, const char *base)
+{
+    while (l != NULL && strcmp(CONTAINER_OF(l, struct tail_file, by_base)->base, base) != 0)
+        l = table_next(l);
+    return l == NULL ? NULL : CONTAINER_OF(l, struct tail_file, by_base);
+}
+
+struct tail_file *chain_first(const struct tail *t, const char *base)
+{
+    return base == NULL ? NULL : of_base(table_first(&t->bases, path_hash(base, strlen(base))), base);
+}
+
+struct tail_file *chain_next(const struct tail_file *f)
+{
+    return of_base(table_next(&f->by_base), f->base);
+}
+
 /* ---- inodes and incarnations ---- */
 
 static uint64_t ino_hash(uint64_t dev, uint64_t ino)

@@ -306,6 +306,9 @@ void file_drop_names(struct tail_file *f);
 void file_keep_base(struct tail_file *f);
 void file_set_base(struct tail_file *f, const char *base, const char *origin);
 void file_clear_base(struct tail_file *f);
+/* The files that lost this live name; the one that has it is not among them. NULL: no name, no file. */
+struct tail_file *chain_first(const struct tail *t, const char *base);
+struct tail_file *chain_next(const struct tail_file *f);
 static inline const char *file_origin(const struct tail_file *f)
 {
     return f->origin != NULL ? f->origin : f->path.path;

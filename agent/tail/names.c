@@ -377,13 +377,9 @@ static bool is_recovered(const struct tail_file *f)
  * say so, only a queue that knew them; what no queue knew came last. */
 static bool has_gap_before(const struct tail_file *f)
 {
-    struct link *l = f->after->base == NULL ? NULL : table_first(&f->t->bases, path_hash(f->after->base, strlen(f->after->base)));
-    for (; l != NULL; l = table_next(l)) {
-        const struct tail_file *g = CONTAINER_OF(l, struct tail_file, by_base);
-        if (g->phase == PHASE_MISSING && rank_order(f->after, g) < 0 && (!is_recovered(f) || rank_order(g, f) < 0) &&
-            strcmp(g->base, f->after->base) == 0)
+    for (const struct tail_file *g = chain_first(f->t, f->after->base); g != NULL; g = chain_next(g))
+        if (g->phase == PHASE_MISSING && rank_order(f->after, g) < 0 && (!is_recovered(f) || rank_order(g, f) < 0))
             return true;
-    }
     return false;
 }
 
@@ -417,13 +413,9 @@ static bool left_sooner(const struct tail_file *a, const struct tail_file *b)
 struct tail_file *predecessor(const struct tail *t, const char *base)
 {
     struct tail_file *best = NULL;
-    struct link *l = table_first(&t->bases, path_hash(base, strlen(base)));
-    for (; l != NULL; l = table_next(l)) {
-        struct tail_file *f = CONTAINER_OF(l, struct tail_file, by_base);
-        if (strcmp(f->base, base) == 0 && f->is_tracked && f->stage == STAGE_READING && f->successor == NULL &&
-            (best == NULL || left_sooner(best, f)))
+    for (struct tail_file *f = chain_first(t, base); f != NULL; f = chain_next(f))
+        if (f->is_tracked && f->stage == STAGE_READING && f->successor == NULL && (best == NULL || left_sooner(best, f)))
             best = f;
-    }
     return best;
 }
 
@@ -447,15 +439,11 @@ void follow_after(struct tail_file *f, struct tail_file *before)
 /* The one of f's chain that f came after. */
 static struct tail_file *older_of_chain(const struct tail_file *f)
 {
-    const char *base = file_base(f);
     struct tail_file *best = NULL;
-    struct link *l = table_first(&f->t->bases, path_hash(base, strlen(base)));
-    for (; l != NULL; l = table_next(l)) {
-        struct tail_file *g = CONTAINER_OF(l, struct tail_file, by_base);
+    for (struct tail_file *g = chain_first(f->t, file_base(f)); g != NULL; g = chain_next(g))
         if (g != f && g->is_tracked && g->stage == STAGE_READING && g->phase != PHASE_MISSING && g->phase != PHASE_LIVE &&
-            strcmp(g->base, base) == 0 && file_is_older(g, f) && (best == NULL || file_is_older(best, g)))
+            file_is_older(g, f) && (best == NULL || file_is_older(best, g)))
             best = g;
-    }
     return best;
 }
 

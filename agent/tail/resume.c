@@ -188,13 +188,10 @@ static void complete(struct tail *t, struct tail_file *f, const struct queue_rec
  * date_sibling(), rotate_truncated()): among the others of the chain it stands where that one stands. */
 static void rank_beside(struct tail_file *f)
 {
-    const struct tail *t = f->t;
-    struct link *l = f->base == NULL ? NULL : table_first(&t->bases, path_hash(f->base, strlen(f->base)));
-    for (; l != NULL; l = table_next(l)) {
-        const struct tail_file *g = CONTAINER_OF(l, struct tail_file, by_base);
-        if (llabs(f->ident.first_seen_ns - g->ident.first_seen_ns) > BESIDE_NS || strcmp(g->base, f->base) != 0)
+    for (const struct tail_file *g = chain_first(f->t, f->base); g != NULL; g = chain_next(g)) {
+        if (llabs(f->ident.first_seen_ns - g->ident.first_seen_ns) > BESIDE_NS)
             continue;
-        for (size_t o = 0; o < t->n_outputs; o++)
+        for (size_t o = 0; o < f->t->n_outputs; o++)
             if (g->slots[o].rank > 0 && f->slots[o].rank > g->slots[o].rank)
                 f->slots[o].rank = g->slots[o].rank;
     }

@@ -62,10 +62,8 @@ static void join_by_inode(struct tail_file *f)
 /* Its file was copied and cut since, or compressed, and others follow the copy. */
 static void join_by_text(struct tail_file *g)
 {
-    struct link *l = table_first(&g->t->bases, path_hash(g->base, strlen(g->base)));
-    for (; l != NULL && g->phase == PHASE_MISSING; l = table_next(l)) {
-        struct tail_file *f = CONTAINER_OF(l, struct tail_file, by_base);
-        if (f == g || strcmp(f->base, g->base) != 0 || !is_twin(f, g))
+    for (struct tail_file *f = chain_first(g->t, g->base); f != NULL; f = chain_next(f)) {
+        if (f == g || !is_twin(f, g))
             continue;
         join(f, g);
         return;
