@@ -224,10 +224,7 @@ static void test_new_outputs_read_from_the_end(void **state)
     world_commit_all(w);
     expect_lines(w, 0, LONG(2));
     world_swap_outputs(w, 1);
-    struct tail *old = w->t;
-    world_start(w);
-    tail_adopt(w->t, old);
-    tail_close(old);
+    world_hand_over(w);
     world_commit_all(w);
     w_append(w, "a.log", LONG(3) "\n");
     finish(w);
@@ -248,11 +245,7 @@ static void test_input_is_gone(void **state)
         w->inputs[0].name = SLICE("another");
         free((char *)(uintptr_t)w->include[0][--w->inputs[0].include.n].ptr);
         world_include(w, 0, "b.log");
-        struct tail *old = w->t;
-        w_lines_clear(&w->q[0].open);
-        world_start(w);
-        tail_adopt(w->t, old);
-        tail_close(old);
+        world_hand_over(w);
         w_append(w, "a.log", "two\n");
         w_append(w, "b.log", "of b\n");
         world_settle(w, 8);

@@ -190,10 +190,7 @@ static void test_fence_and_reload(void **state)
     w_append(w, "a.log", LONG(3) "\n");
     world_run(w);
     fall_asleep(w, 2);
-    struct tail *old = w->t;
-    world_start(w);
-    tail_adopt(w->t, old);
-    tail_close(old);
+    world_hand_over(w);
     w_append(w, "b.log", LONG(4) "\n"); /* before the new one looked */
     end(w);
     expect_lines(w, 0, LONG(1) "|" LONG(2) "|" LONG(3) "|" LONG(4));

@@ -1013,10 +1013,7 @@ static void test_adopt(void **state)
     w_unlink(w, "held.log");
     world_run(w);
     world_commit_all(w);
-    struct tail *old = w->t;
-    world_start(w);
-    tail_adopt(w->t, old);
-    tail_close(old);
+    world_hand_over(w);
     w_append(w, "a.log", line(2));
     world_run(w);
     world_settle(w, 8);

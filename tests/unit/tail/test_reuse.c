@@ -124,15 +124,10 @@ static void test_over_a_reload(void **state)
     world_start(w);
     world_run(w);
     world_commit_all(w);
-    struct tail *old = w->t;
-    struct tail_file *f = file_by_path(old, w_path(w, "a.log"));
-    file_close(f);
+    file_close(file_by_path(w->t, w_path(w, "a.log")));
     replace(w, "a.log", "a.log", "new\n");
     w_drop(&w->q[0], &w->q[0].files[0]); /* as if nothing had been durable */
-    world_start(w);
-    tail_adopt(w->t, old);
-    tail_close(old);
-    world_run(w);
+    world_reload(w);
     world_pass(w, 12);
     expect_lines(w, 0, "the first of all|new");
     world_free(w);

@@ -574,9 +574,9 @@ static inline void world_run(struct world *w)
         fail_msg("the tail never comes to rest: %.*s", (int)out.len, out.ptr);
 }
 
-/* A second tail takes over from the first. What is not committed is thrown away, as the engine's stop would have committed
- * it. */
-static inline void world_reload(struct world *w)
+/* A second tail takes over from the first, and has not looked yet. What is not committed is thrown away, as the engine's stop
+ * would have committed it. */
+static inline void world_hand_over(struct world *w)
 {
     struct tail *old = w->t;
     for (size_t o = 0; o < W_OUTPUTS; o++)
@@ -584,6 +584,11 @@ static inline void world_reload(struct world *w)
     world_start(w);
     tail_adopt(w->t, old);
     tail_close(old);
+}
+
+static inline void world_reload(struct world *w)
+{
+    world_hand_over(w);
     world_run(w);
 }
 
