@@ -4,6 +4,8 @@
  */
 #include "world.h"
 
+#include <time.h>
+
 static const char text[] = "line 1 of a file that is copied, long enough to tell it from another by what stands in it\n"
                            "line 2 of a file that is copied, long enough to tell it from another by what stands in it\n"
                            "line 3 of a file that is copied, long enough to tell it from another by what stands in it\n";
@@ -78,8 +80,68 @@ static void test_a_file_of_its_own(void **state)
     }
 }
 
+static int64_t ahead_ns;
+
+static int64_t wall_ahead(void)
+{
+    struct timespec now;
+    assert_int_equal(0, clock_gettime(CLOCK_REALTIME, &now));
+    return timespec_ns(now) + ahead_ns;
+}
+
+/* A live file of one short line, first seen by a clock that is put back then. */
+static struct world *world_put_back(void)
+{
+    struct world *w = world_new(1);
+    ahead_ns = 3600 * NS_PER_SEC;
+    clock_set_source(w_mono, wall_ahead);
+    world_include(w, 0, "a.log");
+    w_append(w, "a.log", "short\n");
+    world_start(w);
+    world_settle(w, 2);
+    ahead_ns = 0;
+    return w;
+}
+
+/* It grows, is copied and cut: the copy seems to be older than what is known of the file. */
+static void test_copied_after_the_clock_went_back(void **state)
+{
+    (void)state;
+    struct world *w = world_put_back();
+    w_append(w, "a.log", "half");
+    world_settle(w, 1);
+    w_append(w, "a.log", " a line\n");
+    w_copy(w, "a.log", "a.log.1");
+    assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
+    w_append(w, "a.log", "next\n");
+    world_settle(w, 15);
+    expect_lines(w, 0, "short|half a line|next");
+    assert_int_equal(w->q[0].lost_bytes, 0);
+    world_free(w);
+}
+
+/* What was written long before the file was first seen is no copy of it, whatever the clock said then. */
+static void test_old_one_after_the_clock_went_back(void **state)
+{
+    (void)state;
+    struct world *w = world_put_back();
+    w_append(w, "a.log.1", "short\nof an older time\n");
+    const struct timespec day_ago = { .tv_sec = wall_ahead() / NS_PER_SEC - 86400 }, times[2] = { day_ago, day_ago };
+    assert_int_equal(0, utimensat(AT_FDCWD, w_path(w, "a.log.1"), times, 0));
+    assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
+    w_append(w, "a.log", "next\n");
+    world_settle(w, 15);
+    expect_lines(w, 0, "short|next");
+    world_free(w);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_copy_in_two_pieces), cmocka_unit_test(test_a_file_of_its_own) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_copy_in_two_pieces),
+        cmocka_unit_test(test_a_file_of_its_own),
+        cmocka_unit_test(test_copied_after_the_clock_went_back),
+        cmocka_unit_test(test_old_one_after_the_clock_went_back),
+    };
     return cmocka_run_group_tests_name("tail/copies", tests, NULL, NULL);
 }
