@@ -243,13 +243,41 @@ static bool is_of_chain(const struct look *k, const struct tail_file *f)
     return f != NULL && f != k->live && strcmp(file_base(f), k->base) == 0;
 }
 
+/* The first that is known of the chain among the siblings behind this one. */
+static struct tail_file *known_behind(const struct look *k, const struct sibling *sb)
+{
+    const struct sibling *end = VEC(&k->s.v, struct sibling) + k->s.v.n;
+    for (sb++; sb < end; sb++)
+        if (is_of_chain(k, sb->owner))
+            return sb->owner;
+    return NULL;
+}
+
+static bool is_listed(const struct look *k, const struct tail_file *f)
+{
+    for (size_t i = 0; i < k->s.v.n; i++)
+        if (VEC(&k->s.v, struct sibling)[i].owner == f)
+            return true;
+    return false;
+}
+
+/* What no look has seen was made since the last one: after all that was known then, also after what has lost its name since, and
+ * is not listed any more. But one that stands behind it in the list came later. */
+static struct tail_file *came_before(const struct look *k, const struct sibling *sb, struct tail_file *listed)
+{
+    struct tail_file *last = listed;
+    if (last == NULL || known_behind(k, sb) != NULL)
+        return last;
+    for (struct tail_file *f = chain_first(k->t, k->base); f != NULL; f = chain_next(f))
+        if (f != k->live && is_followed(k->t, f) && file_left_sooner(last, f) && !is_listed(k, f))
+            last = f;
+    return last;
+}
+
 /* Later ones may be known: when it would have been seen first, and have left the live name, had we looked in time. */
 static void date_sibling(const struct look *k, const struct sibling *sb, const struct tail_file *before, struct new_file *nf)
 {
-    const struct sibling *end = VEC(&k->s.v, struct sibling) + k->s.v.n;
-    const struct tail_file *next = NULL;
-    for (sb++; before == NULL && next == NULL && sb < end; sb++)
-        next = is_of_chain(k, sb->owner) ? sb->owner : NULL;
+    const struct tail_file *next = known_behind(k, sb);
     if (before != NULL) {
         nf->left_ns = before->left_ns;
         nf->first_seen_ns = before->ident.first_seen_ns + 1;
@@ -306,6 +334,7 @@ static int begin_new(struct look *k)
     for (size_t i = 0; r == 0 && i < k->s.v.n; i++) {
         struct sibling *sb = &VEC(&k->s.v, struct sibling)[i];
         const bool was_known = sb->owner != NULL;
+        before = was_known ? before : came_before(k, sb, before);
         if (!was_known && is_new(k, sb, before != NULL))
             r = begin_sibling(k, sb, before);
         if (!is_of_chain(k, sb->owner))
@@ -315,8 +344,6 @@ static int begin_new(struct look *k)
         is_begun = !was_known;
         before = sb->owner;
     }
-    while (is_begun && before->successor != NULL) /* one that lost its name may come behind it: nothing but the live file is last */
-        before = before->successor;
     if (is_begun)
         follow_after(k->live, before);
     return r;

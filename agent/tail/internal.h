@@ -500,6 +500,8 @@ void file_revive(struct tail_file *f);              /* finished, but it grew */
 /* The newest of those that had this live name before and are still read: it is read to its end first. */
 struct tail_file *predecessor(const struct tail *t, const char *base);
 bool file_is_older(const struct tail_file *a, const struct tail_file *b); /* of two of a chain, or of two lives of one inode */
+/* Had a the live name before b had it? The clock by which they were first seen may have been put back since. */
+bool file_left_sooner(const struct tail_file *a, const struct tail_file *b);
 void follow_after(struct tail_file *f, struct tail_file *before); /* NULLs are fine */
 void follow_all(struct tail *t); /* each after the one of its chain before it, where that is not known yet */
 

@@ -402,19 +402,24 @@ bool file_is_older(const struct tail_file *a, const struct tail_file *b)
     return rotation_order(path_name(file_base(a)), path_name(file_real(a)), path_name(file_real(b))) < 0;
 }
 
-/* Did a have the live name before b had it? The clock by which they were first seen may have been put back since. */
-static bool left_sooner(const struct tail_file *a, const struct tail_file *b)
+bool file_left_sooner(const struct tail_file *a, const struct tail_file *b)
 {
-    if ((a->phase == PHASE_MISSING) != (b->phase == PHASE_MISSING))
-        return a->phase == PHASE_MISSING;
     return a->left_ns != b->left_ns ? a->left_ns < b->left_ns : file_is_older(a, b);
+}
+
+/* One that is there is the rather read to its end. */
+static bool is_rather(const struct tail_file *f, const struct tail_file *other)
+{
+    if ((f->phase == PHASE_MISSING) != (other->phase == PHASE_MISSING))
+        return other->phase == PHASE_MISSING;
+    return file_left_sooner(other, f);
 }
 
 struct tail_file *predecessor(const struct tail *t, const char *base)
 {
     struct tail_file *best = NULL;
     for (struct tail_file *f = chain_first(t, base); f != NULL; f = chain_next(f))
-        if (f->is_tracked && f->stage == STAGE_READING && f->successor == NULL && (best == NULL || left_sooner(best, f)))
+        if (f->is_tracked && f->stage == STAGE_READING && f->successor == NULL && (best == NULL || is_rather(f, best)))
             best = f;
     return best;
 }

@@ -161,6 +161,39 @@ static void test_deleted_and_unseen(void **state)
     world_free(w);
 }
 
+/* One that lost its name for good, and one that came and was rotated unseen since: behind the file that is listed before both, but
+ * the younger of the two. After a restart, too, when the first is gone, what the other ends with goes on in the live file. */
+static void test_unseen_after_one_without_name(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "x\n");
+    world_start(w);
+    world_run(w);
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "y\n");
+    world_run(w);
+    const uint64_t gone = at(w, "a.log")->ident.incarnation;
+    w_unlink(w, "a.log");
+    world_run(w);
+    world_commit_all(w);
+    w_append(w, "a.log", "1Phalf of \n");
+    w_rename(w, "a.log.1", "a.log.2");
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "");
+    look(w);
+    assert_ptr_equal(file_by_incarnation(w->t, gone), at(w, "a.log.1")->after);
+    expect_after(w, "a.log", "a.log.1");
+    world_commit_all(w);
+    world_crash(w);
+    world_run(w);
+    assert_int_equal(PHASE_MISSING, file_by_incarnation(w->t, gone)->phase);
+    expect_after(w, "a.log", "a.log.1");
+    assert_non_null(tail_predecessor(at(w, "a.log")));
+    world_free(w);
+}
+
 /* A log that was copied and cut and then renamed, before anybody looked: its second text is told after the file behind it. */
 static void test_cut_and_renamed(void **state)
 {
@@ -324,6 +357,7 @@ int main(void)
         cmocka_unit_test(test_empty_and_compressed),
         cmocka_unit_test(test_oldest_is_found_last),
         cmocka_unit_test(test_deleted_and_unseen),
+        cmocka_unit_test(test_unseen_after_one_without_name),
         cmocka_unit_test(test_cut_and_renamed),
         cmocka_unit_test(test_clock_went_back),
         cmocka_unit_test(test_clock_went_back_before_a_reload),
