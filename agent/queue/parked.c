@@ -214,24 +214,6 @@ int queue_unpark(struct queue *q, uint64_t id)
     return q->fs->sync_dir(q->parked_fd);
 }
 
-static int read_rows(struct slice meta, struct totals *rows)
-{
-    struct meta_item item;
-    int r;
-    while ((r = meta_next(&meta, &item)) > 0) {
-        struct slice input, tenant;
-        uint64_t lines;
-        if (item.tag != META_COUNT)
-            continue;
-        r = meta_get_count(item.bytes, &input, &tenant, &lines);
-        if (r == 0)
-            r = totals_add(rows, input, tenant, lines);
-        if (r < 0)
-            return r;
-    }
-    return r;
-}
-
 static int open_file(struct queue *q, uint64_t id, int *ret_fd, struct stat *ret_st)
 {
     char name[SEGMENT_NAME_BYTES];
@@ -270,7 +252,7 @@ int queue_park_drop(struct queue *q, uint64_t id, enum lost_reason reason)
     if (r == 0)
         r = scan_meta(&s, SEGMENT_HEAD_BYTES, &h, &meta);
     if (r == 0)
-        r = read_rows(buf_slice(&meta), &rows);
+        r = totals_add_meta(&rows, buf_slice(&meta));
     scan_deinit(&s);
     buf_deinit(&meta);
     if (fd >= 0)
@@ -380,7 +362,7 @@ static int read_file(struct queue *q, uint64_t id, struct frame_hdr *h, struct b
 static void tally_add(struct tally *t, struct slice meta)
 {
     struct totals rows = { 0 };
-    (void)!read_rows(meta, &rows);
+    (void)!totals_add_meta(&rows, meta);
     for (size_t i = 0; i < rows.n; i++) {
         struct tally_row *row = tally_get(t, rows.rows[i].tenant);
         if (row != NULL)
