@@ -24,7 +24,7 @@ LOOKED_AT = 256 << 20
 DATA, SNAP, POS, SEAL, LOST = 1, 2, 3, 4, 5
 MORE, DEAD, GAP, ALONE = 1, 2, 4, 8
 ROUTE, FILE_, POS_, PART, GONE, COUNT, ORIG, RUNS, TOTAL, LETTER, HELD = 1, 2, 3, 4, 6, 8, 9, 10, 12, 17, 19
-TAG_LAST = 19
+TAG_LAST = 21  # higher ones are a newer Tailrace's
 FATES = {1: "resent", 2: "dropped"}
 
 
