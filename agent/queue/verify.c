@@ -254,7 +254,7 @@ static int verify_alone(struct verify *v, const struct file *f)
         return r == -ENOENT ? 0 : r;
     for (;;) {
         uint64_t from = rd.off;
-        if (!reading_next(&rd, SEQ_MAX, &off, &h))
+        if (!reading_next(&rd, f->fence, &off, &h))
             break;
         if (off != from)
             r = problem(v, f, from, PROBLEM_BYTES, off - from);

@@ -75,12 +75,14 @@ static void set_fences(struct files *f)
     }
 }
 
-/* Parked files stand alone; a file of dead/ speaks of the one before it. */
+/* Parked files stand alone; a file of dead/ speaks of the good one before it. */
 static void set_other_fences(struct files *f)
 {
-    for (size_t i = 0; i < f->n; i++) {
-        bool is_said = i + 1 < f->n && f->list[i + 1].kind == FILE_GOOD && f->list[i + 1].head.fence > 0;
-        f->list[i].fence = is_said ? f->list[i + 1].head.fence : SEQ_MAX;
+    uint64_t fence = SEQ_MAX;
+    for (size_t i = f->n; i-- > 0;) {
+        f->list[i].fence = fence;
+        if (f->list[i].kind == FILE_GOOD)
+            fence = f->list[i].head.fence > 0 ? f->list[i].head.fence : SEQ_MAX;
     }
 }
 

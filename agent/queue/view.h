@@ -14,7 +14,7 @@ struct file {
     uint64_t id, bytes;
     struct segment_head head;
     enum file_kind kind;
-    uint64_t fence;     /* frames beyond are void: of segments the lowest of later ones, of dead/ the next one's */
+    uint64_t fence;     /* frames beyond are void: of segments the lowest of later ones, of dead/ the next good one's */
 };
 
 struct files {

@@ -5,8 +5,10 @@ import os
 import pathlib
 import random
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
 
 import pytest
 
@@ -133,3 +135,40 @@ def test_damaged_queues(tmp_path, form):
             shutil.copytree(directory, tmp_path / f"failed{n}")
             raise
     assert found > 60
+
+
+def lost_frame(seq, salt):
+    """A LOST frame with nothing but the mark that its ranges are to be read again."""
+    meta = struct.pack("<BBHII", tailrace_queue.HELD, 0, 0, 4, 0)
+    head = struct.pack("<4sBBHQQIIIIqIII", b"TRF1", tailrace_queue.LOST, 0, 64, seq, seq - 1, len(meta), 0, 0, 0, 0, salt,
+                       zlib.crc32(meta), 0)
+    return (head + struct.pack("<I", zlib.crc32(head)) + meta).ljust(80, b"\0")
+
+
+@pytest.mark.parametrize("between", [None, b"", b"torn"])
+def test_fence_in_dead(tmp_path, between):
+    """What a failed sync left is void by what the next good file says: letters, and ranges that are to be read again."""
+    directory = queuegen(tmp_path / "state", 3, 100)
+    conf = write_config(tmp_path, tmp_path / "state", 3)
+    left, torn, new = (directory / f"dead/{i:016x}.dead" for i in (1, 2, 3))
+    data = bytearray(left.read_bytes())
+    last = max(frame.seq for f in tailrace_queue.Queue(directory).dead for _, frame in tailrace_queue.Queue(directory).frames(f))
+    data += lost_frame(last + 1, tailrace_queue.parse_head(data).salt)
+    left.write_bytes(data)
+
+    def letters():
+        return [got["seq"] for got, _, _ in tailrace_queue.cat(directory) if got["file"] == "dead/" + left.name]
+
+    def rereads():
+        return theirs(conf, "verify", "out")[0]["rereads"]
+
+    assert_agree(conf, directory)
+    before = letters()
+    assert len(before) > 1 and rereads() == 1
+    struct.pack_into("<QQQ", data, 32, 3, before[0] + 1, before[0])  # id, first seq, fence
+    struct.pack_into("<I", data, 124, zlib.crc32(data[:124]))
+    new.write_bytes(data[:128])
+    if between is not None:
+        torn.write_bytes(between)
+    assert_agree(conf, directory)
+    assert letters() == before[:1] and rereads() == 0

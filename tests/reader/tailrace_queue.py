@@ -247,6 +247,11 @@ class Queue:
             f.fence = fence
             if f.kind == "good":
                 fence = min(fence, f.head.fence)
+        fence = SEQ_MAX
+        for f in reversed(self.dead):  # §4
+            f.fence = fence
+            if f.kind == "good":
+                fence = f.head.fence or SEQ_MAX
         self.fates = {}
         for f in self.dead:
             for data, frame in self.frames(f):
