@@ -227,19 +227,12 @@ static void test_cut_and_renamed(void **state)
     world_free(w);
 }
 
-static int64_t wall_back_ns;
-
-static int64_t wall_back(void)
-{
-    return w_mono() - wall_back_ns;
-}
-
 /* One that is gone seems to be the youngest, by a clock that was put back since. */
 static void test_clock_went_back(void **state)
 {
     (void)state;
     struct world *w = world_new(1);
-    clock_set_source(w_mono, wall_back);
+    clock_set_source(w_mono, w_wall);
     world_include(w, 0, "*.log");
     w_append(w, "a.log", "x\n");
     world_start(w);
@@ -248,14 +241,13 @@ static void test_clock_went_back(void **state)
     world_stop(w);
     w_unlink(w, "a.log");
     w_append(w, "a.log", "1Phalf of \n");
-    wall_back_ns = 7200 * NS_PER_SEC;
+    w_wall_back_ns = 7200 * NS_PER_SEC;
     world_start(w);
     world_run(w);
     w_rename(w, "a.log", "a.log.1");
     w_append(w, "a.log", "1Fit\n");
     world_run(w);
     expect_after(w, "a.log", "a.log.1");
-    wall_back_ns = 0;
     world_free(w);
 }
 
@@ -265,14 +257,14 @@ static void test_lives_whose_clock_went_back(void **state)
 {
     (void)state;
     struct world *w = world_new(1);
-    clock_set_source(w_mono, wall_back);
+    clock_set_source(w_mono, w_wall);
     world_include(w, 0, "*.log");
     w_append(w, "a.log", "{\"x\":1");
     world_start(w);
     world_run(w);
     world_commit_all(w);
     world_stop(w);
-    wall_back_ns = 7200 * NS_PER_SEC;
+    w_wall_back_ns = 7200 * NS_PER_SEC;
     w_write(w, "a.log", "another text\n", O_TRUNC);
     world_start(w);
     world_run(w);
@@ -285,7 +277,6 @@ static void test_lives_whose_clock_went_back(void **state)
     world_run(w);
     assert_int_equal(life, at(w, "a.log")->ident.incarnation);
     expect_lines(w, 0, "another text|{\"x\":1,\"y\":2}");
-    wall_back_ns = 0;
     world_free(w);
 }
 
@@ -294,13 +285,13 @@ static void test_clock_went_back_before_a_reload(void **state)
 {
     (void)state;
     struct world *w = world_new(1);
-    clock_set_source(w_mono, wall_back);
+    clock_set_source(w_mono, w_wall);
     world_include(w, 0, "*.log");
     w_append(w, "a.log", "x\n");
     world_start(w);
     world_run(w);
     world_commit_all(w);
-    wall_back_ns = 7200 * NS_PER_SEC;
+    w_wall_back_ns = 7200 * NS_PER_SEC;
     w_rename(w, "a.log", "a.log.1");
     w_append(w, "a.log", "1Phalf of \n");
     world_run(w);
@@ -315,7 +306,6 @@ static void test_clock_went_back_before_a_reload(void **state)
     assert_non_null(last);
     assert_ptr_equal(at(w, "a.log.1"), last->after);
     expect_after(w, "a.log.1", "a.log.2");
-    wall_back_ns = 0;
     world_free(w);
 }
 

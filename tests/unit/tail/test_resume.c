@@ -584,20 +584,13 @@ static void test_halves_join_after_a_rotation(void **state)
     world_free(w);
 }
 
-static int64_t wall_back_ns;
-
-static int64_t wall_back(void)
-{
-    return w_mono() - wall_back_ns;
-}
-
 /* a.log.2, a.log.1 and a.log, each of which ends with a half; by the clock each of the later ones was first seen so much
  * earlier. */
 static void make_chain(struct world *w, int64_t back_ns)
 {
     world_start(w);
     for (int i = 0; i < 3; i++) {
-        wall_back_ns = i * back_ns;
+        w_wall_back_ns = i * back_ns;
         if (i == 2)
             w_rename(w, "a.log.1", "a.log.2");
         if (i > 0)
@@ -623,11 +616,10 @@ static void test_chain_whose_clock_went_back(void **state)
 {
     (void)state;
     struct world *w = world_new(1);
-    clock_set_source(w_mono, wall_back);
+    clock_set_source(w_mono, w_wall);
     world_include(w, 0, "*.log");
     make_chain(w, 3600 * NS_PER_SEC);
     expect_chain_after_a_crash(w);
-    wall_back_ns = 0;
     world_free(w);
 }
 

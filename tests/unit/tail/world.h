@@ -93,6 +93,13 @@ static inline int64_t w_mono(void)
     return w_now;
 }
 
+/* For clock_set_source(): the time of day, put back by so much. Each world begins with 0. */
+static int64_t w_wall_back_ns;
+static inline int64_t w_wall(void)
+{
+    return w_now - w_wall_back_ns;
+}
+
 /* ---- lines ---- */
 
 static inline void w_lines_add(struct w_lines *l, const char *ptr, size_t len)
@@ -462,6 +469,7 @@ static inline struct world *world_new(size_t n_outputs)
     struct world *w = calloc(1, sizeof(*w));
     assert_non_null(w);
     clock_set_source(w_mono, NULL);
+    w_wall_back_ns = 0;
     memcpy(w->dir, "/tmp/tailrace-tail-XXXXXX", sizeof("/tmp/tailrace-tail-XXXXXX"));
     assert_non_null(mkdtemp(w->dir));
     world_use_outputs(w, n_outputs);
