@@ -5,6 +5,8 @@
  * yet and the agent is started, the file is begun anew, under another incarnation. When the output comes back its queue
  * speaks of the first one: of which no file is found, for its inode is the second's. What each queue says of its own output
  * is true of the one file there is: so each goes on from there, and the incarnation that found no file is forgotten.
+ * A queue whose disk took nothing for a while may know both, the first as the empty file that it was: then the further place
+ * counts.
  */
 #include "agent/tail/internal.h"
 
@@ -21,15 +23,27 @@ static bool is_twin(struct tail_file *f, struct tail_file *g)
     return source_of(f, &src) == 0 && source_holds(g, &src, true) > 0;
 }
 
+/* Does what this output's queue says of g count? When it speaks of f, too, it did not hear that f went on as g: both are places in
+ * one text. But a live file may be another life of the inode, which only begins alike. */
+static bool is_further(const struct tail_file *f, const struct tail_file *g, uint32_t output)
+{
+    const struct slot *mine = &f->slots[output], *its = &g->slots[output];
+    if (!its->is_own || !mine->is_own)
+        return its->is_own;
+    return f->phase != PHASE_LIVE && pass_end(&its->pass->pub) > pass_end(&mine->pass->pub);
+}
+
 static void take_own(struct tail_file *f, struct tail_file *g)
 {
     for (uint32_t o = 0; o < f->t->n_outputs; o++) {
         struct slot *s = &f->slots[o];
-        if (s->is_own || !g->slots[o].is_own)
+        if (!is_further(f, g, o))
             continue;
         struct file_position pos;
         position_of(g, o, &pos);
+        const uint64_t told = s->is_own ? s->collected : pos.end;
         slot_place(f, o, &pos);
+        slot_settle(s, told); /* the next place is to begin where its queue has f */
         s->first_off = pos.end;
         s->first_skip = g->slots[o].first_skip;
         s->is_own = true;
@@ -46,6 +60,8 @@ static void join(struct tail_file *f, struct tail_file *g)
     resume_found(g);
     file_forget(g);
     file_ready(f);
+    if (f->stage == STAGE_READING)
+        stage_check(f); /* every output may have ended it, each by one of the two */
 }
 
 static void join_by_inode(struct tail_file *f)

@@ -82,12 +82,73 @@ static void test_reload_to_another_output(void **state)
     world_free(w);
 }
 
+static void rotate(struct world *w, const char *to)
+{
+    w_rename(w, "a.log", to);
+    w_append(w, "a.log", "");
+}
+
+static struct stat w_stat(const struct world *w, const char *name)
+{
+    struct stat st;
+    assert_int_equal(0, stat(w_path(w, name), &st));
+    return st;
+}
+
+/*
+ * One queue knows a file as two: as the empty one that it was, of which no more could be told, and as the .gz that was begun when
+ * that was looked at anew. The queue of an output that was away knows its text by the first. The .gz is the second's, by its inode.
+ */
+static void test_two_that_one_queue_knows(bool is_finished)
+{
+    struct world *w = world_new(2);
+    world_include(w, 0, "a.log");
+    w_append(w, "a.log", LONG(1) "\n");
+    world_start(w);
+    world_settle(w, 2);
+    rotate(w, "a.log.2");
+    world_settle(w, 8);
+    w_append(w, "a.log", LONG(2) "\n");
+    world_run(w);
+    assert_true(world_commit(w, 1));
+    rotate(w, "a.log.1");
+    world_pass(w, is_finished ? 8 : 0);
+    assert_int_equal(is_finished, world_commit(w, 1));
+    world_stop(w);
+    w_gzip(w, "a.log.1");
+    world_use_outputs(w, 1);
+    world_start(w);
+    world_settle(w, 12);
+    expect_lines(w, 0, LONG(1) "|" LONG(2));
+    world_stop(w);
+    world_use_outputs(w, 2);
+    world_start(w);
+    world_settle(w, 12);
+    w_append(w, "a.log", LONG(3) "\n");
+    world_settle(w, 12);
+    expect_lines(w, 0, LONG(1) "|" LONG(2) "|" LONG(3));
+    expect_lines(w, 1, LONG(1) "|" LONG(2) "|" LONG(3));
+    const struct stat st = w_stat(w, "a.log.1.gz");
+    struct tail_file *f = file_by_ino(w->t, &st);
+    assert_non_null(f);
+    assert_int_equal(f->stage, STAGE_FINISHED);
+    world_free(w);
+}
+
+static void test_one_queue_knows_it_as_two(void **state)
+{
+    (void)state;
+    test_two_that_one_queue_knows(false);
+    test_two_that_one_queue_knows(true);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_records_that_cannot_be_ours),
         cmocka_unit_test(test_told_twice),
         cmocka_unit_test(test_reload_to_another_output),
+        cmocka_unit_test(test_one_queue_knows_it_as_two),
     };
     return cmocka_run_group_tests_name("tail/recovered", tests, NULL, NULL);
 }
