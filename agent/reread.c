@@ -184,11 +184,12 @@ static void place(struct rereader *r, const struct file_position *pos)
 {
     struct tail_pass *p = &r->pass;
     bool skips = pos->flags & POSITION_SKIP_TO_NEWLINE;
-    uint8_t halves = pos->end == 0 ? r->halves : 0;
-    for (uint8_t i = 0; i < pos->n_parts && pos->end == 0; i++)
+    bool begins_file = pos->end == 0; /* then its parts say of which streams it goes on with a record of another file */
+    uint8_t halves = begins_file ? r->halves : 0;
+    for (uint8_t i = 0; begins_file && i < pos->n_parts; i++)
         halves |= (uint8_t)(1u << pos->parts[i].stream);
     *p = (struct tail_pass){ .mask = UINT32_C(1) << r->feeder->index, .off = pos->end, .is_again = true, .skips = halves };
-    p->n_parts = pos->end == 0 ? 0 : pos->n_parts;
+    p->n_parts = begins_file ? 0 : pos->n_parts;
     memcpy(p->parts, pos->parts, sizeof(*pos->parts) * pos->n_parts);
     for (uint8_t i = 0; i < p->n_parts; i++)
         p->off = MIN(p->off, p->parts[i].start);
@@ -278,10 +279,11 @@ static void leave_halves(struct rereader *r)
 static void end_range(struct rereader *r, const struct reread_range *g)
 {
     size_t used;
-    if (!g->knows_to && may_go_on(r)) /* it may have gone on there as well as in this file */
+    bool may = may_go_on(r);
+    if (may && !g->knows_to) /* it may have gone on there as well as in this file */
         leave_halves(r);
     forget_parts(r, g);
-    if (may_go_on(r))
+    if (may)
         leave_halves(r);
     if (feed(r, r->raw, 0, true, &used)) /* else what it did not take is read once more */
         next_range(r);
