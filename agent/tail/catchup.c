@@ -378,8 +378,11 @@ static int look_once(struct tail *t, const char *base)
         return 0;
     bool is_cut = note_cuts(&k);
     siblings_list(base, k.has_folders, &k.s);
-    find_owners(&k);
-    int r = is_cut ? 0 : begin_new(&k);
+    int r = k.s.is_moving ? -EAGAIN : 0;
+    if (r == 0)
+        find_owners(&k);
+    if (r == 0 && !is_cut)
+        r = begin_new(&k);
     vec_deinit(&k.s.v);
     return r;
 }

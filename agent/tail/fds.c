@@ -143,7 +143,8 @@ int file_open(struct tail_file *f)
     int r = f->is_deleted ? -ENOENT : file_open_at(f, file_real(f));
     if (r == -ENOENT || r == -ENOTDIR || r == -EINVAL || r == -ESTALE) {
         name_touch(f->t, file_real(f), NULL); /* whoever is there now is not this one */
-        return rotate_find(f) ? 0 : -ENOENT;
+        r = rotate_find(f);
+        return r > 0 ? 0 : r == 0 ? -ENOENT : r;
     }
     return r == -EMFILE || r == -ENFILE || r == -ENOMEM ? -EAGAIN : r;
 }

@@ -46,7 +46,7 @@
 #define FD_BUDGET_MAX 4096
 #define DEPTH_MAX 40
 #define LOOKS_MAX 4                     /* at names that change while they are looked at */
-#define MOVING_NS NS_PER_SEC            /* so long is a file that was read to its end looked for while names change */
+#define MOVING_NS NS_PER_SEC            /* so long is a file without a name looked for while names change */
 #define MTIME_SLACK_NS (20 * NS_PER_MS) /* file times lag behind the clock by a tick */
 
 enum phase {
@@ -517,8 +517,9 @@ void rotate_base(const char *path, char *ret);
 bool rotate_next_base(const char *path, size_t *cut, char *ret);
 struct slice path_dir(const char *path); /* without the slash */
 struct slice path_name(const char *path);
-/* f has no file: looks for its inode, then its content, among the siblings. */
-bool rotate_find(struct tail_file *f); /* true: f->fd is open there */
+/* f has no file: looks for its inode, then its content, among the siblings. 1: f->fd is open there; 0: it is not there; -EAGAIN:
+ * the names change faster than one can look. */
+int rotate_find(struct tail_file *f);
 void rotate_truncated(struct tail_file *f);
 bool is_copy_in_the_making(struct tail_file *f);
 /* The live file whose rotated name this could be, or NULL. */
@@ -535,7 +536,8 @@ struct sibling {
 };
 struct siblings {
     struct slice base; /* the name, without folder */
-    struct vec v;      /* struct sibling; the caller's to vec_deinit */
+    struct vec v;      /* struct sibling; the caller's to vec_deinit; each file once */
+    bool is_moving;    /* names changed between the listing and the look at them: one of these, or one that is not here, is elsewhere */
 };
 /* has_folders: also those in folders beside the live name whose names have no dot (logrotate's olddir); the siblings'
  * names begin with the folder's. */

@@ -294,11 +294,10 @@ static void look_at(struct tail *t, struct pending *p)
         add_pending(t, p);
 }
 
-/* It is not among the names that were listed; but these change, and events that wait say how. What was not read to its end
- * is looked for by its turn. */
-static bool may_be_moving(const struct tail_file *f)
+/* It is not among the names that were listed; but these change, or events that wait say how. */
+static bool may_be_moving(const struct tail_file *f, int found)
 {
-    return f->stage == STAGE_FINISHED && f->t->now - f->lost_ns < MOVING_NS && watch_has_events(&f->t->watch);
+    return f->t->now - f->lost_ns < MOVING_NS && (found < 0 || watch_has_events(&f->t->watch));
 }
 
 /* Lost its name, and nobody told us of another: renamed out of sight, or deleted? False: that cannot be said yet. */
@@ -317,9 +316,10 @@ static bool resolve(struct tail_file *f)
         if (f->stage == STAGE_READING || !f->is_deleted)
             return true; /* a copy, when there is one, is found with its chain */
     }
-    if (rotate_find(f))
+    const int found = rotate_find(f);
+    if (found > 0)
         return true;
-    if (may_be_moving(f)) {
+    if (may_be_moving(f, found)) {
         f->is_displaced = true;
         return false;
     }

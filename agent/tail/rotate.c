@@ -77,6 +77,7 @@ static int find_once(struct tail_file *f, bool has_folders)
     int r = 0;
     bool is_raced = false;
     siblings_list(f->base, has_folders, &s);
+    is_raced = s.is_moving;
     const struct sibling *sb = s.v.items;
     for (size_t i = s.v.n; r <= 0 && i > 0; i--) {
         sibling_path(f->base, &sb[i - 1], path);
@@ -96,15 +97,15 @@ static int find_once(struct tail_file *f, bool has_folders)
     return r > 0 ? 1 : is_raced ? -EAGAIN : 0;
 }
 
-bool rotate_find(struct tail_file *f)
+int rotate_find(struct tail_file *f)
 {
     if (!f->is_tracked || furthest(f) == NULL)
-        return false;
+        return 0;
     file_keep_base(f);
     int r = -EAGAIN;
     for (int try = 0; r < 0 && try < LOOKS_MAX; try++)
         r = find_once(f, false);
-    return r > 0 || find_once(f, true) > 0; /* logrotate's olddir */
+    return r != 0 ? r : find_once(f, true); /* logrotate's olddir */
 }
 
 /* ---- truncation ---- */
@@ -143,7 +144,7 @@ void rotate_truncated(struct tail_file *f)
     table_del(&t->by_ino, &f->by_ino);
     list_del(&f->ready);
     file_set_phase(f, PHASE_ORPHAN);
-    bool is_found = rotate_find(f); /* else again, each second, for COPY_WAIT_NS */
+    bool is_found = rotate_find(f) > 0; /* else again, each second, for COPY_WAIT_NS */
     struct tail_file *before = is_live ? predecessor(t, real) : NULL;
     follow_after(file_begin(t, &nf), before != NULL ? before : f);
     if (is_found)

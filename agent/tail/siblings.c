@@ -188,9 +188,36 @@ static void stat_siblings(struct siblings *s, int dir_fd)
 {
     struct sibling *sb = s->v.items;
     size_t n = 0;
-    for (size_t i = 0; i < s->v.n; i++)
-        if (fs_current()->stat(dir_fd, sb[i].name, &sb[i].st, false) == 0 && S_ISREG(sb[i].st.st_mode))
+    for (size_t i = 0; i < s->v.n; i++) {
+        int r = fs_current()->stat(dir_fd, sb[i].name, &sb[i].st, false);
+        s->is_moving = s->is_moving || is_absent(r);
+        if (r == 0 && S_ISREG(sb[i].st.st_mode))
             sb[n++] = sb[i];
+    }
+    s->v.n = n;
+}
+
+static int by_inode(const void *pa, const void *pb)
+{
+    const struct stat *a = &((const struct sibling *)pa)->st, *b = &((const struct sibling *)pb)->st;
+    if (a->st_dev != b->st_dev)
+        return a->st_dev < b->st_dev ? -1 : 1;
+    return a->st_ino < b->st_ino ? -1 : a->st_ino > b->st_ino;
+}
+
+/* A file that has two names stays once, and one of a single name has moved on from the one to the other. */
+static void drop_twins(struct siblings *s)
+{
+    struct sibling *sb = s->v.items;
+    size_t n = 0;
+    if (s->v.n > 1)
+        qsort(sb, s->v.n, sizeof(*sb), by_inode);
+    for (size_t i = 0; i < s->v.n; i++) {
+        if (n == 0 || by_inode(&sb[n - 1], &sb[i]) != 0)
+            sb[n++] = sb[i];
+        else
+            s->is_moving = s->is_moving || sb[i].st.st_nlink == 1;
+    }
     s->v.n = n;
 }
 
@@ -209,6 +236,7 @@ void siblings_list(const char *base, bool has_folders, struct siblings *s)
         list_folder(s, fd, others.ptr + i, NULL); /* what is no folder cannot be opened as one */
     buf_deinit(&others);
     stat_siblings(s, fd);
+    drop_twins(s);
     if (s->v.n > 1)
         qsort_r(s->v.items, s->v.n, sizeof(struct sibling), older_first, &s->base);
 }

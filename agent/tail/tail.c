@@ -273,7 +273,7 @@ static void check_ending(struct tail *t)
         if (f->phase == PHASE_WAITING) {
             check_waiting(f);
         } else if (f->phase == PHASE_ORPHAN) {
-            bool is_found = rotate_find(f), is_late = t->now - f->quiet_ns >= COPY_WAIT_NS;
+            bool is_found = rotate_find(f) > 0, is_late = t->now - f->quiet_ns >= COPY_WAIT_NS;
             if (is_found || is_late)
                 chain_stir(t, f->base);
             if (!is_found && is_late)

@@ -492,66 +492,6 @@ static void test_cut_and_renamed_and_crashed(void **state)
     }
 }
 
-/* Rotation goes on at each look: whoever looks finds the name that it had a moment ago. */
-static struct {
-    const struct world *w;
-    int n, left;
-} moving;
-
-static void move_on(void)
-{
-    char from[32], to[32];
-    if (moving.left-- <= 0)
-        return;
-    (void)snprintf(from, sizeof(from), "a.log.%d", moving.n);
-    (void)snprintf(to, sizeof(to), "a.log.%d", ++moving.n);
-    w_rename(moving.w, from, to);
-}
-
-static int moving_realpath(const char *path, char ret[PATH_MAX])
-{
-    int r = fs_real.realpath(path, ret);
-    move_on();
-    return r;
-}
-
-static int moving_list(int dir_fd, void (*each)(void *ctx, const char *name), void *ctx)
-{
-    int r = fs_real.list(dir_fd, each, ctx);
-    move_on();
-    return r;
-}
-
-static void test_read_and_renamed_again_and_again(void **state)
-{
-    (void)state;
-    for (int times = 1; times < 20; times++) {
-        struct fs_ops ops = fs_real;
-        ops.realpath = moving_realpath;
-        ops.list = moving_list;
-        struct world *w = world_new(1);
-        world_include(w, 0, "a.log");
-        w_append(w, "a.log", "the first, long enough to be known by\n");
-        world_start(w);
-        world_run(w);
-        w_rename(w, "a.log", "a.log.1");
-        w_append(w, "a.log", "the second, as long as the one before\n");
-        world_settle(w, 8);
-        world_pass(w, 2); /* all of the first is durable: its descriptor goes */
-        w_rename(w, "a.log.1", "a.log.2");
-        moving.w = w;
-        moving.n = 2;
-        moving.left = times;
-        fs_set_ops(&ops);
-        world_run(w);
-        fs_set_ops(NULL);
-        world_settle(w, 12);
-        world_settle(w, 12);
-        expect_lines(w, 0, "the first, long enough to be known by|the second, as long as the one before");
-        world_free(w);
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -570,7 +510,6 @@ int main(void)
         cmocka_unit_test(test_copy_grows_under_an_included_name),
         cmocka_unit_test(test_cut_and_renamed_between_two_looks),
         cmocka_unit_test(test_cut_and_renamed_and_crashed),
-        cmocka_unit_test(test_read_and_renamed_again_and_again),
     };
     return cmocka_run_group_tests_name("tail/catchup", tests, NULL, NULL);
 }

@@ -1,0 +1,243 @@
+/*
+ * Goal: names that change while they are looked at, between the listing of a folder and the look at what was listed: each
+ * file is read once, and what is known of it stays known.
+ * Method: world.h over a disk on which rotation goes on at each look.
+ */
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "life.h"
+#include "world.h"
+
+#include "agent/queue/fs.h"
+#include "agent/tail/internal.h"
+
+/* Rotation goes on at each look: whoever looks finds the name that it had a moment ago. */
+static struct {
+    const struct world *w;
+    int n, left;
+} moving;
+
+static void move_on(void)
+{
+    char from[32], to[32];
+    if (moving.left-- <= 0)
+        return;
+    (void)snprintf(from, sizeof(from), "a.log.%d", moving.n);
+    (void)snprintf(to, sizeof(to), "a.log.%d", ++moving.n);
+    w_rename(moving.w, from, to);
+}
+
+static int moving_realpath(const char *path, char ret[PATH_MAX])
+{
+    int r = fs_real.realpath(path, ret);
+    move_on();
+    return r;
+}
+
+static int moving_list(int dir_fd, void (*each)(void *ctx, const char *name), void *ctx)
+{
+    int r = fs_real.list(dir_fd, each, ctx);
+    move_on();
+    return r;
+}
+
+/* The first file is read, and all of it is durable: its descriptor goes. Then it is renamed once more. */
+static struct world *read_and_renamed(void)
+{
+    struct world *w = world_new(1);
+    world_include(w, 0, "a.log");
+    w_append(w, "a.log", "the first, long enough to be known by\n");
+    world_start(w);
+    world_run(w);
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "the second, as long as the one before\n");
+    world_settle(w, 8);
+    world_pass(w, 2);
+    w_rename(w, "a.log.1", "a.log.2");
+    moving.w = w;
+    moving.n = 2;
+    return w;
+}
+
+static void test_read_and_renamed_again_and_again(void **state)
+{
+    (void)state;
+    for (int times = 1; times < 20; times++) {
+        struct fs_ops ops = fs_real;
+        ops.realpath = moving_realpath;
+        ops.list = moving_list;
+        struct world *w = read_and_renamed();
+        moving.left = times;
+        fs_set_ops(&ops);
+        world_run(w);
+        fs_set_ops(NULL);
+        world_settle(w, 12);
+        world_settle(w, 12);
+        expect_lines(w, 0, "the first, long enough to be known by|the second, as long as the one before");
+        world_free(w);
+    }
+}
+
+static void lose_events(const struct world *w)
+{
+    char events[4096];
+    while (read(tail_fd(w->t), events, sizeof(events)) > 0)
+        continue;
+}
+
+/* All names of a folder move on by one after the look at this one of them: so the listing has files under two names. */
+static struct {
+    struct world *w;
+    const char *after;
+    int n_rotated, left;
+} shift;
+
+static void shift_all(void)
+{
+    char from[32], to[32];
+    for (int i = shift.n_rotated++; i >= 1; i--) {
+        (void)snprintf(from, sizeof(from), "a.log.%d", i);
+        (void)snprintf(to, sizeof(to), "a.log.%d", i + 1);
+        w_rename(shift.w, from, to);
+    }
+    w_rename(shift.w, "a.log", "a.log.1");
+    life_lines(shift.w, 3);
+}
+
+static int shifting_stat(int dir_fd, const char *name, struct stat *st, bool follow)
+{
+    int r = fs_real.stat(dir_fd, name, st, follow);
+    if (dir_fd != AT_FDCWD && strcmp(name, shift.after) == 0 && shift.left-- > 0)
+        shift_all();
+    return r;
+}
+
+struct names {
+    char name[64][NAME_MAX + 1];
+    size_t n;
+};
+
+static void note_name(void *ctx, const char *name)
+{
+    struct names *all = ctx;
+    assert_true(all->n < ARRAY_LEN(all->name));
+    (void)snprintf(all->name[all->n++], sizeof(all->name[0]), "%s", name);
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(a, b);
+}
+
+/* The lower number first, whatever the disk's order is. */
+static int sorted_list(int dir_fd, void (*each)(void *ctx, const char *name), void *ctx)
+{
+    struct names all = { 0 };
+    int r = fs_real.list(dir_fd, note_name, &all);
+    qsort(all.name, all.n, sizeof(all.name[0]), compare_names);
+    for (size_t i = 0; i < all.n; i++)
+        each(ctx, all.name[i]);
+    return r;
+}
+
+static void test_listed_under_two_names(void **state)
+{
+    (void)state;
+    const char *after[] = { "a.log.1", "a.log.2", "a.log.3" };
+    for (size_t i = 0; i < ARRAY_LEN(after); i++) {
+        for (int times = 1; times < 7; times++) {
+            struct fs_ops ops = fs_real;
+            ops.stat = shifting_stat;
+            ops.list = sorted_list;
+            struct world *w = world_new(1);
+            world_include(w, 0, "a.log");
+            life_written = 0;
+            life_lines(w, 3);
+            world_start(w);
+            world_run(w);
+            shift.w = w;
+            shift.n_rotated = 0;
+            shift.after = after[i];
+            for (int k = 0; k < 3; k++)
+                shift_all(); /* two that nobody has seen: */
+            lose_events(w);
+            tail_overflowed(w->t);
+            shift.left = times;
+            fs_set_ops(&ops);
+            world_run(w);
+            fs_set_ops(NULL);
+            world_settle(w, 12);
+            world_settle(w, 12);
+            assert_true(shift.left < times);
+            life_expect_each_once(w, after[i]);
+            world_free(w);
+        }
+    }
+}
+
+/* One file, two names, from before the first look at it. */
+static void test_linked_twice(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "a.log");
+    w_append(w, "a.log", "line of the first file\n");
+    world_start(w);
+    world_run(w);
+    w_rename(w, "a.log", "a.log.3");
+    w_append(w, "a.log", "line of the second file\n");
+    assert_int_equal(0, link(w_path(w, "a.log"), w_path(w, "a.log.2")));
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "line of the third file\n");
+    world_run(w);
+    world_settle(w, 12);
+    expect_lines(w, 0, "line of the first file|line of the second file|line of the third file");
+    world_free(w);
+}
+
+/* The name moves on just before each look at it, and nobody has been told yet: a rename is seen before its event comes. */
+static int untold_stat(int dir_fd, const char *name, struct stat *st, bool follow)
+{
+    char last[32];
+    (void)snprintf(last, sizeof(last), "a.log.%d", moving.n);
+    if (moving.left > 0 && slice_ends(slice_cstr(name), slice_cstr(last))) {
+        move_on();
+        lose_events(moving.w);
+    }
+    return fs_real.stat(dir_fd, name, st, follow);
+}
+
+static void test_moves_on_untold(void **state)
+{
+    (void)state;
+    for (int times = 1; times <= LOOKS_MAX; times++) {
+        struct fs_ops ops = fs_real;
+        ops.stat = untold_stat;
+        struct world *w = read_and_renamed();
+        moving.left = times;
+        fs_set_ops(&ops);
+        world_run(w);
+        fs_set_ops(NULL);
+        assert_int_equal(0, moving.left);
+        tail_overflowed(w->t);
+        world_settle(w, 12);
+        w_rename(w, "a.log", "a.log.1");
+        w_append(w, "a.log", "the third\n");
+        world_settle(w, 12);
+        world_settle(w, 12);
+        expect_lines(w, 0, "the first, long enough to be known by|the second, as long as the one before|the third");
+        world_free(w);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_read_and_renamed_again_and_again),
+        cmocka_unit_test(test_listed_under_two_names),
+        cmocka_unit_test(test_linked_twice),
+        cmocka_unit_test(test_moves_on_untold),
+    };
+    return cmocka_run_group_tests_name("tail/moving", tests, NULL, NULL);
+}
