@@ -330,14 +330,32 @@ static uint64_t acked_in(const char *name)
     return acked;
 }
 
+static void note_last(void *ctx, const char *name)
+{
+    uint64_t *last = ctx;
+    char *end;
+    const uint64_t id = strtoull(name, &end, 16);
+    if (strcmp(end, ".seg") == 0)
+        *last = MAX(*last, id);
+}
+
+static uint64_t last_segment(const char *name)
+{
+    char path[128];
+    uint64_t last = 0;
+    (void)snprintf(path, sizeof(path), "/state/queue/%s", name);
+    (void)disk_each(sim.disk, path, note_last, &last);
+    return last;
+}
+
 /* Frames that Loki has a part of are left out: lines without a time of their own get another one, and it would not know them
  * again. */
 static void find_waiting(unsigned slot, const char *name, uint64_t *rng, struct waiting *ret)
 {
     static uint8_t bytes[256 * KIB];
-    const uint64_t acked = acked_in(name);
+    const uint64_t acked = acked_in(name), last = last_segment(name);
     ret->n = 0;
-    for (uint64_t id = 1; id < 4096 && ret->n == 0; id++) {
+    for (uint64_t id = 1; id <= last && ret->n == 0; id++) {
         (void)snprintf(ret->path, sizeof(ret->path), "/state/queue/%s/%016llx.seg", name, (unsigned long long)id);
         ssize_t len = disk_read(sim.disk, ret->path, bytes, sizeof(bytes), 0);
         struct frame_hdr h;

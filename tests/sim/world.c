@@ -388,10 +388,24 @@ static bool parse_number(struct slice *s, unsigned base, uint32_t *ret)
     return i > 0 && v <= UINT32_MAX;
 }
 
+/* As slice_find(s, "<u="): padding has no '<', so memchr() is as good as there. */
+static ptrdiff_t find_mark(struct slice s)
+{
+    for (size_t at = 0; at < s.len; at++) {
+        const ptrdiff_t next = slice_find_byte(slice_from(s, at), '<');
+        if (next < 0)
+            return -1;
+        at += (size_t)next;
+        if (slice_starts(slice_from(s, at), SLICE("<u=")))
+            return (ptrdiff_t)at;
+    }
+    return -1;
+}
+
 struct line *world_line_of(struct slice text, uint32_t *ret_uid)
 {
     uint32_t uid, crc;
-    const ptrdiff_t at = slice_find(text, SLICE("<u="));
+    const ptrdiff_t at = find_mark(text);
     if (at < 0)
         return NULL;
     struct slice s = slice_from(text, (size_t)at + 3);
@@ -404,7 +418,7 @@ struct line *world_line_of(struct slice text, uint32_t *ret_uid)
     const ptrdiff_t end = slice_find_byte(s, '>');
     if (end < 0 || text_crc(uid, s.ptr, (size_t)end) != crc || sim.lines[uid].text_crc != crc)
         return NULL;
-    if (slice_find(slice_from(s, (size_t)end), SLICE("<u=")) >= 0)
+    if (find_mark(slice_from(s, (size_t)end)) >= 0)
         return NULL; /* two lines in one */
     *ret_uid = uid;
     return &sim.lines[uid];
