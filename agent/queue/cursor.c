@@ -53,9 +53,9 @@ int cursor_decode(const uint8_t in[CURSOR_SLOT_BYTES], struct cursor_slot *ret)
 
 uint64_t cursor_top(const struct cursor_slot *c)
 {
-    for (size_t i = QUEUE_WINDOW; i-- > 0;)
-        if (c->bits[i / 64] >> (i % 64) & 1)
-            return c->acked_seq + 1 + i;
+    for (size_t i = ARRAY_LEN(c->bits); i-- > 0;)
+        if (c->bits[i] != 0)
+            return c->acked_seq + 1 + i * 64 + (63 - (size_t)__builtin_clzll(c->bits[i]));
     return c->acked_seq;
 }
 
