@@ -15,22 +15,25 @@ static bool is_extension(struct slice key)
 /* ---- keys
  * -------------------------------------------------------------------------------------------------------- */
 
-/* Offers every known key until `key` itself is found; true = found. */
-static bool find_key(const struct keyset *keys, struct slice key, struct suggestion *s)
+static bool is_known(const struct keyset *keys, struct slice key)
 {
-    for (size_t t = 0; t < ARRAY_LEN(keys->tables) && keys->tables[t] != NULL; t++) {
-        for (const struct setting *st = keys->tables[t]; st->key != NULL; st++) {
+    for (size_t t = 0; t < ARRAY_LEN(keys->tables) && keys->tables[t] != NULL; t++)
+        for (const struct setting *st = keys->tables[t]; st->key != NULL; st++)
             if (slice_eq(key, slice_cstr(st->key)))
                 return true;
-            suggest_offer(s, slice_cstr(st->key));
-        }
-    }
-    for (size_t i = 0; i < keys->n_more; i++) {
+    for (size_t i = 0; i < keys->n_more; i++)
         if (slice_eq(key, keys->more[i]))
             return true;
-        suggest_offer(s, keys->more[i]);
-    }
     return false;
+}
+
+static void offer_keys(const struct keyset *keys, struct suggestion *s)
+{
+    for (size_t t = 0; t < ARRAY_LEN(keys->tables) && keys->tables[t] != NULL; t++)
+        for (const struct setting *st = keys->tables[t]; st->key != NULL; st++)
+            suggest_offer(s, slice_cstr(st->key));
+    for (size_t i = 0; i < keys->n_more; i++)
+        suggest_offer(s, keys->more[i]);
 }
 
 /* A section may have keys in two tables; it is one word all the same. */
@@ -58,8 +61,7 @@ static void report_unknown(struct loader *ld, const struct member *m, const stru
 {
     struct suggestion s;
     suggest_init(&s, m->key);
-    bool found = find_key(keys, m->key, &s);
-    assert(!found);
+    offer_keys(keys, &s);
     size_t at = report_enter(&ld->rep, m->key);
     if (s.best.len > 0) {
         report_error(&ld->rep, m->mark, "unknown key; did you mean \"%.*s\"?", QUOTED(s.best));
@@ -77,9 +79,8 @@ static void report_unknown(struct loader *ld, const struct member *m, const stru
 void apply_check_keys(struct loader *ld, const struct node *map, const struct keyset *keys)
 {
     for (size_t i = 0; i < map->n && map->kind == NODE_MAP; i++) {
-        struct suggestion s;
-        suggest_init(&s, map->members[i].key);
-        if (!is_extension(map->members[i].key) && !find_key(keys, map->members[i].key, &s))
+        const struct slice key = map->members[i].key;
+        if (!is_extension(key) && !is_known(keys, key))
             report_unknown(ld, &map->members[i], keys);
     }
 }
