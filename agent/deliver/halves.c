@@ -133,57 +133,46 @@ static bool is_line_to_blame(const struct frame *f)
 }
 
 /* Puts a refused single line aside until it is known whose fault it is. */
-static int defer(struct frame *f, uint32_t index, uint32_t n_items, const struct judgement *j, int32_t status)
+static int defer(struct frame *f, uint32_t index, struct decoded *dec, const struct judgement *j, int32_t status)
 {
-    if (f->deferral == NULL) {
-        f->deferral = calloc(1, sizeof(*f->deferral) + (n_items + 7) / 8);
-        if (f->deferral == NULL)
-            return -ENOMEM;
-    }
     struct deferral *df = f->deferral;
-    if (f->n_deferred++ == 0)
-        f->n_open++;
-    df->bits[index / 8] |= (uint8_t)(1u << index % 8);
+    if (df == NULL) {
+        df = calloc(1, sizeof(*df));
+        if (df == NULL)
+            return -ENOMEM;
+        df->lines = part_some(f, &index, 1, (uint32_t)dec->items.n, dec->row_of);
+        if (df->lines == NULL) {
+            free(df);
+            return -ENOMEM;
+        }
+        f->deferral = df;
+    } else {
+        part_add(df->lines, index, dec->row_of[index]);
+    }
     df->status = status;
     (void)snprintf(df->reason, sizeof(df->reason), "%s", j->reason);
     (void)snprintf(df->text, sizeof(df->text), "%s", j->text);
     return 0;
 }
 
-/* Refused lines back into one part. When the server takes others of the frame by now they are asked once more, for they
- * may have been refused before it was set right; when it takes none, it is the configuration. */
-static int requeue_deferred(struct frame *f, struct decoded *dec, uint32_t n, int64_t now)
-{
-    struct part *p = part_some(f, dec->idx, n, (uint32_t)dec->items.n, dec->row_of);
-    if (p == NULL)
-        return -ENOMEM;
-    lane_add(f->lane, p);
-    if (is_line_to_blame(f))
-        return 0;
-    f->n_refusals = MAX(f->n_refusals, VERDICT_REFUSALS_MAX);
-    const struct deferral *df = f->deferral;
-    const int64_t delay = lane_refuse(f->lane, true, df->status, df->reason, df->text, -1, now);
-    delivery_refused(f->d, f->lane, false, f->lane->attempt, delay, true, df->text);
-    return 0;
-}
-
+/* Refused lines wait again, as one part. When the server takes others of the frame by now they are asked once more, for
+ * they may have been refused before it was set right; when it takes none, it is the configuration. Nothing here can fail:
+ * nobody would come back to them. */
 void verdict_deferred(struct frame *f)
 {
-    struct decoded *dec = NULL;
-    int r = f->is_damaged ? -EBADMSG : frame_decode(f, &dec);
-    uint32_t n = 0;
-    for (uint32_t i = 0; r == 0 && i < dec->items.n && n < f->n_deferred; i++)
-        if (f->deferral->bits[i / 8] >> i % 8 & 1)
-            dec->idx[n++] = i;
-    if (r == 0)
-        r = requeue_deferred(f, dec, n, clock_mono_ns());
-    decoded_free(dec);
-    if (r < 0 && r != -EBADMSG)
-        return; /* no memory, or the disk: the lines stay deferred, the frame open; the next start sends it again */
-    f->n_deferred = 0;
-    free(f->deferral);
+    struct deferral *df = f->deferral;
     f->deferral = NULL;
-    frame_settle_one(f);
+    if (f->is_damaged) {
+        part_settle(df->lines);
+    } else {
+        lane_add(f->lane, df->lines);
+        if (!is_line_to_blame(f)) {
+            f->n_refusals = MAX(f->n_refusals, VERDICT_REFUSALS_MAX);
+            const int64_t delay = lane_refuse(f->lane, true, df->status, df->reason, df->text, -1, clock_mono_ns());
+            delivery_refused(f->d, f->lane, false, f->lane->attempt, delay, true, df->text);
+        }
+    }
+    free(df);
 }
 
 static void bisect_one(struct shipment *sh, struct part *p, struct decoded *dec, const struct judgement *j,
@@ -193,7 +182,7 @@ static void bisect_one(struct shipment *sh, struct part *p, struct decoded *dec,
     (void)indexes_of(p, dec);
     if (is_line_to_blame(f)) {
         one_dead(sh, p, dec, j, j->reason, status, now);
-    } else if (defer(f, dec->idx[0], (uint32_t)dec->items.n, j, status) < 0) {
+    } else if (defer(f, dec->idx[0], dec, j, status) < 0) {
         verdict_undecodable(sh, p, -ENOMEM, now);
     } else {
         part_settle(p);

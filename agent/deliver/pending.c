@@ -143,6 +143,8 @@ void frame_free(struct frame *f)
 {
     frame_drop_body(f);
     f->lane->n_frames--;
+    if (f->deferral != NULL)
+        part_free(f->deferral->lines);
     free(f->deferral);
     budget_free(ACCOUNT_OF(MEMORY_LANES), f->rows);
     budget_free(ACCOUNT_OF(MEMORY_LANES), f);
@@ -208,7 +210,7 @@ static void finish_parked(struct frame *f)
 
 static void finish(struct frame *f)
 {
-    assert(f->n_open == 0 && f->n_deferred == 0);
+    assert(f->n_open == 0 && f->deferral == NULL);
     frame_unlink(f);
     frame_count_all(f, FATE_DELIVERED); /* the head's count and the body's lines may differ in a damaged world */
     if (f->head.is_parked)
@@ -224,7 +226,7 @@ void frame_settle_one(struct frame *f)
 {
     assert(f->n_open > 0);
     f->n_open--;
-    if (f->n_open == 1 && f->n_deferred > 0)
+    if (f->n_open == 1 && f->deferral != NULL)
         verdict_deferred(f);
     else if (f->n_open == 0)
         finish(f);
@@ -233,7 +235,7 @@ void frame_settle_one(struct frame *f)
 void frame_let_go(struct frame *f)
 {
     assert(f->n_open > 0);
-    if (--f->n_open == (f->n_deferred > 0 ? 1u : 0u)) {
+    if (--f->n_open == (f->deferral != NULL ? 1u : 0u)) {
         frame_unlink(f);
         frame_free(f);
     }
@@ -252,6 +254,15 @@ struct part *part_whole(struct frame *f)
     return p;
 }
 
+void part_add(struct part *p, uint32_t index, uint32_t row)
+{
+    p->bits[index / 8] |= (uint8_t)(1u << index % 8);
+    if (p->row_lines != NULL && row < p->frame->n_rows)
+        p->row_lines[row]++;
+    p->first = p->n == 0 ? index : MIN(p->first, index);
+    p->n++;
+}
+
 struct part *part_some(struct frame *f, const uint32_t *idx, uint32_t n, uint32_t n_items, const uint8_t *row_of)
 {
     assert(n > 0 && idx[n - 1] < n_items);
@@ -266,15 +277,9 @@ struct part *part_some(struct frame *f, const uint32_t *idx, uint32_t n, uint32_
         free(p);
         return NULL;
     }
-    for (uint32_t i = 0; i < n; i++) {
-        p->bits[idx[i] / 8] |= (uint8_t)(1u << idx[i] % 8);
-        const uint32_t row = row_of == NULL ? 0 : row_of[idx[i]];
-        if (p->row_lines != NULL && row < f->n_rows)
-            p->row_lines[row]++;
-    }
     p->frame = f;
-    p->n = n;
-    p->first = idx[0];
+    for (uint32_t i = 0; i < n; i++)
+        part_add(p, idx[i], row_of == NULL ? 0 : row_of[idx[i]]);
     p->is_alone = true;
     f->n_open++;
     return p;

@@ -49,14 +49,13 @@ struct frame {
     uint32_t n_refusals;        /* bisecting, before anything was accepted */
     int64_t refused_ns;         /* first of them */
     struct deferral *deferral;  /* NULL when no line is */
-    uint32_t n_deferred;
 };
 
-/* Single lines refused while nothing of their frame was accepted. All together hold the frame open once. */
+/* Single lines refused while nothing of their frame was accepted. */
 struct deferral {
+    struct part *lines;         /* in no lane; counted in n_open */
     int32_t status;
     char reason[64], text[320]; /* of the last */
-    uint8_t bits[];
 };
 
 struct part {
@@ -107,6 +106,8 @@ void frame_commit(const struct frame *f);
 struct part *part_whole(struct frame *f);
 /* The lines idx[0..n), ascending, of f, which has n_items; row_of: the row of each of its lines, NULL: all row 0. */
 struct part *part_some(struct frame *f, const uint32_t *idx, uint32_t n, uint32_t n_items, const uint8_t *row_of);
+/* One line more for a part of some: index of the frame's items, not in it yet. */
+void part_add(struct part *p, uint32_t index, uint32_t row);
 /* Counts all its lines. */
 void part_count(const struct part *p, enum fate fate);
 /* Frees it and settles its share of the frame. */

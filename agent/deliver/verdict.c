@@ -55,7 +55,7 @@ void verdict_frame_accepted(struct frame *f)
 {
     f->has_accepted = true;
     f->n_refusals = 0;
-    if (f->n_deferred > 0)
+    if (f->deferral != NULL)
         verdict_deferred(f);
 }
 

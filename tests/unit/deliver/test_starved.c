@@ -94,6 +94,7 @@ struct scene {
     unsigned frames; /* LINES in all */
     bool is_dead[LINES];
     bool has_other;  /* a second key beside */
+    bool goes_on;    /* by itself: no start is needed */
 };
 
 struct play {
@@ -170,10 +171,21 @@ static struct server_answer takes_later(void *ctx, const struct server_request *
     return take_all(p, ids, n);
 }
 
+/* Down to the line: whose fault it is cannot be known before something is taken. */
+static struct server_answer takes_nothing_yet(void *ctx, const struct server_request *req)
+{
+    struct play *p = ctx;
+    unsigned ids[4 * LINES], n = ids_of(req, ids);
+    if (p->n++ < LINES / 2)
+        return (struct server_answer){ .status = 400, .body = "cannot parse" };
+    return take_all(p, ids, n);
+}
+
 static const struct scene scenes[] = {
     { .name = "join", .ops = &toy_join_ops, .answer = takes_all, .frames = 8 },
     { .name = "split", .ops = &toy_ops, .answer = takes_small, .frames = 2, .is_dead = { [7] = true } },
     { .name = "bisect", .ops = &toy_ops, .answer = takes_good, .frames = 2, .is_dead = { [2] = true, [13] = true } },
+    { .name = "defer", .ops = &toy_ops, .answer = takes_nothing_yet, .frames = 8, .goes_on = true },
     { .name = "items", .ops = &toy_ops, .answer = takes_items, .frames = 2,
       .is_dead = { [1] = true, [9] = true, [17] = true } },
     { .name = "park", .ops = &toy_ops, .answer = takes_later, .frames = 6, .has_other = true },
@@ -202,6 +214,8 @@ static bool run_scene(const struct scene *sc, long fail)
     bool is_through = run_turns(g, 20000);
     const bool was_reached = starve_was_reached();
     starve_from(0);
+    if (!is_through && sc->goes_on)
+        fail_msg("%s: allocation %ld failed, and it does not go on", sc->name, fail);
     if (!is_through) { /* what waits for the next start */
         stop(g);
         queue_close(g->q);
