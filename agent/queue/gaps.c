@@ -21,6 +21,7 @@ struct place {
     bool is_spoiled;          /* and such of which nobody knows what became of their lines */
     unsigned placed_at;       /* the group's number in which records that were unfinished at its end are no more; 0: none */
     uint8_t placed;           /* mask: of which streams */
+    uint8_t at_hole;          /* mask: streams of which a record was unfinished where frames are lost, and may be no more in these */
 };
 
 struct search {
@@ -75,9 +76,11 @@ static void place_set(struct search *s, const struct file_position *pos, bool is
     }
     uint64_t first = p != NULL ? p->first : is_snap ? pos->end : pos->start;
     uint8_t placed = p != NULL && p->pos.end == pos->end ? (uint8_t)(streams_of(&p->pos) & ~streams_of(pos)) : 0;
+    uint8_t at_hole = p != NULL ? p->at_hole : 0;
     if (p == NULL)
         p = &s->places[s->n++];
-    *p = (struct place){ .pos = *pos, .first = first, .placed = placed, .placed_at = placed != 0 ? s->n_ends : 0 };
+    *p = (struct place){ .pos = *pos, .first = first, .placed = placed, .placed_at = placed != 0 ? s->n_ends : 0,
+                         .at_hole = at_hole };
     p->pos.start = pos->end;
 }
 
@@ -85,8 +88,10 @@ static void hole(struct search *s, uint64_t first, uint64_t last)
 {
     spans_put(&s->ret->holes, first, last);
     s->is_holed = s->has_hole = true;
-    for (size_t i = 0; i < s->n; i++)
+    for (size_t i = 0; i < s->n; i++) {
         s->places[i].is_holed = true;
+        s->places[i].at_hole |= streams_of(&s->places[i].pos);
+    }
 }
 
 /* They may have been sent before damage came to them, or they are counted and their range is read again: a range in which their
@@ -125,8 +130,8 @@ static struct slice folder_of(struct slice path)
 }
 
 /* Streams with which the file may begin in the middle of a record, of which the first part ends another file, as after a rotation:
- * that part was placed with the rest, in frames of the same group or later. Read again by itself, the rest would be half a
- * record. */
+ * that part was placed with the rest, in frames of the same group, of lost ones, or later. Read again by itself, the rest would
+ * be half a record. */
 static uint8_t continued(const struct search *s, uint64_t incarnation)
 {
     struct slice folder = folder_of(path_of(s, incarnation));
@@ -135,7 +140,7 @@ static uint8_t continued(const struct search *s, uint64_t incarnation)
         const struct place *p = &s->places[i];
         bool is_other = p->pos.incarnation != incarnation && slice_eq(folder_of(path_of(s, p->pos.incarnation)), folder);
         if (is_other)
-            streams |= (uint8_t)(streams_of(&p->pos) | (p->placed_at == s->n_ends ? p->placed : 0));
+            streams |= (uint8_t)(streams_of(&p->pos) | p->at_hole | (p->placed_at == s->n_ends ? p->placed : 0));
     }
     return streams;
 }

@@ -528,8 +528,16 @@ static void a_group_is_hurt_twice(void **state)
     assert_lost(f, 4, 0);
 }
 
+/* What becomes of the frame with a record of two files. */
+enum two_files {
+    LOSE_BODY,
+    LOSE_HEADER,
+    LOSE_HEADER_THEN_FIRST, /* and the next group knows of the first file that nothing is unfinished there */
+    LOSE_HEADER_THEN_BOTH,  /* and that the second goes on */
+};
+
 /* A record whose first part ends file 1 and whose rest begins file 2: when its frame is lost, file 2 is read again without it. */
-static void lose_a_record_of_two_files(struct fixture *f, bool is_body)
+static void lose_a_record_of_two_files(struct fixture *f, enum two_files how)
 {
     struct sample s;
     uint64_t seq;
@@ -537,21 +545,28 @@ static void lose_a_record_of_two_files(struct fixture *f, bool is_body)
                                    { .incarnation = 2, .path = SLICE("/var/log/app.log") } };
     struct file_position half = { .incarnation = 1, .end = 40, .n_parts = 1, .parts = { { .stream = 1, .start = 30 } } };
     struct file_position pos[] = { { .incarnation = 1, .start = 40, .end = 40 }, { .incarnation = 2, .end = 20 } };
+    struct file_position later[] = { pos[0], { .incarnation = 2, .start = 20, .end = 50 } };
     struct group_end first = { .files = idents, .n_files = 1, .positions = &half, .n_positions = 1 };
     struct group_end second = { .files = idents, .n_files = 2, .positions = pos, .n_positions = 2 };
+    struct group_end third = { .files = idents, .n_files = 2, .positions = later,
+                               .n_positions = how == LOSE_HEADER_THEN_BOTH ? 2 : 1 };
+    bool has_third = how == LOSE_HEADER_THEN_FIRST || how == LOSE_HEADER_THEN_BOTH;
     fixture_open(f);
     assert_int_equal(queue_append(f->q, sample_frame(&s, 1, 1, "t"), &first, &seq), 0);
     assert_int_equal(queue_append(f->q, sample_frame(&s, 2, 1, "t"), &second, &seq), 0);
+    if (has_third)
+        assert_int_equal(queue_append(f->q, sample_frame(&s, 3, 1, "t"), &third, &seq), 0);
     queue_close(f->q);
-    if (is_body)
+    if (how == LOSE_BODY)
         hurt(f, 1, "frame 2 of t");
     else
         hurt_head(f, 3, true); /* the SEAL says where the files stood */
     fixture_open(f);
-    assert_int_equal(look_at_all(f), 1);
+    assert_int_equal(look_at_all(f), has_third ? 2 : 1);
     const struct reread *rr = next(f);
     assert_non_null(rr);
     assert_int_equal(rr->n_ranges, 1);
+    assert_int_equal(rr->ranges[0].to.incarnation, 2);
     assert_int_equal(rr->ranges[0].from.end, 0);
     assert_int_equal(rr->ranges[0].to.end, 20);
     assert_int_equal(rr->ranges[0].from.n_parts, 1);
@@ -560,12 +575,22 @@ static void lose_a_record_of_two_files(struct fixture *f, bool is_body)
 
 static void a_record_of_two_files_body(void **state)
 {
-    lose_a_record_of_two_files(*state, true);
+    lose_a_record_of_two_files(*state, LOSE_BODY);
 }
 
 static void a_record_of_two_files_header(void **state)
 {
-    lose_a_record_of_two_files(*state, false);
+    lose_a_record_of_two_files(*state, LOSE_HEADER);
+}
+
+static void a_record_of_two_files_then_the_first(void **state)
+{
+    lose_a_record_of_two_files(*state, LOSE_HEADER_THEN_FIRST);
+}
+
+static void a_record_of_two_files_then_both(void **state)
+{
+    lose_a_record_of_two_files(*state, LOSE_HEADER_THEN_BOTH);
 }
 
 /* Of a frame without SOURCES all lines of its route count as held: rather lost than doubled. */
@@ -610,6 +635,8 @@ int main(void)
         TEST(a_group_is_hurt_twice),
         TEST(a_record_of_two_files_body),
         TEST(a_record_of_two_files_header),
+        TEST(a_record_of_two_files_then_the_first),
+        TEST(a_record_of_two_files_then_both),
     };
     return cmocka_run_group_tests_name("queue/rereads", tests, NULL, NULL);
 }
