@@ -182,6 +182,7 @@ void tail_adopt(struct tail *t, struct tail *old)
         else if (f->phase != PHASE_MISSING)
             move_fd(f, g);
     }
+    twins_join(t); /* as after the first scan: of a file that has no name any more the new tail knows only now where it is */
     follow_as_before(t, old);
     follow_all(t);
 }

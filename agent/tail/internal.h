@@ -612,7 +612,7 @@ void resume_siblings(struct tail *t); /* first scan: MISSING ones are looked for
 void *file_new_sink(struct tail_file *f, uint64_t fed_to);
 
 /* ---- twins.c: one file that two queues know as two ---- */
-void twins_join(struct tail *t); /* first scan, after the others were found */
+void twins_join(struct tail *t); /* after the first scan found the others, and after a reload handed over what has no name */
 
 /* ---- asleep.c: files that nothing happens to, in a fifth of the memory ---- */
 /*

@@ -283,6 +283,37 @@ static void test_compressed_unheard(void **state)
     }
 }
 
+/* One that two queues know as two, for the other output was away when it was begun anew. It has no name any more: that it is one is
+ * known only when the old tail hands over its descriptor. */
+static void test_known_as_two_and_deleted(void **state)
+{
+    (void)state;
+    for (int is_read = 0; is_read < 2; is_read++) {
+        struct world *w = begin(2);
+        world_start(w);
+        world_run(w);
+        assert_true(world_commit(w, 0));
+        world_stop(w);
+        world_swap_outputs(w, 1);
+        world_start(w);
+        world_settle(w, 1);
+        w_append(w, "a.log", LONG(2) "\n");
+        w->q[0].refuses = !is_read;
+        world_settle(w, 1);
+        w_unlink(w, "a.log");
+        world_run(w);
+        world_swap_outputs(w, 2);
+        w->q[1].refuses = false;
+        world_reload(w);
+        finish(w);
+        expect_lines(w, 0, LONG(1) "|" LONG(2));
+        expect_lines(w, 1, LONG(1) "|" LONG(2));
+        assert_int_equal(0, w->q[0].n);
+        assert_int_equal(0, w->q[1].n);
+        world_free(w);
+    }
+}
+
 /* What is finished everywhere is not taken up again. */
 static void test_finished(void **state)
 {
@@ -321,6 +352,7 @@ int main(void)
         cmocka_unit_test(test_new_outputs),
         cmocka_unit_test(test_new_outputs_read_from_the_end),
         cmocka_unit_test(test_input_is_gone),
+        cmocka_unit_test(test_known_as_two_and_deleted),
         cmocka_unit_test(test_finished),
     };
     return cmocka_run_group_tests_name("tail/adopt", tests, NULL, NULL);
