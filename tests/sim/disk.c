@@ -444,6 +444,8 @@ void disk_reset(struct disk *d, const struct disk_conf *conf, uint64_t seed)
     d->lose_per_million = d->cookie = 0;
     d->slow = NULL;
     d->call = NULL;
+    d->look = NULL;
+    d->late = (struct late){ 0 };
     disk_set_space(d, conf->space_bytes);
     uint32_t root = node_new(d, S_IFDIR | 0755, NO_NODE);
     assert(root == ROOT);

@@ -140,6 +140,11 @@ void disk_on_slow(struct disk *d, void (*slow)(void *ctx, int64_t ns), void *ctx
 /* Each call of the agent, for a trace: "write /state/queue/out/cursor 512@4096", result. Costs nothing when NULL. */
 void disk_on_call(struct disk *d, void (*call)(void *ctx, const char *what, int64_t result), void *ctx);
 
+/* After each call of the agent that looks at names or files in DISK_LOGS - open, fstat, stat, list, realpath -, before the agent
+ * has its result: the world may act here. name: what was asked for, NULL for a descriptor. NULL: nobody acts. */
+void disk_on_look(struct disk *d, void (*look)(void *ctx, enum disk_op op, const char *name), void *ctx);
+const char *disk_op_word(enum disk_op op);
+
 /* Bytes that the agent may still allocate: pages of files, kept ones of fallocate, one page for each new name. What
  * the agent removes is given back. 0: no limit. Writes that fit in part are short, the others -ENOSPC. Writes over
  * bytes that exist need none. */
@@ -212,6 +217,11 @@ void disk_writer_close(struct disk *d, int writer);
 void disk_events_overflow(struct disk *d);
 /* This share of events never comes (the kernel does not do this; a bug in our own bookkeeping would look like it). */
 void disk_events_lose(struct disk *d, uint32_t per_million);
+/* The next rename of the world is seen at once, and its events come after `calls` more looks of the agent: as when the kernel is
+ * between the two. It holds the locks of both folders there, so before the agent lists one, before any other event and any other
+ * change of the world they have come. disk_events_arrive(): now, if they are still to come. */
+void disk_events_delay(struct disk *d, uint32_t calls);
+void disk_events_arrive(struct disk *d);
 /* Events wait until told otherwise: the agent is slow to look. */
 void disk_events_hold(struct disk *d, bool holds);
 

@@ -76,6 +76,7 @@ struct dfd {
     bool is_used, is_worlds;
     uint32_t node, err_seen;
     int flags;
+    uint64_t since; /* of the agent's calls */
 };
 
 struct event {
@@ -98,6 +99,13 @@ struct instance {
     int next_wd;
     struct event *events; /* those from `first` on wait */
     size_t first, n_events, cap_events;
+};
+
+/* A rename that is seen already, and whose event is to come. */
+struct late {
+    uint32_t armed, left; /* calls: of the next rename; of this one, 0: there is none */
+    uint32_t from_dir, to_dir, mask, cookie;
+    char from[DISK_NAME_MAX + 1], to[DISK_NAME_MAX + 1];
 };
 
 struct fault {
@@ -135,10 +143,13 @@ struct disk {
     uint32_t cookie;
     bool holds_events;
     uint32_t lose_per_million;
+    struct late late;
     void (*slow)(void *ctx, int64_t ns);
     void *slow_ctx;
     void (*call)(void *ctx, const char *what, int64_t result);
     void *call_ctx;
+    void (*look)(void *ctx, enum disk_op op, const char *name);
+    void *look_ctx;
 };
 
 /* ---- disk.c ---- */
@@ -210,6 +221,8 @@ struct dfd *fd_find(const struct disk *d, int fd);
 /* ---- watch_model.c ---- */
 void notify(struct disk *d, uint32_t dir, uint32_t mask, uint32_t cookie, const char *name);
 void notify_node(struct disk *d, const struct node *n, uint32_t mask); /* at its home */
+void notify_renamed(struct disk *d, const struct where *from, const struct where *to, uint32_t flag);
+void late_one_call(struct disk *d); /* the agent made one that looks */
 void notify_gone(struct disk *d, uint32_t dir); /* a watched folder was removed */
 void notify_moved_self(struct disk *d, uint32_t dir);
 void watches_reset(struct disk *d);

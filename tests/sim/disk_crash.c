@@ -28,6 +28,7 @@ void disk_kill(struct disk *d)
 {
     close_all(d, false);
     watches_reset(d);
+    d->late.left = 0;
     d->is_dead = false;
 }
 

@@ -26,7 +26,7 @@ int fd_new(struct disk *d, uint32_t node, int flags, bool is_worlds)
     }
     struct node *n = node_at(d, node);
     d->fds[i] = (struct dfd){ .is_used = true, .is_worlds = is_worlds, .node = node, .flags = flags,
-                              .err_seen = n->err_seq };
+                              .err_seen = n->err_seq, .since = d->calls };
     node_ref(d, node);
     n->n_fds++;
     d->n_agent_fds += !is_worlds;
@@ -169,6 +169,15 @@ static void tell_bytes(struct disk *d, enum disk_op op, uint32_t node, uint64_t 
     tell(d, op, node, more, result);
 }
 
+/* The agent has looked at the logs: it is the world's turn, whose changes are not in what was seen. */
+static void looked(struct disk *d, enum disk_op op, unsigned zone, const char *name)
+{
+    if (d->look == NULL || zone != DISK_LOGS || d->is_dead)
+        return;
+    late_one_call(d);
+    d->look(d->look_ctx, op, name);
+}
+
 /* A call for a descriptor: NULL, and its result in *ret. */
 static struct node *by_fd(struct disk *d, enum disk_op op, int fd, struct gate *g, int *ret)
 {
@@ -275,6 +284,7 @@ static int model_open(int dir_fd, const char *name, int flags, mode_t mode)
     else if (r == 0)
         r = (int)gate_after(d, &g, open_found(d, &w, flags, mode));
     tell(d, op, NO_NODE, name, r);
+    looked(d, op, zone_at(d, &w), name);
     return r;
 }
 
@@ -510,10 +520,9 @@ static int rename_found(struct disk *d, const struct where *from, const struct w
         return -EINVAL;
     if (is_dir && to->node != NO_NODE && node_at(d, to->node)->names.n > 0)
         return -ENOTEMPTY;
-    uint32_t cookie = ++d->cookie, flag = is_dir ? IN_ISDIR : 0;
-    notify(d, from->dir, IN_MOVED_FROM | flag, cookie, from->name);
+    disk_events_arrive(d);
     (void)names_change(d, from->dir, from->name, to->dir, to->name, from->node);
-    notify(d, to->dir, IN_MOVED_TO | flag, cookie, to->name);
+    notify_renamed(d, from, to, is_dir ? IN_ISDIR : 0);
     if (is_dir)
         notify_moved_self(d, from->node);
     return 0;
@@ -603,6 +612,7 @@ static int model_fstat(int fd, struct stat *st)
     fill_stat(d, n, st);
     r = (int)gate_after(d, &g, 0);
     tell(d, DISK_STAT, fd_agents(d, fd)->node, "", r);
+    looked(d, DISK_STAT, n->zone, NULL);
     return r;
 }
 
@@ -621,6 +631,7 @@ static int model_stat(int dir_fd, const char *name, struct stat *st, bool follow
         r = (int)gate_after(d, &g, 0);
     }
     tell(d, DISK_STAT, NO_NODE, name, r);
+    looked(d, DISK_STAT, zone_at(d, &w), name);
     return r;
 }
 
@@ -654,8 +665,11 @@ static int model_list(int dir_fd, void (*each)(void *ctx, const char *name), voi
     if (!S_ISDIR(n->mode))
         return -ENOTDIR;
     tell(d, DISK_LIST, fd_agents(d, dir_fd)->node, "", 0);
+    disk_events_arrive(d); /* a rename had the folder locked until it had told */
     list_names(d, &n->names, each, ctx);
-    return (int)gate_after(d, &g, 0);
+    r = (int)gate_after(d, &g, 0);
+    looked(d, DISK_LIST, n->zone, NULL);
+    return r;
 }
 
 static int model_space(int fd, struct fs_space *ret)
@@ -699,6 +713,7 @@ static int model_realpath(const char *path, char ret[PATH_MAX])
     else if (r == 0)
         r = (int)gate_after(d, &g, 0);
     tell(d, DISK_REALPATH, NO_NODE, path, r);
+    looked(d, DISK_REALPATH, zone_at(d, &w), path);
     return r;
 }
 
@@ -782,6 +797,17 @@ void disk_on_call(struct disk *d, void (*call)(void *ctx, const char *what, int6
 {
     d->call = call;
     d->call_ctx = ctx;
+}
+
+void disk_on_look(struct disk *d, void (*look)(void *ctx, enum disk_op op, const char *name), void *ctx)
+{
+    d->look = look;
+    d->look_ctx = ctx;
+}
+
+const char *disk_op_word(enum disk_op op)
+{
+    return op_names[op];
 }
 
 void disk_set_space(struct disk *d, uint64_t bytes)

@@ -132,10 +132,9 @@ int disk_rename(struct disk *d, const char *from, const char *to)
     bool is_dir = S_ISDIR(node_at(d, a.node)->mode);
     if (b.node != NO_NODE && (S_ISDIR(node_at(d, b.node)->mode) || is_dir))
         return -EISDIR;
-    uint32_t cookie = ++d->cookie, flag = is_dir ? IN_ISDIR : 0;
-    notify(d, a.dir, IN_MOVED_FROM | flag, cookie, a.name);
+    disk_events_arrive(d); /* of the rename before: it had the folder to itself */
     (void)names_change(d, a.dir, a.name, b.dir, b.name, a.node);
-    notify(d, b.dir, IN_MOVED_TO | flag, cookie, b.name);
+    notify_renamed(d, &a, &b, is_dir ? IN_ISDIR : 0);
     if (is_dir)
         notify_moved_self(d, a.node);
     return 0;

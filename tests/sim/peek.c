@@ -24,11 +24,11 @@ uint64_t peek_folder_bytes(struct disk *d, const char *path)
     return bytes;
 }
 
-bool peek_is_open(struct disk *d, const char *path)
+bool peek_is_open(struct disk *d, const char *path, uint64_t since)
 {
     const uint64_t ino = disk_ino(d, path);
     for (size_t i = 0; ino != 0 && i < d->n_fds; i++)
-        if (d->fds[i].is_used && !d->fds[i].is_worlds && node_at(d, d->fds[i].node)->ino == ino)
+        if (d->fds[i].is_used && !d->fds[i].is_worlds && d->fds[i].since <= since && node_at(d, d->fds[i].node)->ino == ino)
             return true;
     return false;
 }

@@ -211,6 +211,49 @@ static void make_reload(struct plan *p, uint64_t seed)
     a[2] = (struct action){ .kind = ACT_RELOAD, .a = SIM_OUTPUTS, .rng = rnd64(&rng), .run_ns = pause(&rng) };
 }
 
+static bool is_of_world(enum action_kind k)
+{
+    return k == ACT_APPEND || k == ACT_HALF || k == ACT_ROTATE || k == ACT_COPYTRUNCATE || k == ACT_DELETE || k == ACT_GZIP;
+}
+
+/* A log of which much happens at once, while the agent looks at the first of it. */
+static void insert_burst(struct plan *p, uint64_t *rng)
+{
+    static const enum action_kind kinds[] = { ACT_ROTATE, ACT_ROTATE, ACT_ROTATE, ACT_APPEND, ACT_APPEND, ACT_GZIP, ACT_DELETE,
+                                              ACT_HALF };
+    const struct shape *s = &p->shape;
+    const size_t n = 3 + rnd(rng, 5), at = 1 + rnd(rng, (uint32_t)p->n - 1);
+    const uint8_t log = (uint8_t)rnd(rng, s->n_logs);
+    struct action *a = &p->acts[at];
+    if (p->n + n > SIM_ACTIONS_MAX)
+        return;
+    memmove(a + n, a, (p->n - at) * sizeof(*a));
+    p->n += n;
+    for (size_t i = 0; i < n; i++, a++) {
+        *a = (struct action){ .kind = (uint8_t)kinds[i == 0 ? 0 : rnd(rng, ARRAY_LEN(kinds))], .rng = rnd64(rng) };
+        fill_action(a, s, rng);
+        if (is_of_world((enum action_kind)a->kind))
+            a->a = log;
+        if (a->kind == ACT_ROTATE || a->kind == ACT_COPYTRUNCATE)
+            a->kind = s->copytruncates[log] ? ACT_COPYTRUNCATE : ACT_ROTATE;
+        a->is_within = i > 0 && is_of_world((enum action_kind)a->kind);
+        a->run_ns = i == 0 ? rnd_ns(rng, NS_PER_MS, 3 * NS_PER_SEC) : pause(rng);
+    }
+}
+
+/* A quarter of the seeds; the others keep their stories. */
+static void make_within(struct plan *p, uint64_t seed)
+{
+    uint64_t rng = seed * UINT64_C(0xa0761d6478bd642f) ^ UINT64_C(0x6c6f6f6b313830);
+    p->shape.acts_within = chance(&rng, 25);
+    if (!p->shape.acts_within)
+        return;
+    for (size_t i = 1; i < p->n; i++)
+        p->acts[i].is_within = is_of_world((enum action_kind)p->acts[i].kind) && chance(&rng, 60);
+    for (uint32_t n = p->shape.rotates ? 1 + rnd(&rng, 3) : 0; n > 0; n--)
+        insert_burst(p, &rng);
+}
+
 void plan_make(uint64_t seed, struct plan *ret)
 {
     uint64_t rng = seed * UINT64_C(0x9e3779b97f4a7c15) ^ UINT64_C(0x7461696c72616365);
@@ -243,6 +286,7 @@ void plan_make(uint64_t seed, struct plan *ret)
         fill_action(a, s, &rng);
     }
     make_reload(ret, seed);
+    make_within(ret, seed);
 }
 
 /* ---- in words ---- */
@@ -270,6 +314,8 @@ void plan_print_shape(const struct plan *p)
     else
         printf(" segment %llu, group %llu, batch %llu, queue %llu bytes;", (unsigned long long)s->segment_bytes,
                (unsigned long long)s->group_bytes, (unsigned long long)s->batch_bytes, (unsigned long long)s->max_bytes);
+    if (s->acts_within)
+        printf(" the world acts in the middle of looks;");
     printf(" batch_wait %lld ms, sync %s %lld ms; names %s%s%s%s%s\n", (long long)(s->batch_wait_ns / NS_PER_MS),
            s->sync == QUEUE_SYNC_EACH ? "each" : "every", (long long)(s->sync_ns / NS_PER_MS),
            s->disk.names == NAMES_LOOSE ? "loose" : "in order", s->disk.reuses_inodes ? ", inodes reused" : "",

@@ -76,6 +76,77 @@ static void on_call(void *ctx, const char *what, int64_t result)
     sim_say("    %s = %lld", what, (long long)result);
 }
 
+/* ---- what the world does while the agent looks ---- */
+
+static void say_action(size_t i, const char *how)
+{
+    char text[200];
+    if (!sim.is_traced)
+        return;
+    action_words(sim.plan, &sim.plan->acts[i], text, sizeof(text));
+    sim_say("%2zu. %s%s", i, how, text);
+}
+
+/* An action that has begun comes to its end, between two turns. */
+static void end_act(void)
+{
+    while (sim.is_acting)
+        sim.is_acting = world_step(0);
+}
+
+/* The next action that may come now has begun, or goes on. */
+static bool has_act(void)
+{
+    const struct action *acts = sim.plan->acts;
+    while (!sim.is_acting && sim.acts_done < sim.acts_armed && acts[sim.acts_done].is_out)
+        sim.acts_done++;
+    return sim.is_acting || sim.acts_done < sim.acts_armed;
+}
+
+static void act_a_step(void)
+{
+    if (!sim.is_acting) {
+        say_action(sim.acts_done, "(meanwhile) ");
+        world_act(&sim.plan->acts[sim.acts_done++]);
+    }
+    const uint32_t late = chance(&sim.look_rng, 40) ? 1 + rnd(&sim.look_rng, 6) : 0;
+    sim.is_acting = world_step(late);
+    sim.looks_left = chance(&sim.look_rng, 50) ? 0 : 1 + rnd(&sim.look_rng, sim.is_acting ? 4 : 16);
+}
+
+/* The agent has looked, and does not have its answer yet. */
+static void on_look(void *ctx, enum disk_op op, const char *name)
+{
+    (void)ctx;
+    if (!has_act() || (sim.looks_left > 0 && --sim.looks_left > 0))
+        return;
+    sim_say("    (the agent has made a %s of %s)", disk_op_word(op), name != NULL ? name : "what it has open");
+    do
+        act_a_step();
+    while (sim.looks_left == 0 && has_act());
+}
+
+/* The actions behind this one come in its time, while the agent looks. */
+static void arm_acts(size_t i)
+{
+    const struct plan *p = sim.plan;
+    sim.acts_armed = i + 1;
+    while (sim.acts_armed < p->n && (p->acts[sim.acts_armed].is_out || p->acts[sim.acts_armed].is_within))
+        sim.acts_armed++;
+    sim.looks_left = 1 + rnd(&sim.look_rng, chance(&sim.look_rng, 50) ? 4 : 24);
+}
+
+static void agent_begins(void)
+{
+    sim.turn_calls = disk_calls(sim.disk);
+}
+
+static void agent_ends(void)
+{
+    sim.turn_calls = UINT64_MAX;
+    disk_events_arrive(sim.disk);
+}
+
 /* ---- configurations ---- */
 
 static void put_output(struct buf *y, unsigned i)
@@ -176,7 +247,9 @@ static void turn(enum engine_part part)
 {
     sim.turns++;
     pass(rnd_ns(&sim.rng, 1000, 100000));
+    agent_begins();
     sim.wake.part[part] = engine_step(sim.engine, part, part == ENGINE_READER && peek_has_events(sim.disk));
+    agent_ends();
     if (part == ENGINE_WRITER)
         oracle_each_turn();
 }
@@ -288,7 +361,9 @@ static void start(void)
     struct err err = { 0 };
     sim.conf = conf_for(sim.outputs);
     sim.starts++;
+    agent_begins();
     const int r = engine_start(&sim.world, sim.conf, NULL, &sim.engine, &err);
+    agent_ends();
     if (r < 0) {
         sim.engine = NULL;
         sim_say("the agent does not start: %s", err.text);
@@ -303,7 +378,9 @@ static void stop_clean(void)
 {
     if (sim.engine == NULL)
         return;
+    agent_begins();
     tail_close(engine_stop(sim.engine, 5 * NS_PER_SEC));
+    agent_ends();
     engine_free(sim.engine);
     sim.engine = NULL;
     after_death(false, LOSS_NOTHING);
@@ -438,7 +515,9 @@ static void reload(uint32_t outputs)
         world_unsettled();
     struct conf *conf = conf_for(outputs);
     const uint32_t before = sim.outputs;
+    agent_begins();
     const int r = engine_reload(&sim.engine, conf, &err);
+    agent_ends();
     if (r < 0)
         sim_say("the reload fails: %s", err.text);
     if (sim.engine == NULL) {
@@ -550,22 +629,14 @@ static void act(const struct action *a)
 {
     switch ((enum action_kind)a->kind) {
     case ACT_APPEND:
-        world_append(a);
-        return;
     case ACT_HALF:
-        world_half(a);
-        return;
     case ACT_ROTATE:
-        world_rotate(a);
-        return;
     case ACT_COPYTRUNCATE:
-        world_copytruncate(a);
-        return;
     case ACT_DELETE:
-        world_delete(a);
-        return;
     case ACT_GZIP:
-        world_gzip(a);
+        world_act(a);
+        while (world_step(0))
+            continue;
         return;
     case ACT_WAIT:
         run_for(a->ns);
@@ -643,6 +714,7 @@ static void begin(const struct plan *plan, bool is_traced)
     struct disk *disk = sim.disk == NULL ? disk_new() : sim.disk;
     sim = (struct sim){ .plan = plan, .is_traced = is_traced, .shows_calls = shows_calls, .disk = disk, .lines = lines, .cap_lines = cap,
                         .mono_ns = 1000 * NS_PER_SEC, .rng = plan->seed ^ UINT64_C(0x73696d),
+                        .look_rng = plan->seed ^ UINT64_C(0x6c6f6f6b), .turn_calls = UINT64_MAX,
                         .outputs = plan->shape.first_outputs };
     sim.stepper = (struct stepper){ .wait = wait_for_others };
     sim.world = (struct engine_world){ .machine_salt = 1, .stepper = &sim.stepper };
@@ -650,6 +722,7 @@ static void begin(const struct plan *plan, bool is_traced)
     disk_reset(sim.disk, &plan->shape.disk, plan->seed);
     disk_use(sim.disk);
     disk_on_slow(sim.disk, on_slow, NULL);
+    disk_on_look(sim.disk, plan->shape.acts_within ? on_look : NULL, NULL);
     disk_on_call(sim.disk, is_traced && shows_calls ? on_call : NULL, NULL);
     queue_tuning = (struct queue_tuning){ .segment_bytes = plan->shape.is_real_size ? 0 : plan->shape.segment_bytes };
     forget_process();
@@ -700,13 +773,14 @@ bool sim_run(const struct plan *plan, bool is_traced)
         const struct action *a = &plan->acts[i];
         if (a->is_out)
             continue;
-        if (is_traced) {
-            char text[200];
-            action_words(plan, a, text, sizeof(text));
-            sim_say("%2zu. %s", i, text);
-        }
         sim.rng ^= a->rng;
-        act(a);
+        end_act();
+        if (i >= sim.acts_done) {
+            say_action(i, "");
+            sim.acts_done = i + 1;
+            act(a);
+        }
+        arm_acts(i);
         if (a->run_ns > 0)
             run_for(a->run_ns);
         if (!is_dead())

@@ -73,6 +73,7 @@ struct shape { /* of the whole run */
     uint32_t sync; /* enum queue_sync, never "never" */
     uint32_t line_bytes; /* padding, at most */
     bool is_calm;        /* no stop, crash or reload, and records that span two files; see there */
+    bool acts_within;    /* some of what the world does comes in the middle of the agent's looks, see struct action */
     bool rotates;        /* else outputs go and come back all the more */
     struct disk_conf disk;
 };
@@ -106,6 +107,7 @@ enum fault_kind { FAULT_SYNC, FAULT_SHORT, FAULT_ENOSPC, FAULT_EIO_WRITE, FAULT_
 struct action {
     uint8_t kind, a, b;
     bool is_out;    /* left out by shrinking */
+    bool is_within; /* comes while the agent looks, in the time that the action before it has; between two turns if it did not look */
     uint32_t n;
     int64_t ns;     /* the action's own time */
     int64_t run_ns; /* what passes after it */
@@ -150,6 +152,12 @@ struct sim {
     int64_t mono_ns, wall_off_ns;
     uint64_t rng;              /* schedule */
 
+    size_t acts_done, acts_armed; /* actions before these have begun; may come while the agent looks */
+    bool is_acting;            /* the last that has begun is not at its end */
+    uint32_t looks_left;       /* until the next step */
+    uint64_t look_rng;
+    uint64_t turn_calls;       /* the agent's before this turn; UINT64_MAX between turns */
+
     struct engine_world world;
     struct stepper stepper;
     struct engine *engine;     /* NULL: down */
@@ -191,12 +199,10 @@ int sim_conf_index(unsigned slot);
 
 /* ---- world.c ---- */
 void world_begin(void);
-void world_append(const struct action *a);
-void world_half(const struct action *a);
-void world_rotate(const struct action *a);
-void world_copytruncate(const struct action *a);
-void world_delete(const struct action *a);
-void world_gzip(const struct action *a);
+/* Appends, halves, rotations, deletions, compressions. world_step() does the next part of it, one change of names or two that
+ * belong together; false: that was the last. A rename's events come after so many looks of the agent. */
+void world_act(const struct action *a);
+bool world_step(uint32_t late);
 /* The agent's memory and descriptors are gone. */
 void world_agent_died(void);
 /* A reload while the disk takes nothing: what was renamed before it was noted may be forgotten. */
@@ -270,6 +276,6 @@ void oracle_end(void);
 /* ---- peek.c: what only an outsider may know ---- */
 bool peek_has_events(struct disk *d);
 uint64_t peek_folder_bytes(struct disk *d, const char *path); /* of its files; 0: there is none */
-bool peek_is_open(struct disk *d, const char *path); /* by the agent */
+bool peek_is_open(struct disk *d, const char *path, uint64_t since); /* by the agent, since one of its first so many calls */
 
 #endif

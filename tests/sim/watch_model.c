@@ -47,18 +47,60 @@ static void push_to(struct disk *d, uint32_t node, uint32_t mask, uint32_t cooki
     }
 }
 
+void disk_events_delay(struct disk *d, uint32_t calls)
+{
+    d->late.armed = calls;
+}
+
+void disk_events_arrive(struct disk *d)
+{
+    const struct late *l = &d->late;
+    if (l->left == 0)
+        return;
+    d->late.left = 0;
+    push_to(d, l->from_dir, IN_MOVED_FROM | l->mask, l->cookie, l->from);
+    push_to(d, l->to_dir, IN_MOVED_TO | l->mask, l->cookie, l->to);
+}
+
+void late_one_call(struct disk *d)
+{
+    if (d->late.left == 1)
+        disk_events_arrive(d);
+    else if (d->late.left > 1)
+        d->late.left--;
+}
+
+/* The names have changed. */
+void notify_renamed(struct disk *d, const struct where *from, const struct where *to, uint32_t flag)
+{
+    struct late *l = &d->late;
+    l->left = MAX(l->armed, 1u);
+    l->from_dir = from->dir;
+    l->to_dir = to->dir;
+    l->mask = flag;
+    l->cookie = ++d->cookie;
+    memcpy(l->from, from->name, sizeof(l->from));
+    memcpy(l->to, to->name, sizeof(l->to));
+    if (l->armed == 0)
+        disk_events_arrive(d);
+    l->armed = 0;
+}
+
 void notify(struct disk *d, uint32_t dir, uint32_t mask, uint32_t cookie, const char *name)
 {
+    disk_events_arrive(d);
     push_to(d, dir, mask, cookie, name);
 }
 
 void notify_node(struct disk *d, const struct node *n, uint32_t mask)
 {
+    disk_events_arrive(d);
     push_to(d, n->home, mask, 0, n->name);
 }
 
 void notify_moved_self(struct disk *d, uint32_t dir)
 {
+    disk_events_arrive(d);
     push_to(d, dir, IN_MOVE_SELF, 0, "");
 }
 
@@ -73,6 +115,7 @@ static void drop_watch(struct disk *d, struct instance *in, size_t i)
 
 void notify_gone(struct disk *d, uint32_t dir)
 {
+    disk_events_arrive(d);
     push_to(d, dir, IN_DELETE_SELF, 0, "");
     for (size_t k = 0; k < INSTANCES; k++) {
         struct instance *in = &d->instances[k];

@@ -6,6 +6,9 @@
  * rotated name when the agent had the file open, or had noted its place (some line of it has arrived). When the last such
  * file goes, a line that has not arrived may be missing from then on, unless the agent has the file open: then it may be
  * missing only after the agent's death. A line that may be missing still may not come twice.
+ *
+ * What happens while the agent looks (sim.h: plan's is_within): the agent has a file open that it had open before this turn.
+ * What it opened a moment ago may be for a look alone, and closed again when the name leads elsewhere meanwhile.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,6 +60,15 @@ struct crossing {
     char *text;
 };
 
+/* An action that is carried out. */
+struct job {
+    const struct action *a;
+    uint64_t rng;
+    unsigned step;
+    unsigned at;   /* rotated files from here on have moved */
+    uint32_t late; /* the calls after which this step's rename is told */
+};
+
 static struct {
     struct file files[FILES_MAX];
     size_t n_files;
@@ -66,6 +78,7 @@ static struct {
     char *text;  /* of the line in hand */
     size_t len;
     bool may_garble;
+    struct job job;
 } w;
 
 static const char *const level_names[] = { "debug", "info", "warn", "error" };
@@ -208,7 +221,7 @@ static void file_gone(struct file *f, bool is_open)
 
 static bool agent_has(const struct file *f)
 {
-    return sim.engine != NULL && peek_is_open(sim.disk, f->path);
+    return sim.engine != NULL && peek_is_open(sim.disk, f->path, sim.turn_calls);
 }
 
 void world_unsettled(void)
@@ -595,25 +608,24 @@ static void append(unsigned log, struct file *f, uint32_t n, uint64_t *rng)
     }
 }
 
-void world_append(const struct action *a)
+static bool append_step(struct job *j)
 {
-    uint64_t rng = a->rng;
-    struct file *f = live_file(a->a);
-    end_half(a->a, f);
-    append(a->a, f, a->n, &rng);
+    struct file *f = live_file(j->a->a);
+    end_half(j->a->a, f);
+    append(j->a->a, f, j->a->n, &j->rng);
+    return false;
 }
 
-void world_half(const struct action *a)
+static bool half_step(struct job *j)
 {
-    uint64_t rng = a->rng;
-    struct file *f = live_file(a->a);
-    end_half(a->a, f);
-    begin_half(a->a, &rng);
+    end_half(j->a->a, live_file(j->a->a));
+    begin_half(j->a->a, &j->rng);
+    return false;
 }
 
 /* ---- rotating ---- */
 
-static void rename_file(struct file *f, const char *path)
+static void rename_file(struct file *f, const char *path, uint32_t late)
 {
     const bool is_unseen = !agent_has(f) && !is_known(f); /* nobody will look for it */
     w.may_garble |= is_unseen && w.logs[f->log].has_half;
@@ -624,6 +636,9 @@ static void rename_file(struct file *f, const char *path)
             sim.lines[f->uids[i]].homes++; /* it may be found all the same */
     }
     f->is_strange |= !is_known(f);
+    if (sim.turn_calls != UINT64_MAX)
+        sim_say("    (%s becomes %s%s)", f->path, path, late > 0 ? ", and this is told later" : "");
+    disk_events_delay(sim.disk, late);
     (void)disk_rename(sim.disk, f->path, path);
     (void)snprintf(f->path, sizeof(f->path), "%s", path);
 }
@@ -635,21 +650,30 @@ static void delete_file(struct file *f)
     file_gone(f, is_open);
 }
 
-/* .1 becomes .2 and so on; what falls off the end is deleted. */
-static void shift(unsigned log)
+/* .1 becomes .2 and so on, the oldest first; what falls off the end is deleted. */
+static void begin_shift(struct job *j)
 {
-    struct log *l = &w.logs[log];
-    char path[PATH_BYTES];
+    struct log *l = &w.logs[j->a->a];
     if (l->rotated[ROTATED_MAX] != NULL)
         delete_file(l->rotated[ROTATED_MAX]);
-    for (unsigned i = ROTATED_MAX; i > 0; i--) {
-        struct file *f = l->rotated[i] = l->rotated[i - 1];
-        if (f == NULL)
-            continue;
-        (void)snprintf(path, sizeof(path), "/logs/%u/app.log.%u%s", log, i + 1, f->is_gz ? ".gz" : "");
-        rename_file(f, path);
-    }
-    l->rotated[0] = NULL;
+    l->rotated[ROTATED_MAX] = NULL;
+    j->at = ROTATED_MAX;
+}
+
+/* False: all have moved. */
+static bool shift_one(struct job *j)
+{
+    struct log *l = &w.logs[j->a->a];
+    char path[PATH_BYTES];
+    while (j->at > 0 && l->rotated[j->at - 1] == NULL)
+        j->at--;
+    if (j->at == 0)
+        return false;
+    struct file *f = l->rotated[j->at] = l->rotated[j->at - 1];
+    l->rotated[--j->at] = NULL;
+    (void)snprintf(path, sizeof(path), "/logs/%u/app.log.%u%s", j->a->a, j->at + 2, f->is_gz ? ".gz" : "");
+    rename_file(f, path, j->late);
+    return true;
 }
 
 static void end_zip(struct log *l)
@@ -675,82 +699,138 @@ static void end_zip(struct log *l)
     file_gone(f, is_open);
 }
 
-void world_rotate(const struct action *a)
+enum { STEP_BEGIN, STEP_SHIFT, STEP_AFTER, STEP_LAST };
+
+static void first_path(unsigned log, char to[PATH_BYTES])
 {
-    uint64_t rng = a->rng;
-    struct log *l = &w.logs[a->a];
-    struct file *f = l->live;
-    char path[PATH_BYTES];
-    if (f == NULL)
-        return;
-    end_zip(l);
-    shift(a->a);
-    (void)snprintf(path, sizeof(path), "/logs/%u/app.log.1", a->a);
-    rename_file(f, path);
-    l->rotated[0] = f;
-    l->live = NULL;
-    if (sim.plan->shape.kinds[a->a] != LOG_CRI) /* the program ends its line where it began it */
-        end_half(a->a, f);
-    else if (l->has_half) /* the runtime opens the new file and goes on there */
-        end_half(a->a, live_file(a->a));
-    const bool is_runtime = sim.plan->shape.kinds[a->a] == LOG_CRI;
-    if ((a->b & 1) && !is_runtime) /* and goes on there until it is told */
-        append(a->a, f, rnd(&rng, 4), &rng);
-    if (a->b & 2)
-        (void)live_file(a->a);
+    (void)snprintf(to, PATH_BYTES, "/logs/%u/app.log.1", log);
 }
 
-void world_copytruncate(const struct action *a)
+static void rotate_live(struct job *j)
 {
-    uint64_t rng = a->rng;
-    struct log *l = &w.logs[a->a];
-    struct file *f = l->live;
+    struct log *l = &w.logs[j->a->a];
     char path[PATH_BYTES];
-    if (f == NULL || f->n == 0)
-        return;
-    end_half(a->a, f);
-    end_zip(l);
-    shift(a->a);
-    (void)snprintf(path, sizeof(path), "/logs/%u/app.log.1", a->a);
-    struct file *copy = file_new(a->a, path);
-    if (copy == NULL || disk_copy(sim.disk, f->path, path, UINT64_MAX) < 0)
-        return;
+    first_path(j->a->a, path);
+    rename_file(l->live, path, j->late);
+    l->rotated[0] = l->live;
+    l->live = NULL;
+}
+
+static void after_rotation(struct job *j)
+{
+    const unsigned log = j->a->a;
+    struct log *l = &w.logs[log];
+    struct file *f = l->rotated[0];
+    const bool is_runtime = sim.plan->shape.kinds[log] == LOG_CRI;
+    if (!is_runtime) /* the program ends its line where it began it */
+        end_half(log, f);
+    else if (l->has_half) /* the runtime opens the new file and goes on there */
+        end_half(log, live_file(log));
+    if ((j->a->b & 1) && !is_runtime) /* and goes on there until it is told */
+        append(log, f, rnd(&j->rng, 4), &j->rng);
+    if (j->a->b & 2)
+        (void)live_file(log);
+}
+
+static bool rotate_step(struct job *j)
+{
+    struct log *l = &w.logs[j->a->a];
+    switch (j->step) {
+    case STEP_BEGIN:
+        if (l->live == NULL)
+            return false;
+        end_zip(l);
+        begin_shift(j);
+        j->step = STEP_SHIFT;
+        return true;
+    case STEP_SHIFT:
+        if (shift_one(j))
+            return true;
+        rotate_live(j);
+        j->step = STEP_LAST;
+        return true;
+    default:
+        after_rotation(j);
+        return false;
+    }
+}
+
+static bool copy_live(struct job *j)
+{
+    struct log *l = &w.logs[j->a->a];
+    char path[PATH_BYTES];
+    first_path(j->a->a, path);
+    struct file *copy = file_new(j->a->a, path);
+    if (copy == NULL || disk_copy(sim.disk, l->live->path, path, UINT64_MAX) < 0)
+        return false;
     copy->is_copy = true; /* lines that are only in a copy are not promised */
-    for (size_t i = 0; i < f->n; i++)
-        file_add(copy, f->uids[i]);
+    for (size_t i = 0; i < l->live->n; i++)
+        file_add(copy, l->live->uids[i]);
     l->rotated[0] = copy;
-    if (a->b & 1)
-        append(a->a, f, rnd(&rng, 3), &rng); /* nobody will ever have these */
+    return true;
+}
+
+static void truncate_live(struct job *j)
+{
+    struct file *f = w.logs[j->a->a].live;
     leave_homes(f);
     lines_may_miss(f);
     f->n = 0;
     (void)disk_truncate(sim.disk, f->path, 0);
-    if (a->b & 2)
-        append(a->a, f, 1 + rnd(&rng, 3), &rng);
 }
 
-void world_delete(const struct action *a)
+static bool copytruncate_step(struct job *j)
 {
-    struct log *l = &w.logs[a->a];
-    if (a->b == 0) {
+    const unsigned log = j->a->a;
+    struct log *l = &w.logs[log];
+    switch (j->step) {
+    case STEP_BEGIN:
+        if (l->live == NULL || l->live->n == 0)
+            return false;
+        end_half(log, l->live);
+        end_zip(l);
+        begin_shift(j);
+        j->step = STEP_SHIFT;
+        return true;
+    case STEP_SHIFT:
+        j->step = shift_one(j) ? STEP_SHIFT : STEP_AFTER;
+        return j->step == STEP_SHIFT || copy_live(j);
+    case STEP_AFTER:
+        if (j->a->b & 1)
+            append(log, l->live, rnd(&j->rng, 3), &j->rng); /* nobody will ever have these */
+        truncate_live(j);
+        j->step = STEP_LAST;
+        return true;
+    default:
+        if (j->a->b & 2)
+            append(log, l->live, 1 + rnd(&j->rng, 3), &j->rng);
+        return false;
+    }
+}
+
+static bool delete_step(struct job *j)
+{
+    struct log *l = &w.logs[j->a->a];
+    if (j->a->b == 0) {
         for (unsigned i = ROTATED_MAX + 1; i > 0; i--)
             if (l->rotated[i - 1] != NULL && l->rotated[i - 1] != l->zipping) {
                 delete_file(l->rotated[i - 1]);
                 l->rotated[i - 1] = NULL;
-                return;
+                return false;
             }
-        return;
+        return false;
     }
     if (l->live == NULL)
-        return;
-    end_half(a->a, l->live);
+        return false;
+    end_half(j->a->a, l->live);
     delete_file(l->live);
     l->live = NULL;
+    return false;
 }
 
-void world_gzip(const struct action *a)
+static bool gzip_step(struct job *j)
 {
-    struct log *l = &w.logs[a->a];
+    struct log *l = &w.logs[j->a->a];
     end_zip(l);
     for (unsigned i = 0; i <= ROTATED_MAX; i++) {
         struct file *f = l->rotated[i];
@@ -759,12 +839,31 @@ void world_gzip(const struct action *a)
         l->zipping = f;
         if (l->half_in == f && l->has_half) /* CRI: it goes on in the next file; leave it alone */
             l->zipping = NULL;
-        else if (a->b)
-            (void)disk_gzip(sim.disk, f->path, 1 + (unsigned)(a->rng % 999));
+        else if (j->a->b)
+            (void)disk_gzip(sim.disk, f->path, 1 + (unsigned)(j->a->rng % 999));
         else
             end_zip(l);
-        return;
+        return false;
     }
+    return false;
+}
+
+/* ---- actions ---- */
+
+static bool (*const steps[ACT_KINDS])(struct job *j) = {
+    [ACT_APPEND] = append_step, [ACT_HALF] = half_step,     [ACT_ROTATE] = rotate_step, [ACT_COPYTRUNCATE] = copytruncate_step,
+    [ACT_DELETE] = delete_step, [ACT_GZIP] = gzip_step,
+};
+
+void world_act(const struct action *a)
+{
+    w.job = (struct job){ .a = a, .rng = a->rng };
+}
+
+bool world_step(uint32_t late)
+{
+    w.job.late = late;
+    return steps[w.job.a->kind](&w.job);
 }
 
 void world_heal(void)
