@@ -222,7 +222,7 @@ static void insert_burst(struct plan *p, uint64_t *rng)
     static const enum action_kind kinds[] = { ACT_ROTATE, ACT_ROTATE, ACT_ROTATE, ACT_APPEND, ACT_APPEND, ACT_GZIP, ACT_DELETE,
                                               ACT_HALF };
     const struct shape *s = &p->shape;
-    const size_t n = 3 + rnd(rng, 5), at = 1 + rnd(rng, (uint32_t)p->n - 1);
+    const size_t n = 3 + rnd(rng, 10), at = 1 + rnd(rng, (uint32_t)p->n - 1);
     const uint8_t log = (uint8_t)rnd(rng, s->n_logs);
     struct action *a = &p->acts[at];
     if (p->n + n > SIM_ACTIONS_MAX)
@@ -250,7 +250,7 @@ static void make_within(struct plan *p, uint64_t seed)
         return;
     for (size_t i = 1; i < p->n; i++)
         p->acts[i].is_within = is_of_world((enum action_kind)p->acts[i].kind) && chance(&rng, 60);
-    for (uint32_t n = p->shape.rotates ? 1 + rnd(&rng, 3) : 0; n > 0; n--)
+    for (uint32_t n = p->shape.rotates ? 1 + rnd(&rng, 4) : 0; n > 0; n--)
         insert_burst(p, &rng);
 }
 

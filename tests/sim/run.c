@@ -118,7 +118,8 @@ static void act_a_step(void)
 static void on_look(void *ctx, enum disk_op op, const char *name)
 {
     (void)ctx;
-    if (!has_act() || (sim.looks_left > 0 && --sim.looks_left > 0))
+    const bool is_listed = op == DISK_LIST && chance(&sim.look_rng, 50); /* the longest look: what is listed is yet to be looked at */
+    if (!has_act() || (sim.looks_left > 0 && --sim.looks_left > 0 && !is_listed))
         return;
     sim_say("    (the agent has made a %s of %s)", disk_op_word(op), name != NULL ? name : "what it has open");
     do
