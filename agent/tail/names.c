@@ -468,21 +468,35 @@ static bool was_before(const struct new_file *nf, const struct tail_file *f)
            timespec_ns(nf->st->st_mtim) <= f->mtime_ns;
 }
 
-/* A rotated file that we hear of when the one that has its live name now was begun already, and perhaps others before that. */
-static void begin_before(struct new_file *nf, struct tail_file *live)
+/* A rotated file that we hear of when those that came after it were begun already: the one that has its live name now (NULL: none
+ * has), and perhaps others before that, of which `before` is the last. */
+static void begin_among(struct tail *t, struct new_file *nf, struct tail_file *live, struct tail_file *before)
 {
-    struct tail_file *next = live, *before = live->after;
+    struct tail_file *next = live;
     while (before != NULL && was_before(nf, before)) {
         next = before;
         before = before->after;
     }
-    nf->first_seen_ns = before != NULL ? before->ident.first_seen_ns + 1 : next->ident.first_seen_ns - 1;
-    nf->left_ns = before != NULL ? before->left_ns : 0;
-    struct tail_file *f = file_begin(live->t, nf);
+    if (next != NULL) {
+        nf->first_seen_ns = before != NULL ? before->ident.first_seen_ns + 1 : next->ident.first_seen_ns - 1;
+        nf->left_ns = before != NULL ? before->left_ns : 0;
+    }
+    struct tail_file *f = file_begin(t, nf);
     if (before != NULL)
         follow_after(f, before);
     else if (f != NULL)
         follow_after(next, f);
+}
+
+/* -EAGAIN: it leads elsewhere than it did when st was taken, or than when a file was begun under it, both a moment ago. */
+static int open_seen(struct tail *t, const char *real, struct stat *st)
+{
+    const struct stat seen = *st;
+    int fd = open_regular(t, real, st);
+    if (fd < 0 || (st->st_ino == seen.st_ino && st->st_dev == seen.st_dev && file_by_path(t, real) == NULL))
+        return fd;
+    (void)fs_current()->close(fd); /* only read from */
+    return -EAGAIN;
 }
 
 /* A name whose inode nobody has. by_inode_only: the first round, when recovered files claim what is theirs.
@@ -518,7 +532,12 @@ static void begin(struct tail *t, const struct pending *p, bool by_inode_only)
                          "not a regular file");
         return;
     }
-    int fd = open_regular(t, real, &st);
+    int fd = open_seen(t, real, &st);
+    if (fd == -EAGAIN) {
+        if (!by_inode_only)
+            name_touch(t, p->path, p->from);
+        return;
+    }
     if (fd < 0) {
         if (!by_inode_only && fd != -ENOENT)
             file_begin_unread(t, (uint32_t)input, p->path, &st, PHASE_UNREADABLE, "file.unreadable",
@@ -547,13 +566,14 @@ static void begin(struct tail *t, const struct pending *p, bool by_inode_only)
                            .st = &st,
                            .phase = is_from ? PHASE_ROTATED : PHASE_LIVE,
                            .left_ns = is_from ? t->now : 0 };
-    struct tail_file *live = is_from ? file_by_path(t, named) : NULL;
-    if (live != NULL && live->is_tracked) {
-        begin_before(&nf, live);
+    if (!is_from) {
+        struct tail_file *before = predecessor(t, real);
+        follow_after(file_begin(t, &nf), before);
         return;
     }
-    struct tail_file *before = predecessor(t, is_from ? named : real);
-    follow_after(file_begin(t, &nf), before);
+    struct tail_file *live = file_by_path(t, named);
+    live = live != NULL && live->is_tracked ? live : NULL;
+    begin_among(t, &nf, live, live != NULL ? live->after : predecessor(t, named));
 }
 
 void names_settle(struct tail *t)

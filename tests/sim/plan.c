@@ -236,6 +236,8 @@ static void insert_burst(struct plan *p, uint64_t *rng)
             a->a = log;
         if (a->kind == ACT_ROTATE || a->kind == ACT_COPYTRUNCATE)
             a->kind = s->copytruncates[log] ? ACT_COPYTRUNCATE : ACT_ROTATE;
+        if (a->kind == ACT_DELETE || a->kind == ACT_GZIP)
+            a->b = a->b && !s->copytruncates[log];
         a->is_within = i > 0 && is_of_world((enum action_kind)a->kind);
         a->run_ns = i == 0 ? rnd_ns(rng, NS_PER_MS, 3 * NS_PER_SEC) : pause(rng);
     }

@@ -231,6 +231,125 @@ static void test_moves_on_untold(void **state)
     }
 }
 
+/* The world acts once, after this many calls that look at names. */
+static struct {
+    struct world *w;
+    void (*act)(struct world *w);
+    int after;
+} meanwhile;
+
+static void looked(void)
+{
+    if (--meanwhile.after == 0)
+        meanwhile.act(meanwhile.w);
+}
+
+static int looking_stat(int dir_fd, const char *name, struct stat *st, bool follow)
+{
+    int r = fs_real.stat(dir_fd, name, st, follow);
+    looked();
+    return r;
+}
+
+static int looking_fstat(int fd, struct stat *st)
+{
+    int r = fs_real.fstat(fd, st);
+    looked();
+    return r;
+}
+
+static int looking_open(int dir_fd, const char *name, int flags, mode_t mode)
+{
+    int r = fs_real.open(dir_fd, name, flags, mode);
+    looked();
+    return r;
+}
+
+static int looking_list(int dir_fd, void (*each)(void *ctx, const char *name), void *ctx)
+{
+    int r = fs_real.list(dir_fd, each, ctx);
+    looked();
+    return r;
+}
+
+static int looking_realpath(const char *path, char ret[PATH_MAX])
+{
+    int r = fs_real.realpath(path, ret);
+    looked();
+    return r;
+}
+
+/* False: there are not so many calls. */
+static bool run_and_act(struct world *w, void (*act)(struct world *w), int after)
+{
+    struct fs_ops ops = fs_real;
+    ops.stat = looking_stat;
+    ops.fstat = looking_fstat;
+    ops.open = looking_open;
+    ops.list = looking_list;
+    ops.realpath = looking_realpath;
+    meanwhile.w = w;
+    meanwhile.act = act;
+    meanwhile.after = after;
+    fs_set_ops(&ops);
+    world_run(w);
+    fs_set_ops(NULL);
+    return meanwhile.after <= 0;
+}
+
+static void rotate(struct world *w)
+{
+    w_rename(w, "a.log.1", "a.log.2");
+    w_rename(w, "a.log", "a.log.1");
+    life_lines(w, 3);
+}
+
+static void rotate_and_compress(struct world *w)
+{
+    rotate(w);
+    w_gzip(w, "a.log.1");
+}
+
+/* What was compressed before it was ever noted need not come. */
+static void expect_none_twice(const struct world *w, const char *what)
+{
+    unsigned char seen[100] = { 0 };
+    for (size_t i = 0; i < w->q[0].durable.n; i++)
+        if (++seen[strtoul(w->q[0].durable.item[i] + 5, NULL, 10)] > 1)
+            fail_msg("%s: %s comes twice", what, w->q[0].durable.item[i]);
+    for (unsigned i = life_written - 3; i < life_written; i++)
+        assert_int_equal(1, seen[i]);
+}
+
+/* A file and the one after it come to be known in one look, and move on at some moment of it: neither is begun twice. */
+static void test_moves_while_begun(void **state)
+{
+    (void)state;
+    void (*const acts[])(struct world *w) = { rotate, rotate_and_compress };
+    for (size_t i = 0; i < ARRAY_LEN(acts); i++) {
+        bool has_acted = true;
+        for (int after = 1; has_acted; after++) {
+            char what[64];
+            (void)snprintf(what, sizeof(what), "act %zu after %d calls", i, after);
+            struct world *w = world_new(1);
+            world_include(w, 0, "a.log");
+            world_start(w);
+            world_run(w);
+            life_written = 0;
+            life_lines(w, 3);
+            w_rename(w, "a.log", "a.log.1");
+            life_lines(w, 3);
+            has_acted = run_and_act(w, acts[i], after);
+            world_settle(w, 12);
+            world_settle(w, 12);
+            if (acts[i] == rotate)
+                life_expect_each_once(w, what);
+            expect_none_twice(w, what);
+            world_free(w);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -238,6 +357,7 @@ int main(void)
         cmocka_unit_test(test_listed_under_two_names),
         cmocka_unit_test(test_linked_twice),
         cmocka_unit_test(test_moves_on_untold),
+        cmocka_unit_test(test_moves_while_begun),
     };
     return cmocka_run_group_tests_name("tail/moving", tests, NULL, NULL);
 }
