@@ -20,7 +20,8 @@ static const char help[] =
     "       tailrace queue skip        [-c FILE|DIR] [--format text|json] OUTPUT SEQ\n\n"
     "Looks into the queues on disk. All but resend, drop and skip only read, and are safe beside a running agent;\n"
     "those three want the agent stopped, and say so when it is not.\n\n"
-    "  ls           segments, cursor, lines and bytes waiting, parked frames, dead letters\n"
+    "  ls           segments, cursor, lines and bytes waiting, parked frames, dead letters; given_up: parked files whose\n"
+    "               lines are counted as lost and that could not be removed yet\n"
     "  verify       every checksum and the chain of positions; exit status 1 when there are problems\n"
     "  cat          the lines that wait, as JSON; before each frame a comment line with its seq and route\n"
     "  export       the lines that were not delivered (waiting and parked), one JSON object a line\n"
@@ -32,7 +33,7 @@ static const char help[] =
     "      --format text|json json: one object for each output or frame, a line each\n"
     "      --dead             with cat: dead letters, with status and reason\n"
     "      --parked           with cat: parked frames\n"
-    "      --all              with cat: delivered frames too, as long as they are on disk; with dead: all letters\n"
+    "      --all              with cat: delivered and given up frames too, while they are on disk; with dead: all letters\n"
     "      --reason R         with dead: letters of this reason\n"
     "  LETTER                 FILE:SEQ, as dead ls names it\n"
     "  -h, --help\n";
@@ -216,7 +217,8 @@ int cmd_queue(int argc, char **argv)
         return cli_misuse("queue", "say ls, verify, cat, export, dead or skip");
     if (cmd.places == 0)
         cmd.places = !cmd.is_all ? 1u << QUEUE_PLACE_QUEUED
-                                 : 1u << QUEUE_PLACE_QUEUED | 1u << QUEUE_PLACE_ACKED | 1u << QUEUE_PLACE_PARKED;
+                                 : 1u << QUEUE_PLACE_QUEUED | 1u << QUEUE_PLACE_ACKED | 1u << QUEUE_PLACE_PARKED |
+                                       1u << QUEUE_PLACE_GIVEN;
     status = cli_load(config, &c);
     if (status != EXIT_FINE)
         return status;

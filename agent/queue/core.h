@@ -86,12 +86,15 @@ struct missed {
     struct totals logged, news;
 };
 
-/* A parked frame that was given up and whose file is not known to be gone. is_logged: the log of dead/ has its lines. More than
- * GIVEN_MAX only when dead/ cannot be written; then files go before their lines are in the log. */
+/* Parked frames that were given up and whose files are not known to be gone. is_logged: the log of dead/ has their lines. There
+ * are many only while dead/ cannot be written, or parked/. */
 #define GIVEN_MAX 16
 struct given {
-    uint64_t id, seq;
-    bool is_logged;
+    struct given_frame {
+        uint64_t id, seq;
+        bool is_logged;
+    } list[GIVEN_MAX];
+    size_t n;
 };
 
 struct parked_route {
@@ -165,8 +168,7 @@ struct queue {
     uint64_t next_parked_id, parked_bytes;
 
     /* ---- writer, and open ---- */
-    struct given given[GIVEN_MAX];
-    size_t n_given;
+    struct given given;
 
     pthread_mutex_t cursor_lock;
     int cursor_fd;
@@ -386,15 +388,15 @@ void parked_close(struct queue *q);
 void parked_file_name(char out[SEGMENT_NAME_BYTES], uint64_t id);
 
 /* given.c */
-bool given_add(struct queue *q, uint64_t id, uint64_t seq); /* false: there are too many */
-bool given_has(const struct queue *q, uint64_t id);
+bool given_add(struct given *g, uint64_t id, uint64_t seq); /* false: there are too many */
+bool given_has(const struct given *g, uint64_t id);
 /* The number was given to another frame since: it is not given up. */
-bool given_is_another(struct queue *q, uint64_t id, uint64_t seq);
+bool given_is_another(struct given *g, uint64_t id, uint64_t seq);
 /* GIVEN items: of what is in the log, or of all. */
-NODISCARD int given_put(const struct queue *q, bool with_news, struct buf *meta);
-void given_set_logged(struct queue *q);
+NODISCARD int given_put(const struct given *g, bool with_news, struct buf *meta);
+void given_set_logged(struct given *g);
 /* Those of a meta are in the log. */
-void given_take(struct queue *q, struct slice meta);
+void given_take(struct given *g, struct slice meta);
 /* Removes the files of what is in the log. What fails is tried again at the next sync or open. */
 void given_remove(struct queue *q);
 

@@ -171,7 +171,7 @@ int queue_cursor_sync(struct queue *q)
      * When the disk has no room for them the frames go all the same, a full disk must drain: they stay in memory and
      * are tried again. */
     int lost = loss_flush(q);
-    if (q->n_given > 0)
+    if (q->given.n > 0)
         given_remove(q);
 
     pthread_mutex_lock(&q->lock);

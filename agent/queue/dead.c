@@ -71,7 +71,7 @@ static int put_state(struct queue *q, struct buf *raw)
     if (r == 0)
         r = put_spans(raw, spans, n);
     if (r == 0)
-        r = given_put(q, false, raw);
+        r = given_put(&q->given, false, raw);
     if (r == 0)
         r = rereads_put(&q->rereads, raw);
     if (r == 0)
@@ -220,7 +220,7 @@ static int append_losses(struct queue *q, const struct losses *l, uint64_t dropp
     if (r == 0)
         r = buf_append_slice(&meta, l->missed);
     if (r == 0 && dropped_id == 0)
-        r = given_put(q, true, &meta); /* their lines are among these */
+        r = given_put(&q->given, true, &meta); /* their lines are among these */
     if (r == 0 && l->gaps != NULL)
         r = gaps_write(l->gaps, &meta);
     if (r == 0 && dropped_id != 0)

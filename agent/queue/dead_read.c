@@ -152,9 +152,9 @@ static void replay(struct queue *q, void *ctx, const struct frame_hdr *h, struct
         rp->has_snap = true;
         tally_deinit(&d->tally);
         missed_clear(q);
-        q->n_given = 0;
+        q->given.n = 0;
     }
-    given_take(q, meta);
+    given_take(&q->given, meta);
     d->is_out_of_memory |= missed_take_locked(q, meta, false) == -ENOMEM;
     if (is_snap || h->type == FRAME_LOST)
         replay_rereads(q, (struct letter_id){ is_snap ? 0 : rp->file, h->seq }, is_snap, meta);

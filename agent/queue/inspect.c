@@ -13,6 +13,7 @@ const char *queue_place_name(enum queue_place p)
     case QUEUE_PLACE_QUEUED: return "queued";
     case QUEUE_PLACE_ACKED: return "acked";
     case QUEUE_PLACE_PARKED: return "parked";
+    case QUEUE_PLACE_GIVEN: return "given_up";
     case QUEUE_PLACE_DEAD: return "dead";
     }
     return "?";
@@ -41,7 +42,7 @@ static int show(struct walk *w, struct reading *r, const struct file *f, uint64_
     struct queue_frame frame = {
         .head = { .seq = h->seq, .segment_id = f->id, .off = off, .meta_len = h->meta_len, .body_len = h->body_len,
                   .raw_len = h->raw_len, .lines = h->lines, .built_ns = h->built_ns, .type = h->type,
-                  .flags = h->flags, .is_parked = place == QUEUE_PLACE_PARKED },
+                  .flags = h->flags, .is_parked = place == QUEUE_PLACE_PARKED || place == QUEUE_PLACE_GIVEN },
         .meta = buf_slice(&w->meta),
         .body = e == 0 ? buf_slice(&w->body) : SLICE(""),
         .place = place,
@@ -77,7 +78,7 @@ static int walk_files(struct walk *w, struct files *files, enum queue_place plac
 {
     int e = 0;
     for (size_t i = 0; i < files->n && e == 0; i++)
-        e = walk_file(w, &files->list[i], place);
+        e = walk_file(w, &files->list[i], files->list[i].is_given ? QUEUE_PLACE_GIVEN : place);
     return e;
 }
 
@@ -90,11 +91,11 @@ int queue_inspect_each_frame(const char *dir, int (*each)(void *ctx, const struc
         return r;
     buf_init(&w.meta, SNAP_RAW_MAX);
     buf_init(&w.body, FRAME_BODY_MAX);
-    r = walk_files(&w, &w.view.segments, QUEUE_PLACE_QUEUED);
+    r = view_log(&w.view, &w.marks);
+    if (r == 0)
+        r = walk_files(&w, &w.view.segments, QUEUE_PLACE_QUEUED);
     if (r == 0)
         r = walk_files(&w, &w.view.parked, QUEUE_PLACE_PARKED);
-    if (r == 0)
-        r = view_marks(&w.view, &w.marks);
     if (r == 0)
         r = walk_files(&w, &w.view.dead, QUEUE_PLACE_DEAD);
     marks_deinit(&w.marks);
@@ -216,28 +217,35 @@ static int put_queued(const struct view *v, const struct queue_report *to, const
     return r < 0 ? r : buf_append_byte(to->text, '\n');
 }
 
-static int put_folder(struct view *v, const struct queue_report *to, const char *name, const struct files *files)
+/* Its files that are given up, or the others. */
+static int put_folder(struct view *v, const struct queue_report *to, const char *name, const struct files *files, bool is_given)
 {
     struct sums s = { 0 };
     uint64_t bytes = 0;
+    size_t n = 0;
     int r = 0;
     for (size_t i = 0; i < files->n && r == 0; i++) {
+        if (files->list[i].is_given != is_given)
+            continue;
         r = sum_file(v, &files->list[i], false, &s);
         bytes += files->list[i].bytes;
+        n++;
     }
-    if (r < 0)
+    if (r < 0 || (n == 0 && is_given && !to->is_json))
         return r;
     return buf_printf(to->text,
                       to->is_json ? ",\"%s\":{\"files\":%zu,\"bytes\":%llu,\"frames\":%llu,\"lines\":%llu}"
                                   : "%-7s files %zu  bytes %llu  frames %llu  lines %llu\n",
-                      name, files->n, U(bytes), U(s.frames), U(s.lines));
+                      name, n, U(bytes), U(s.frames), U(s.lines));
 }
 
 static int put_ls(struct view *v, const struct queue_report *to)
 {
     struct sums all = { 0 };
     uint64_t bytes = 0;
-    int r = report_begin(to);
+    int r = view_log(v, NULL);
+    if (r == 0)
+        r = report_begin(to);
     if (r == 0)
         r = put_segments(v, to, &all, &bytes);
     if (r == 0)
@@ -245,9 +253,11 @@ static int put_ls(struct view *v, const struct queue_report *to)
     if (r == 0)
         r = put_queued(v, to, &all, bytes);
     if (r == 0)
-        r = put_folder(v, to, "parked", &v->parked);
+        r = put_folder(v, to, "parked", &v->parked, false);
     if (r == 0)
-        r = put_folder(v, to, "dead", &v->dead);
+        r = put_folder(v, to, "given_up", &v->parked, true);
+    if (r == 0)
+        r = put_folder(v, to, "dead", &v->dead, false);
     return r == 0 && to->is_json ? buf_append_lit(to->text, "}\n") : r;
 }
 

@@ -14,7 +14,8 @@
 #include "agent/base/err.h"
 #include "agent/queue/letters.h"
 
-enum queue_place { QUEUE_PLACE_QUEUED, QUEUE_PLACE_ACKED, QUEUE_PLACE_PARKED, QUEUE_PLACE_DEAD };
+/* GIVEN: parked and given up, its lines are counted as lost; the file goes when it can be removed. */
+enum queue_place { QUEUE_PLACE_QUEUED, QUEUE_PLACE_ACKED, QUEUE_PLACE_PARKED, QUEUE_PLACE_GIVEN, QUEUE_PLACE_DEAD };
 const char *queue_place_name(enum queue_place p);
 
 struct queue_frame {

@@ -228,7 +228,7 @@ int queue_letters_settle(struct queue *q, enum letter_fate fate, bool (*wants)(v
     buf_init(&s.body, FRAME_BODY_MAX);
     int r = view_open_at(&s.view, q->dir_fd);
     if (r == 0) {
-        r = view_marks(&s.view, &s.known);
+        r = view_log(&s.view, &s.known);
         for (size_t i = 0; r == 0 && i < s.view.dead.n; i++)
             r = settle_file(&s, &s.view.dead.list[i]);
         if (r == 0)
@@ -293,7 +293,7 @@ int letters_finish(struct queue *q)
     int r = view_open_at(&v, q->dir_fd);
     if (r < 0)
         return r;
-    r = view_marks(&v, &f.known);
+    r = view_log(&v, &f.known);
     if (r == 0)
         r = find_missing(&f, buf_slice(&q->replayed));
     if (r == 0 && f.missing.n > 0) {

@@ -264,7 +264,7 @@ int loss_flush(struct queue *q)
     if (r < 0) {
         give_back(q, &f);
     } else {
-        given_set_logged(q);
+        given_set_logged(&q->given);
         pthread_mutex_lock(&q->lock);
         for (size_t i = 0; i < f.n_spans; i++)
             spans_set_logged_locked(q, f.spans[i].first, f.spans[i].last);

@@ -261,7 +261,7 @@ int queue_park_drop(struct queue *q, uint64_t id, enum lost_reason reason)
         if (r < 0)
             (void)!totals_add(&rows, SLICE(""), SLICE(TENANT_UNKNOWN), p.head.lines);
         r = 0;
-        if (given_add(q, id, p.head.seq))
+        if (given_add(&q->given, id, p.head.seq))
             forget(q, id); /* its file goes when its lines are in the log */
         else
             r = queue_unpark(q, id);
@@ -453,7 +453,7 @@ static int open_one(struct queue *q, uint64_t id, struct buf *meta, struct tally
     }
     if (fs_is_passing(r))
         return r; /* it says nothing of the file */
-    if (given_has(q, id) && (r < 0 || !given_is_another(q, id, m.orig.seq)))
+    if (given_has(&q->given, id) && (r < 0 || !given_is_another(&q->given, id, m.orig.seq)))
         return 0; /* counted as lost before a crash */
     if (r < 0) {
         set_aside(q, id, name);
@@ -474,8 +474,8 @@ int parked_open(struct queue *q, struct tally *ret_lines)
     struct buf meta;
     buf_init(&meta, SNAP_RAW_MAX);
     q->next_parked_id = 1;
-    for (size_t i = 0; i < q->n_given; i++)
-        q->next_parked_id = MAX(q->next_parked_id, q->given[i].id + 1);
+    for (size_t i = 0; i < q->given.n; i++)
+        q->next_parked_id = MAX(q->next_parked_id, q->given.list[i].id + 1);
     int r = q->fs->list(q->parked_fd, collect, &f);
     if (f.n > 0)
         qsort(f.ids, f.n, sizeof(*f.ids), by_id);

@@ -319,14 +319,14 @@ static int verify_cursor(struct verify *v)
 static int verify_all(struct verify *v)
 {
     const struct files *alone[] = { &v->view.parked, &v->view.dead };
-    int r = view_marks(&v->view, &v->marks);
+    int r = view_log(&v->view, &v->marks);
     if (r == 0)
         r = verify_segments(v);
     if (r == 0)
         r = verify_cursor(v);
     for (size_t k = 0; k < ARRAY_LEN(alone); k++)
         for (size_t i = 0; i < alone[k]->n && r == 0; i++)
-            r = verify_file(v, &alone[k]->list[i], false, false);
+            r = alone[k]->list[i].is_given ? 0 : verify_file(v, &alone[k]->list[i], false, false);
     return r;
 }
 

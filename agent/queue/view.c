@@ -186,7 +186,7 @@ int view_open(struct view *v, const char *dir, struct err *err)
     return r < 0 ? err_set(err, r, "cannot read the queue %s", dir) : 0;
 }
 
-static int take_marks(struct view *v, const struct file *f, struct marks *m, struct buf *meta)
+static int take_log(struct view *v, const struct file *f, struct marks *m, struct buf *meta)
 {
     struct reading rd;
     struct frame_hdr h;
@@ -195,22 +195,37 @@ static int take_marks(struct view *v, const struct file *f, struct marks *m, str
     if (r < 0)
         return r == -ENOENT ? 0 : r;
     while (r == 0 && reading_next(&rd, f->fence, &off, &h)) {
-        if (h.type != FRAME_LOST)
+        if (h.type != FRAME_LOST && h.type != FRAME_SNAP)
             continue;
         r = scan_meta(&rd.scan, off, &h, meta);
-        r = r == 0 ? marks_take(m, buf_slice(meta)) : r == -EBADMSG ? 0 : r;
+        if (r == 0 && h.type == FRAME_SNAP)
+            v->given.n = 0; /* it names all that are left */
+        if (r == 0)
+            given_take(&v->given, buf_slice(meta));
+        if (r == 0 && m != NULL && h.type == FRAME_LOST)
+            r = marks_take(m, buf_slice(meta));
+        r = r == -EBADMSG ? 0 : r;
     }
     return reading_close(v, &rd, r);
 }
 
-int view_marks(struct view *v, struct marks *m)
+/* As the next open will see it. */
+static bool is_given(struct view *v, const struct file *f)
+{
+    return given_has(&v->given, f->id) &&
+           (f->kind != FILE_GOOD || !given_is_another(&v->given, f->id, f->head.first_seq));
+}
+
+int view_log(struct view *v, struct marks *m)
 {
     struct buf meta;
     int r = 0;
     buf_init(&meta, SNAP_RAW_MAX);
     for (size_t i = 0; r == 0 && i < v->dead.n; i++)
-        r = take_marks(v, &v->dead.list[i], m, &meta);
+        r = take_log(v, &v->dead.list[i], m, &meta);
     buf_deinit(&meta);
+    for (size_t i = 0; r == 0 && i < v->parked.n; i++)
+        v->parked.list[i].is_given = is_given(v, &v->parked.list[i]);
     return r;
 }
 

@@ -14,6 +14,7 @@ struct file {
     uint64_t id, bytes;
     struct segment_head head;
     enum file_kind kind;
+    bool is_given;      /* of parked/: given up, by the log of dead/ */
     uint64_t fence;     /* frames beyond are void: of segments the lowest of later ones, of dead/ the next good one's */
 };
 
@@ -32,12 +33,13 @@ struct view {
     uint64_t cursor_bytes;
     bool has_cursor;
     struct files segments, parked, dead; /* by id */
+    struct given given; /* what the log of dead/ names */
 };
 
 NODISCARD int view_open(struct view *v, const char *dir, struct err *err);
 NODISCARD int view_open_at(struct view *v, int dir_fd);
-/* What became of dead letters, from all files of dead/. */
-NODISCARD int view_marks(struct view *v, struct marks *m);
+/* What became of dead letters (m: NULL when nobody asks), and which parked files are given up, from all files of dead/. */
+NODISCARD int view_log(struct view *v, struct marks *m);
 void view_close(struct view *v);
 bool view_is_acked(const struct view *v, uint64_t seq);
 

@@ -23,7 +23,7 @@ SNAP_MAX = 256 << 20
 LOOKED_AT = 256 << 20
 DATA, SNAP, POS, SEAL, LOST = 1, 2, 3, 4, 5
 MORE, DEAD, GAP, ALONE = 1, 2, 4, 8
-ROUTE, FILE_, POS_, PART, GONE, COUNT, ORIG, RUNS, TOTAL, LETTER, HELD = 1, 2, 3, 4, 6, 8, 9, 10, 12, 17, 19
+ROUTE, FILE_, POS_, PART, GONE, COUNT, ORIG, RUNS, TOTAL, LETTER, HELD, GIVEN = 1, 2, 3, 4, 6, 8, 9, 10, 12, 17, 19, 21
 TAG_LAST = 21  # higher ones are a newer Tailrace's
 FATES = {1: "resent", 2: "dropped"}
 
@@ -253,10 +253,15 @@ class Queue:
             if f.kind == "good":
                 fence = f.head.fence or SEQ_MAX
         self.fates = {}
+        given = {}
         for f in self.dead:
             for data, frame in self.frames(f):
                 if frame.type == LOST:
                     self._take_fates(data, frame)
+                if frame.type in (LOST, SNAP):
+                    given = self._given(data, frame, given)
+        self.given = [f for f in self.parked if f.id in given and (f.kind != "good" or f.head.first_seq == given[f.id])]
+        self.parked = [f for f in self.parked if f not in self.given]
 
     def _list(self, folder, suffix):
         found = []
@@ -297,6 +302,17 @@ class Queue:
                     self.fates.setdefault((file, seq), fate)
         except Bad:
             pass
+
+    def _given(self, data, frame, before):
+        """{id: seq} of the parked files that are given up after this frame (§5)."""
+        named = {}
+        try:
+            for tag, raw in items(meta_of(data, frame)):
+                if tag == GIVEN and len(raw) >= 16:
+                    named[int.from_bytes(raw[:8], "little")] = int.from_bytes(raw[8:16], "little")
+        except Bad:
+            return before
+        return named if named or frame.type == SNAP else before
 
     def cursor_top(self):
         """The highest seq that is done; 0 without a cursor."""
@@ -351,8 +367,9 @@ def describe(queue, f, data, frame, place):
 def cat(directory):
     """(description, wire form, body or None) of every DATA frame, as §7 says."""
     queue = Queue(directory)
-    for files, kind in ((queue.segments, None), (queue.parked, "parked"), (queue.dead, "dead")):
-        for f in files:
+    apart = sorted([(f, "parked") for f in queue.parked] + [(f, "given_up") for f in queue.given], key=lambda p: p[0].id)
+    for files in ([(f, None) for f in queue.segments], apart, [(f, "dead") for f in queue.dead]):
+        for f, kind in files:
             for data, frame in queue.frames(f):
                 if frame.type != DATA:
                     continue

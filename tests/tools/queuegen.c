@@ -2,11 +2,12 @@
  * queuegen: makes a queue as an agent would leave it, from a seed, without an agent.
  *
  * queuegen STATE FORM SEED [FRAMES [SEGMENT_BYTES]]: STATE/queue/out, wire form 1 Loki, 3 Elasticsearch, 4 and 5 ndjson.
- * Groups of several frames, tenants and inputs, files that come and go, acknowledgements out of order, parked frames, dead
- * letters of which some are sent again or dropped, a skipped frame; ended by close or as by kill -9. Bodies are real. The
- * queue's numbers follow from the seed; uuid, salts and times do not.
+ * Groups of several frames, tenants and inputs, files that come and go, acknowledgements out of order, parked frames, one of
+ * them given up with a file that cannot be removed, dead letters of which some are sent again or dropped, a skipped frame;
+ * ended by close or as by kill -9. Bodies are real. The queue's numbers follow from the seed; uuid, salts and times do not.
  */
 #include <assert.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -188,6 +189,24 @@ static void append_group(struct queue *q, uint32_t form)
 
 /* ---- what the sender does ---- */
 
+static char stuck[SEGMENT_NAME_BYTES]; /* of parked/: cannot be removed; "" none yet */
+static struct fs_ops ops;
+
+static int unlink_others(int dir_fd, const char *name)
+{
+    return strcmp(name, stuck) == 0 ? -EIO : fs_real.unlink(dir_fd, name);
+}
+
+static void settle_parked(struct queue *q, uint64_t id)
+{
+    if (stuck[0] == '\0') {
+        parked_file_name(stuck, id);
+        check(queue_park_drop(q, id, LOST_DROPPED), "give up");
+    } else if (dice(3) == 0) {
+        check(queue_unpark(q, id), "unpark");
+    }
+}
+
 static void settle(struct queue *q, const struct frame_head *h, struct slice wire, struct frame_meta *fields,
                    struct frame_row *rows)
 {
@@ -199,8 +218,7 @@ static void settle(struct queue *q, const struct frame_head *h, struct slice wir
     switch (dice(6)) {
     case 0:
         check(queue_park(q, &in, &orig, &id), "park");
-        if (dice(3) == 0)
-            check(queue_unpark(q, id), "unpark");
+        settle_parked(q, id);
         break;
     case 1:
         orig.item = 0;
@@ -279,6 +297,9 @@ int main(int argc, char **argv)
     check(gzip_new(6, &gz), "gzip");
     for (size_t i = 0; i < FILES; i++)
         files[i].incarnation = 1 + i;
+    ops = fs_real;
+    ops.unlink = unlink_others;
+    fs_set_ops(&ops);
     struct queue *q = open_queue(argv[1], form);
     for (uint64_t i = 0; i < groups; i++) {
         append_group(q, form);

@@ -6,7 +6,7 @@
 #include "tests/unit/queue/fixture.h"
 
 struct seen_frames {
-    unsigned queued, acked, parked, dead, broken, stop_at;
+    unsigned queued, acked, parked, given, dead, broken, stop_at;
 };
 
 static int each(void *ctx, const struct queue_frame *frame)
@@ -16,6 +16,7 @@ static int each(void *ctx, const struct queue_frame *frame)
     case QUEUE_PLACE_QUEUED: s->queued++; break;
     case QUEUE_PLACE_ACKED: s->acked++; break;
     case QUEUE_PLACE_PARKED: s->parked++; break;
+    case QUEUE_PLACE_GIVEN: s->given++; break;
     case QUEUE_PLACE_DEAD: s->dead++; break;
     }
     s->broken += !frame->is_whole;
@@ -80,6 +81,45 @@ static void everything_is_shown(void **state)
     fixture_crash(f);
     fixture_open(f);
     put_synced(f, 61, 62);
+    buf_reset(&text);
+    assert_int_equal(queue_inspect_verify(&to, &f->err), 0);
+    buf_deinit(&text);
+}
+
+static int cannot_unlink(int dir_fd, const char *name)
+{
+    (void)dir_fd;
+    (void)name;
+    return -EIO;
+}
+
+static void given_up_frame_is_not_parked(void **state)
+{
+    struct fixture *f = *state;
+    char dir[512], path[512];
+    struct buf text;
+    struct seen_frames seen = { 0 };
+    struct fs_ops ops = fs_real;
+    buf_init(&text, MIB);
+    fill(f);
+    fixture_path(f, dir, "");
+    const struct queue_report to = { .dir = dir, .output = SLICE("out"), .text = &text };
+    const struct queue_report json = { .dir = dir, .output = SLICE("out"), .is_json = true, .text = &text };
+    ops.unlink = cannot_unlink;
+    f->q->fs = &ops;
+    assert_int_equal(queue_park_drop(f->q, 1, LOST_KEY_QUOTA), 0);
+    f->q->fs = &fs_real;
+    assert_int_equal(queue_inspect_each_frame(dir, each, &seen, &f->err), 0);
+    assert_int_equal(seen.parked, 0);
+    assert_int_equal(seen.given, 1);
+    assert_int_equal(queue_inspect_ls(&to, &f->err), 0);
+    assert_int_equal(queue_inspect_ls(&json, &f->err), 0);
+    assert_int_equal(buf_terminate(&text), 0);
+    assert_non_null(strstr(text.ptr, "parked  files 0"));
+    assert_non_null(strstr(text.ptr, "given_up files 1"));
+    assert_non_null(strstr(text.ptr, "\"given_up\":{\"files\":1"));
+    fixture_path(f, path, "parked/0000000000000001.parked");
+    assert_int_equal(truncate(path, 20), 0); /* nobody will read it */
     buf_reset(&text);
     assert_int_equal(queue_inspect_verify(&to, &f->err), 0);
     buf_deinit(&text);
@@ -166,7 +206,7 @@ static void acknowledged_frames_are_missed(void **state)
 int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, fixture_setup, fixture_teardown)
-    const struct CMUnitTest tests[] = { TEST(everything_is_shown), TEST(damage_is_found),
-                                        TEST(acknowledged_frames_are_missed) };
+    const struct CMUnitTest tests[] = { TEST(everything_is_shown), TEST(given_up_frame_is_not_parked),
+                                        TEST(damage_is_found), TEST(acknowledged_frames_are_missed) };
     return cmocka_run_group_tests_name("queue/inspect", tests, NULL, NULL);
 }

@@ -579,7 +579,7 @@ static void counted_parked_frame_does_not_come_back(void **state)
     }
     fixture_crash(f);
     fixture_open(f);
-    assert_int_equal(f->q->n_given, 0);
+    assert_int_equal(f->q->given.n, 0);
     assert_int_equal(faccessat(f->q->parked_fd, "0000000000000001.parked", F_OK, 0), -1);
     assert_int_equal(rec_row(&f->rec, "t").lost[LOST_KEY_QUOTA], 6);
     assert_int_equal(rec_row(&f->rec, "t").parked, 0);
