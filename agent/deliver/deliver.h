@@ -74,6 +74,7 @@ struct delivery {
     int64_t begun_ns;                /* the last request */
     int64_t swept_ns;                /* lanes looked through for idle ones */
     unsigned n_parking;
+    unsigned n_undropped;            /* parked frames that are to be given up and could not be yet */
     struct local *local;
 
     /* The last two different lanes that were accepted: "others are accepted" without asking all. */

@@ -133,6 +133,10 @@ int64_t jobs_retry(struct sender *s, int64_t now)
 
 static void finish_unpark(struct job *j)
 {
+    const bool is_undropped = j->kind == JOB_DROP && j->wj.result < 0 && j->wj.result != -ENOENT;
+    j->d->n_undropped += is_undropped;
+    j->d->n_undropped -= j->is_undropped;
+    j->is_undropped = is_undropped;
     if (j->lane != NULL) {
         assert(j->lane->n_unparked > 0);
         j->lane->n_unparked--;

@@ -40,6 +40,7 @@ struct job {
     size_t n, n_done;          /* n_done are written */
     uint64_t parked_id;        /* PARK: result. UNPARK, DROP: which */
     enum lost_reason reason;   /* DROP */
+    bool is_undropped;         /* DROP: counted as one that could not be done yet */
     uint64_t seq;              /* CHECKPOINT */
     bool has_shrunk;           /* the queue takes less room than before */
     struct err err;

@@ -241,7 +241,8 @@ void park_done(struct job *j, int64_t now)
         return;
     }
     lane_add(l, p);
-    if ((j->wj.result == -EXFULL || (BUG(35) && j->wj.result == -ENOSPC)) && l->parked.n > 0)
+    const bool is_over = j->wj.result == -EXFULL || (BUG(35) && j->wj.result == -ENOSPC);
+    if (is_over && l->parked.n > 0 && d->n_undropped == 0) /* else it waits for those: each try would give up one more */
         lose_oldest(l); /* the writer removes it before it parks this one again */
     else
         l->park_not_before_ns = now + deliver_timing.job_retry_ns;

@@ -87,7 +87,7 @@ struct missed {
 };
 
 /* Parked frames that were given up and whose files are not known to be gone. is_logged: the log of dead/ has their lines. There
- * are many only while dead/ cannot be written, or parked/. */
+ * are many only while dead/ cannot be written, or parked/; no more than these are given up then. */
 #define GIVEN_MAX 16
 struct given {
     struct given_frame {

@@ -231,44 +231,50 @@ static void count_lost(struct queue *q, enum lost_reason reason, const struct to
         must_wait(&must);
 }
 
-int queue_park_drop(struct queue *q, uint64_t id, enum lost_reason reason)
+/* Whose its lines are; as its head says when the file does not. */
+static int read_rows(struct queue *q, const struct parked *p, struct totals *rows)
 {
-    struct parked p;
-    if (!find(q, id, &p))
-        return -ENOENT;
-    struct totals rows = { 0 };
     struct scan s = { 0 };
     struct buf meta;
     struct frame_hdr h;
     struct stat st;
     int fd;
     buf_init(&meta, FRAME_META_MAX);
-    int r = open_file(q, id, &fd, &st);
+    int r = open_file(q, p->id, &fd, &st);
     if (r == 0)
-        r = scan_init(&s, fd, p.bytes, 0);
+        r = scan_init(&s, fd, p->bytes, 0);
     s.any_salt = true;
     if (r == 0)
         r = scan_head(&s, SEGMENT_HEAD_BYTES, &h);
     if (r == 0)
         r = scan_meta(&s, SEGMENT_HEAD_BYTES, &h, &meta);
     if (r == 0)
-        r = totals_add_meta(&rows, buf_slice(&meta));
+        r = totals_add_meta(rows, buf_slice(&meta));
     scan_deinit(&s);
     buf_deinit(&meta);
     if (fd >= 0)
         (void)q->fs->close(fd);
-    if (r == 0 || r == -EBADMSG || r == -ENOENT) {
-        if (r < 0)
-            (void)!totals_add(&rows, SLICE(""), SLICE(TENANT_UNKNOWN), p.head.lines);
-        r = 0;
-        if (given_add(&q->given, id, p.head.seq))
-            forget(q, id); /* its file goes when its lines are in the log */
-        else
-            r = queue_unpark(q, id);
-        if (!find(q, id, &(struct parked){ 0 })) { /* one that cannot be removed now is given up another time */
-            count_lost(q, reason, &rows, p.bytes);
-            (void)!queue_cursor_sync(q); /* what fails stays for the next time */
-        }
+    if (r != -EBADMSG && r != -ENOENT)
+        return r;
+    (void)!totals_add(rows, SLICE(""), SLICE(TENANT_UNKNOWN), p->head.lines);
+    return 0;
+}
+
+int queue_park_drop(struct queue *q, uint64_t id, enum lost_reason reason)
+{
+    struct parked p;
+    struct totals rows = { 0 };
+    if (!find(q, id, &p))
+        return -ENOENT;
+    int r = q->given.n < GIVEN_MAX ? 0 : queue_cursor_sync(q);
+    if (q->given.n == GIVEN_MAX)
+        return r < 0 ? r : -EBUSY;
+    r = read_rows(q, &p, &rows);
+    if (r == 0) {
+        (void)given_add(&q->given, id, p.head.seq); /* there is room */
+        forget(q, id);
+        count_lost(q, reason, &rows, p.bytes);
+        (void)!queue_cursor_sync(q); /* the file goes when its lines are in the log; what fails stays for the next time */
     }
     totals_deinit(&rows);
     return r;

@@ -201,7 +201,8 @@ NODISCARD int queue_dead_append(struct queue *q, const struct frame_in *frame, c
  * passed; -ENOSPC: the disk is full. */
 NODISCARD int queue_park(struct queue *q, const struct frame_in *frame, const struct frame_orig *orig, uint64_t *ret_id);
 NODISCARD int queue_unpark(struct queue *q, uint64_t id); /* delivered */
-/* Gives up a parked frame: its lines are counted lost for this reason, here and in the ledger. */
+/* Gives up a parked frame: its lines are counted lost for this reason, here and in the ledger. While that cannot be written,
+ * or files of others not be removed, only so many: then the disk's error or -EBUSY, and it stays parked. */
 NODISCARD int queue_park_drop(struct queue *q, uint64_t id, enum lost_reason reason);
 
 /* ---- sender ---- */

@@ -773,6 +773,58 @@ static void test_key_quota(void **state)
     server_stop(&srv);
 }
 
+#define GIVEN_UP_MAX 16 /* of parked frames while that cannot be written: agent/queue/core.h */
+static atomic_bool is_dead_refused;
+static atomic_uint n_dead_refused;
+
+static int refusing_open(int dir_fd, const char *name, int flags, mode_t mode)
+{
+    const size_t n = strlen(name);
+    if (!atomic_load(&is_dead_refused) || (flags & O_CREAT) == 0 || n < 5 || strcmp(name + n - 5, ".dead") != 0)
+        return fs_real.open(dir_fd, name, flags, mode);
+    atomic_fetch_add(&n_dead_refused, 1);
+    return -ENOSPC;
+}
+
+/* While its losses cannot be counted on disk it loses no more than a few, and no more than its share demands when they can. */
+static void test_key_quota_without_dead(void **state)
+{
+    (void)state;
+    struct rig g;
+    struct server srv;
+    struct gate gate = { .key = "Q", .status = 401 };
+    struct fs_ops ops = fs_real;
+    ops.open = refusing_open;
+    fs_set_ops(&ops);
+    atomic_store(&is_dead_refused, true);
+    assert_int_equal(server_start(&srv, 0, gated, &gate), 0);
+    rig_init(&g, &toy_ops, srv.port);
+    g.conf.queue.key_share_percent = 1; /* of 64 MiB: 14 frames */
+    rig_start(&g);
+    for (unsigned i = 0; i < 14 + GIVEN_UP_MAX + 2; i++)
+        rig_lines(&g, "Q", "Q", i * 2000, 2000);
+    const struct output_row *row = rig_row(&g, "Q");
+    unsigned n = 0;
+    for (; n < 4000 && counter_get(&row->lost_lines[LOST_KEY_QUOTA]) < GIVEN_UP_MAX * 2000; n++) {
+        rig_lines(&g, "A", "A", n, 1);
+        rig_sleep(5 * NS_PER_MS);
+    }
+    const unsigned refused = atomic_load(&n_dead_refused);
+    rig_until(atomic_load(&n_dead_refused) > refused + 10);
+    assert_int_equal(counter_get(&row->lost_lines[LOST_KEY_QUOTA]), GIVEN_UP_MAX * 2000);
+    atomic_store(&is_dead_refused, false);
+    for (; n < 8000 && !rig_all_acked(&g); n++) {
+        rig_lines(&g, "A", "A", n, 1);
+        rig_sleep(5 * NS_PER_MS);
+    }
+    run_to_end(&g);
+    rig_assert_balance(&g, "Q");
+    assert_in_range(counter_get(&row->lost_lines[LOST_KEY_QUOTA]), GIVEN_UP_MAX * 2000, (GIVEN_UP_MAX + 4) * 2000);
+    rig_deinit(&g);
+    fs_set_ops(NULL);
+    server_stop(&srv);
+}
+
 /* Items of one index are refused, the others of the same frames flow; then what is left of each frame is parked. */
 static struct server_answer hold_index(void *ctx, const struct server_request *req)
 {
@@ -1429,6 +1481,7 @@ int main(void)
         cmocka_unit_test(test_parked_over_restart),
         cmocka_unit_test(test_down_parks_nothing),
         cmocka_unit_test(test_key_quota),
+        cmocka_unit_test(test_key_quota_without_dead),
         cmocka_unit_test(test_items_parked),
         cmocka_unit_test(test_parked_before_its_frame_is_done),
         cmocka_unit_test(test_stop_and_resend),

@@ -559,6 +559,34 @@ static void parked_frame_stays_until_its_loss_is_counted(void **state)
     assert_int_equal(rec_row(&f->rec, "t").parked, 0);
 }
 
+static void parked_frames_are_given_up_as_far_as_they_are_counted(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t ids[GIVEN_MAX + 1];
+    fixture_open(f);
+    for (size_t i = 0; i < ARRAY_LEN(ids); i++)
+        ids[i] = park_one(f);
+    const struct fs_ops ops = refusing(".dead");
+    f->q->fs = &ops;
+    for (size_t i = 0; i < GIVEN_MAX; i++)
+        assert_int_equal(queue_park_drop(f->q, ids[i], LOST_KEY_QUOTA), 0);
+    assert_int_equal(queue_park_drop(f->q, ids[GIVEN_MAX], LOST_KEY_QUOTA), -ENOSPC);
+    fixture_crash(f);
+    fixture_open(f); /* as if nothing had been given up */
+    assert_int_equal(rec_row(&f->rec, "t").lost[LOST_KEY_QUOTA], 0);
+    assert_int_equal(rec_row(&f->rec, "t").parked, 2 * ARRAY_LEN(ids));
+    f->q->fs = &ops;
+    for (size_t i = 0; i < GIVEN_MAX; i++)
+        assert_int_equal(queue_park_drop(f->q, ids[i], LOST_KEY_QUOTA), 0);
+    assert_int_equal(queue_park_drop(f->q, ids[GIVEN_MAX], LOST_KEY_QUOTA), -ENOSPC);
+    f->q->fs = &fs_real;
+    assert_int_equal(queue_park_drop(f->q, ids[GIVEN_MAX], LOST_KEY_QUOTA), 0);
+    fixture_crash(f);
+    fixture_open(f);
+    assert_int_equal(rec_row(&f->rec, "t").lost[LOST_KEY_QUOTA], 2 * ARRAY_LEN(ids));
+    assert_int_equal(rec_row(&f->rec, "t").parked, 0);
+}
+
 static void counted_parked_frame_does_not_come_back(void **state)
 {
     struct fixture *f = *state;
@@ -660,6 +688,7 @@ int main(void)
         TEST(parked_frames_live_on),
         TEST(parked_key_has_its_share),
         TEST(parked_frame_stays_until_its_loss_is_counted),
+        TEST(parked_frames_are_given_up_as_far_as_they_are_counted),
         TEST(counted_parked_frame_does_not_come_back),
         TEST(dead_letters_are_kept_bounded_and_counted),
         TEST(dead_letter_of_a_resent_frame_is_written_once),
