@@ -308,6 +308,11 @@ NODISCARD int loss_count(struct queue *q, const struct loss *loss);
 void loss_note_bytes(struct queue *q, const struct lost_range *lost);
 void loss_say(struct queue *q, enum lost_reason reason, uint64_t lines, uint64_t bytes);
 NODISCARD int loss_flush(struct queue *q); /* writer */
+void quarantine_copy(struct queue *q, int fd, uint64_t segment_id, uint64_t off, uint64_t len);
+/* What stands at this name goes to quarantine/ under a name of its own, and the log says so. */
+void quarantine_rename(struct queue *q, int dir_fd, const char *name);
+
+/* stock.c */
 /* Lines of the DATA frames with first <= seq <= last that are not acknowledged, by header and meta. *ret_has_holes: there
  * are frames in the segment that cannot be read; NULL is fine. */
 NODISCARD int loss_rows(struct queue *q, int fd, const struct segment *seg, uint64_t first, uint64_t last,
@@ -328,9 +333,6 @@ NODISCARD int segment_missing(struct queue *q, const struct segment *seg, struct
 /* The segment before (by -1) or after (by +1) this one; false when there is none or frames are missing between. */
 bool segment_neighbour(struct queue *q, const struct segment *seg, int by, struct segment *ret);
 NODISCARD int segment_open(struct queue *q, uint64_t id, int *ret_fd, uint64_t *ret_size);
-void quarantine_copy(struct queue *q, int fd, uint64_t segment_id, uint64_t off, uint64_t len);
-/* What stands at this name goes to quarantine/ under a name of its own, and the log says so. */
-void quarantine_rename(struct queue *q, int dir_fd, const char *name);
 
 /* missed.c */
 /* Frames between these two are in no file any more: what they held is the difference of the counts on both sides. Others as
