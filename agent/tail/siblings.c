@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "agent/base/buf.h"
+#include "agent/base/bug.h"
 #include "agent/queue/fs.h"
 #include "agent/tail/internal.h"
 
@@ -190,7 +191,7 @@ static void stat_siblings(struct siblings *s, int dir_fd)
     size_t n = 0;
     for (size_t i = 0; i < s->v.n; i++) {
         int r = fs_current()->stat(dir_fd, sb[i].name, &sb[i].st, false);
-        s->is_moving = s->is_moving || is_absent(r);
+        s->is_moving = s->is_moving || (is_absent(r) && !BUG(40));
         if (r == 0 && S_ISREG(sb[i].st.st_mode))
             sb[n++] = sb[i];
     }
@@ -213,7 +214,7 @@ static void drop_twins(struct siblings *s)
     if (s->v.n > 1)
         qsort(sb, s->v.n, sizeof(*sb), by_inode);
     for (size_t i = 0; i < s->v.n; i++) {
-        if (n == 0 || by_inode(&sb[n - 1], &sb[i]) != 0)
+        if (n == 0 || by_inode(&sb[n - 1], &sb[i]) != 0 || BUG(40))
             sb[n++] = sb[i];
         else
             s->is_moving = s->is_moving || sb[i].st.st_nlink == 1;
