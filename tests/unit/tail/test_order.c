@@ -78,6 +78,30 @@ static void test_heard_of_late(void **state)
     world_free(w);
 }
 
+/* As above, and nobody has the live name when the first is heard of. */
+static void test_heard_of_late_without_a_live_one(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    world_start(w);
+    w_append(w, "a.log", "x\n");
+    set_mtime(w, "a.log", 1000);
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "1Phalf of \n");
+    set_mtime(w, "a.log", 2000);
+    look(w);
+    w_rename(w, "a.log.1", "a.log.2");
+    w_rename(w, "a.log", "a.log.1");
+    world_run(w);
+    w_append(w, "a.log", "1Fit\n");
+    world_run(w);
+    expect_after(w, "a.log", "a.log.1");
+    expect_after(w, "a.log.1", "a.log.2");
+    expect_after(w, "a.log.2", NULL);
+    world_free(w);
+}
+
 /* Its queue heard of the second first; after a restart the order is that of the files. */
 static void test_told_late(void **state)
 {
@@ -343,6 +367,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_heard_of_late),
+        cmocka_unit_test(test_heard_of_late_without_a_live_one),
         cmocka_unit_test(test_told_late),
         cmocka_unit_test(test_empty_and_compressed),
         cmocka_unit_test(test_oldest_is_found_last),
