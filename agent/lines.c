@@ -2,11 +2,17 @@
  * lines.c - raw lines to records: framing, partial lines joined per stream (across a rotation as well), multi-line text,
  * lines that are too long, and what is unfinished when a file ends.
  */
+#include <stdlib.h>
+
 #include "agent/base/bug.h"
 #include "agent/base/clock.h"
+#include "agent/base/limits.h"
 #include "agent/base/log.h"
 #include "agent/join.h"
 #include "agent/pipeline_internal.h"
+
+#define LOOK_CHUNK_BYTES (256 * KIB)
+#define LOOK_BYTES_MAX (16 * MIB) /* the reader stands still for it; a runtime rotates its logs before that */
 
 static struct record *record_begin(struct work *w, struct slice line, enum record_stream stream, uint64_t offset)
 {
@@ -239,11 +245,50 @@ static struct join *find_lender(const struct work *w, struct join *list, enum re
     return lender;
 }
 
+/* Does [0, off) hold a line of this stream? What is there was read before a restart, and who read it is gone. A read that fails says
+ * nothing. What was framed before is void. */
+static bool has_line_before(const struct work *w, enum record_stream stream, uint64_t off)
+{
+    char *raw = malloc(LOOK_CHUNK_BYTES);
+    bool has = false;
+    ssize_t n = 1;
+    for (uint64_t at = 0; raw != NULL && !has && n > 0 && at < MIN(off, LOOK_BYTES_MAX); at += (uint64_t)n) {
+        n = tail_read_before(w->source->file, raw, (size_t)MIN(off - at, LOOK_CHUNK_BYTES), at);
+        struct slice rest = slice_of(raw, (size_t)MAX(n, 0));
+        for (ptrdiff_t lf; !has && (lf = slice_find_byte(rest, '\n')) >= 0; rest = slice_from(rest, (size_t)lf + 1)) {
+            struct framed fr;
+            parser_frame(w->p->parsers[w->source->input_index], slice_first(rest, (size_t)lf), w->p->wall_ns, &fr);
+            has = fr.is_framed && fr.stream == stream;
+        }
+        if (n > (ssize_t)rest.len)
+            n -= (ssize_t)rest.len; /* the line that it ends in begins the next chunk */
+    }
+    free(raw);
+    return has;
+}
+
+/* The file before this one, when its half line of this stream may go on here: no line of the stream is before off. */
+static struct source *find_before(const struct work *w, struct slice line, struct framed *fr, uint64_t off)
+{
+    uint64_t *first = &w->source->first_off[fr->stream];
+    struct source *before = off > *first ? NULL : tail_predecessor(w->source->file);
+    bool has_news = before != NULL && ((w->pass->mask & tail_behind(w->source->file)) != 0 ||
+                                       find_lender(w, before->joins, fr->stream) != NULL);
+    if (!has_news || off == 0)
+        return before;
+    const bool has = has_line_before(w, fr->stream, off);
+    parser_frame(w->p->parsers[w->source->input_index], line, w->p->wall_ns, fr);
+    if (has)
+        *first = 0; /* asked once */
+    return has ? NULL : before;
+}
+
 /* The half line that the file before ended with, when this one goes on with it. Outputs of this pass that stand elsewhere in
  * the file before go on by themselves from here; those that have the same half there and are not in this pass read it again. */
-static bool borrow_part(struct work *w, enum record_stream stream, uint64_t off)
+static bool borrow_part(struct work *w, struct slice line, struct framed *fr, uint64_t off)
 {
-    struct source *before = off > w->source->first_off[stream] ? NULL : tail_predecessor(w->source->file);
+    const enum record_stream stream = fr->stream;
+    struct source *before = find_before(w, line, fr, off);
     for (uint32_t rest = before == NULL ? 0 : w->pass->mask & tail_behind(w->source->file); rest != 0; rest &= rest - 1)
         pipeline_part(w, (uint32_t)__builtin_ctz(rest), off, true); /* what goes on here is not known for them */
     struct join *lender = before == NULL ? NULL : find_lender(w, before->joins, stream);
@@ -275,7 +320,7 @@ static void raw_line(struct work *w, struct slice line, uint64_t off, uint64_t e
     bool is_partial = fr.is_framed && fr.is_partial;
     bool has_part = j != NULL && j->streams[fr.stream].part.is_active;
     if (!has_part && fr.is_framed && !w->pass->is_again)
-        has_part = borrow_part(w, fr.stream, off);
+        has_part = borrow_part(w, line, &fr, off);
     if (w->pass->mask == 0)
         return; /* all have left before it */
     struct whole l = { .text = fr.content,     .stream = fr.stream,    .start = off,

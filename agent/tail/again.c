@@ -69,3 +69,10 @@ ssize_t tail_again_read(struct tail *t, uint64_t incarnation, void *ptr, size_t 
     ssize_t n = source_pread(&src, ptr, len, off);
     return n < 0 && n != -EBADMSG ? -EAGAIN : n;
 }
+
+ssize_t tail_read_before(struct tail_file *f, void *ptr, size_t len, uint64_t off)
+{
+    struct source src;
+    int r = source_of(f, &src);
+    return r < 0 ? r : source_pread(&src, ptr, len, off);
+}

@@ -161,6 +161,8 @@ void tail_wake_at(struct tail_file *f, int64_t mono_ns);
 /* The sink's file of the one whose name this file took over, while its last bytes are still to be accounted
  * for: a container's half line may go on here. NULL: none. */
 void *tail_predecessor(const struct tail_file *f);
+/* From feed(): bytes of this file again, from off on. As many as there are; 0 at its end; negative errno. */
+NODISCARD ssize_t tail_read_before(struct tail_file *f, void *ptr, size_t len, uint64_t off);
 /* Outputs that were stopped in that one, and have not been there where it ends. */
 uint32_t tail_behind(const struct tail_file *f);
 /* The unfinished records of these outputs' passes changed although no bytes were fed: the position is told

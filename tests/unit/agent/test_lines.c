@@ -289,6 +289,38 @@ static void test_stopped_between_two_files(void **state)
     rig_free(g);
 }
 
+/* A half line that is found late, as the rotated file's events came after the live one was read, goes on nowhere: its rest is a
+ * record of its own already. A restart does not make the next line of its stream look like that rest. */
+static void test_half_found_late(void **state)
+{
+    (void)state;
+    static const char half[] = CRI("stdout", "P", "half;"), rest[] = CRI("stdout", "F", "rest;"),
+                      other[] = "{\"log\":\"oth\\u0065r;\\n\",\"stream\":\"stderr\",\"time\":\"2026-01-15T10:30:00Z\"}\n",
+                      next[] = "{\"log\":\"n\\u0065xt;\\n\",\"stream\":\"stdout\",\"time\":\"2026-01-15T10:30:00Z\"}\n";
+    for (int is_first = 0; is_first < 2; is_first++) { /* of its stream: then it goes on in the live file after all */
+        struct rig *g = rig_new(INPUT);
+        char live[512], away[600], rotated[600];
+        const char *begin = is_first ? other : rest;
+        (void)snprintf(live, sizeof(live), "%s", rig_path(g, "a.log"));
+        (void)snprintf(away, sizeof(away), "%s/away", g->dir);
+        (void)snprintf(rotated, sizeof(rotated), "%s.1", live);
+        rig_start(g);
+        rig_write(g, "a.log", begin, strlen(begin));
+        rig_run(g);
+        rig_write(g, "away", half, sizeof(half) - 1);
+        assert_int_equal(rename(away, rotated), 0);
+        rig_pass(g, 3);
+        rig_commit(g, 0);
+        rig_commit(g, 1);
+        rig_crash(g);
+        rig_write(g, "a.log", next, sizeof(next) - 1);
+        rig_pass(g, 15);
+        rig_expect(g, 0, is_first ? "other;|half;next;" : "rest;|next;|half;");
+        rig_expect(g, 1, is_first ? "other;|half;next;" : "rest;|next;|half;");
+        rig_free(g);
+    }
+}
+
 /* Quiet files keep no joins. */
 static void test_join_goes_when_idle(void **state)
 {
@@ -312,7 +344,7 @@ int main(void)
         cmocka_unit_test(test_stopped_anywhere), cmocka_unit_test(test_long_lines),       cmocka_unit_test(test_bytes_of_long_lines),
         cmocka_unit_test(test_quiet_file_counts_once),
         cmocka_unit_test(test_parts_at_the_end), cmocka_unit_test(test_parts_in_many_files),
-        cmocka_unit_test(test_stopped_between_two_files),
+        cmocka_unit_test(test_stopped_between_two_files), cmocka_unit_test(test_half_found_late),
         cmocka_unit_test(test_join_goes_when_idle),
     };
     return cmocka_run_group_tests_name("agent/lines", tests, NULL, NULL);
