@@ -68,13 +68,6 @@ struct look {
     int64_t since_ns;        /* by the clock of file times: the newest came to be known then */
 };
 
-/* Nothing of it was ever seen. */
-static bool is_blank(const struct tail_file *f)
-{
-    const struct pass *far = furthest(f);
-    return f->ident.fp_len == 0 && (far == NULL || pass_end(&far->pub) == 0);
-}
-
 static bool is_followed(const struct tail *t, const struct tail_file *f)
 {
     return f != NULL && f->is_tracked && f->input < t->conf->n_inputs;
@@ -99,7 +92,7 @@ static bool look_begin(struct look *k, struct tail *t, const char *base)
     struct tail_file *live = file_by_path(t, base);
     if (is_followed(t, live) && live->phase == PHASE_LIVE) {
         k->live = live;
-        bool is_settled = t->now - live->born_ns > COPY_WAIT_NS && !is_blank(live); /* else what is older may be new */
+        bool is_settled = t->now - live->born_ns > COPY_WAIT_NS && !file_is_unseen(live); /* else what is older may be new */
         if (is_settled || k->model == NULL)
             k->model = live;
     }
@@ -206,7 +199,7 @@ static bool is_new(const struct look *k, const struct sibling *sb, bool has_know
         return false;
     if (has_known)
         return true;
-    if (sb->is_gz && k->live != NULL && !is_blank(k->live))
+    if (sb->is_gz && k->live != NULL && !file_is_unseen(k->live))
         return false;
     int64_t mtime_ns = timespec_ns(sb->st.st_mtim); /* one that has not come yet says nothing */
     return mtime_ns >= k->since_ns && mtime_ns <= clock_wall_ns() + MTIME_SLACK_NS;

@@ -572,6 +572,7 @@ bool text_is_of(struct text *x, struct tail_file *f);
  * error that kept it from being seen. */
 int source_holds(struct tail_file *f, const struct source *src, bool is_full);
 struct pass *furthest(const struct tail_file *f);
+bool file_is_unseen(const struct tail_file *f); /* nothing was ever read of it */
 /* Its bytes are not what was read of them any more. False when it cannot be looked into now. */
 bool file_is_cut(struct tail_file *f);
 

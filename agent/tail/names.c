@@ -211,6 +211,14 @@ void file_poll(struct tail_file *f)
         name_touch(t, f->path.path, NULL);
 }
 
+/* An empty file had this live name, and one with its number has it now: rather a new one, for nothing but the number, which is free
+ * when the other is gone, says that it came back. Begun anew it stands behind those that had the name in between. */
+static bool is_rather_new(const struct tail_file *g, const char *real)
+{
+    return g->fd < 0 && g->base != NULL && strcmp(g->base, real) == 0 && g->size == 0 && file_is_unseen(g) &&
+           g->ident.generation == 0 && g->ident.btime_ns == 0;
+}
+
 /* An inode that we know, seen under this name. False: it is another file after all, the inode was used again.
  */
 static bool known(struct tail_file *g, const char *path, const char *real, const struct stat *st)
@@ -232,7 +240,7 @@ static bool known(struct tail_file *g, const char *path, const char *real, const
         file_free(g);
         return false;
     }
-    int r = g->is_copied ? copy_is_at(g, real) : g->fd < 0 ? file_open_at(g, real) : 0;
+    int r = g->is_copied ? copy_is_at(g, real) : is_rather_new(g, real) ? -ESTALE : g->fd < 0 ? file_open_at(g, real) : 0;
     if (r == -ESTALE || r == -ENOENT) { /* the latter: the name has led elsewhere since */
         if (r == -ESTALE)
             table_del(&t->by_ino, &g->by_ino);

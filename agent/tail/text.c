@@ -17,6 +17,12 @@ struct pass *furthest(const struct tail_file *f)
     return best;
 }
 
+bool file_is_unseen(const struct tail_file *f)
+{
+    const struct pass *far = furthest(f);
+    return f->ident.fp_len == 0 && (far == NULL || pass_end(&far->pub) == 0);
+}
+
 /* 1, 0, or the error that kept it from being seen. */
 static int tail_holds(struct pass *p, const struct source *src)
 {

@@ -259,6 +259,36 @@ static void test_of_an_empty_file_by_another_log(void **state)
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, reuse_inodes, use_real_disk)
 
+/* It had the live name before another, that ends with half a record, and the file that gets its number has that name now: it comes
+ * after the other. */
+static void test_of_an_empty_file_of_the_chain(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "");
+    world_start(w);
+    world_run(w);
+    w_rename(w, "a.log", "a.log.1");
+    world_run(w);
+    world_settle(w, 8);
+    w_append(w, "a.log", "1Phalf of \n");
+    world_run(w);
+    old_ino = ino_of(w, "a.log.1");
+    w_mkdir(w, "elsewhere");
+    w_append(w, "elsewhere/new", "1Fit\n");
+    new_ino = ino_of(w, "elsewhere/new");
+    w_unlink(w, "a.log.1");
+    w_rename(w, "a.log", "a.log.1");
+    w_rename(w, "elsewhere/new", "a.log");
+    world_run(w);
+    const struct tail_file *half = file_by_path(w->t, w_path(w, "a.log.1")), *rest = file_by_path(w->t, w_path(w, "a.log"));
+    assert_non_null(half);
+    assert_non_null(rest);
+    assert_ptr_equal(half, rest->after);
+    world_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -269,6 +299,7 @@ int main(void)
         TEST(test_of_a_gz_beside_its_descriptor),
         TEST(test_of_a_gz),
         TEST(test_of_an_empty_file_by_another_log),
+        TEST(test_of_an_empty_file_of_the_chain),
     };
     return cmocka_run_group_tests_name("tail/reuse", tests, NULL, NULL);
 }
