@@ -255,14 +255,16 @@ static bool is_listed(const struct look *k, const struct tail_file *f)
 }
 
 /* What no look has seen was made since the last one: after all that was known then, also after what has lost its name since, and
- * is not listed any more. But one that stands behind it in the list came later. */
+ * is not listed any more. But one that stands behind it in the list came later, and so did what left the live name after that. */
 static struct tail_file *came_before(const struct look *k, const struct sibling *sb, struct tail_file *listed)
 {
     struct tail_file *last = listed;
-    if (last == NULL || known_behind(k, sb) != NULL)
+    const struct tail_file *next = known_behind(k, sb);
+    if (last == NULL)
         return last;
     for (struct tail_file *f = chain_first(k->t, k->base); f != NULL; f = chain_next(f))
-        if (f != k->live && is_followed(k->t, f) && file_left_sooner(last, f) && !is_listed(k, f))
+        if (f != k->live && is_followed(k->t, f) && file_left_sooner(last, f) && !is_listed(k, f) &&
+            (next == NULL || file_left_sooner(f, next)))
             last = f;
     return last;
 }

@@ -363,6 +363,35 @@ static void test_one_between_is_gone(void **state)
     world_free(w);
 }
 
+/* A .gz of an empty file, that is nobody's by its text, is begun behind the first. The next one came after the empty one, too, which
+ * is gone since: so it is the last of the chain, and the live file goes on with its half. */
+static void test_compressed_empty(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "x\n");
+    world_start(w);
+    world_run(w);
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "");
+    world_pass(w, 1);
+    w_rename(w, "a.log.1", "a.log.2");
+    w_rename(w, "a.log", "a.log.1");
+    world_pass(w, 8);
+    w_append(w, "a.log", "1Phalf of \n");
+    world_pass(w, 1);
+    w_rename(w, "a.log.2", "a.log.3");
+    w_gzip(w, "a.log.1");
+    w_rename(w, "a.log.1.gz", "a.log.2.gz");
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "1Fit\n");
+    world_run(w);
+    expect_after(w, "a.log.1", "a.log.2.gz");
+    expect_after(w, "a.log", "a.log.1");
+    world_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -378,6 +407,7 @@ int main(void)
         cmocka_unit_test(test_clock_went_back_before_a_reload),
         cmocka_unit_test(test_lives_whose_clock_went_back),
         cmocka_unit_test(test_one_between_is_gone),
+        cmocka_unit_test(test_compressed_empty),
     };
     return cmocka_run_group_tests_name("tail/order", tests, NULL, NULL);
 }
