@@ -30,7 +30,8 @@ struct admin_view {
     void *ctx;
 };
 
-/* listen: "127.0.0.1:9746", ":9746", "[::1]:0". The address that was bound is written to state_dir/admin.addr. */
+/* listen: "127.0.0.1:9746", ":9746", "[::1]:0". The address that was bound is written to state_dir/admin.addr; when it
+ * cannot be written, as on a full disk, that is logged and the endpoint answers all the same. */
 NODISCARD int admin_start(struct slice listen, struct slice state_dir, struct admin **ret_admin, struct err *err);
 /* NULL takes the view away, and returns once no request uses it. The struct is copied. */
 void admin_set_view(struct admin *a, const struct admin_view *view);

@@ -302,7 +302,8 @@ static int open_socket(struct slice listen_at, int *ret_fd, struct err *err)
     return r < 0 ? err_set(err, r, "admin.listen: cannot listen on %.*s", SLICE_ARGS(listen_at)) : 0;
 }
 
-/* For those who asked for port 0, and for `tailrace health` on this machine. */
+/* For those who asked for port 0, and for `tailrace health` on this machine. On a full disk it is done without: only by
+ * shipping what is in the queue does that disk get room again. */
 static int leave_address(struct admin *a, int fd, struct slice state_dir, struct err *err)
 {
     struct sockaddr_storage sa;
@@ -322,7 +323,12 @@ static int leave_address(struct admin *a, int fd, struct slice state_dir, struct
         a->address_file = NULL;
         return err_set(err, -ENOMEM, "cannot start the admin endpoint");
     }
-    return io_replace_file(dir_fd, "admin.addr", slice_cstr(text), 0644, err);
+    struct err e = { 0 };
+    if (io_replace_file(dir_fd, "admin.addr", slice_cstr(text), 0644, &e) < 0) {
+        (void)unlinkat(dir_fd, "admin.addr", 0); /* of an agent that was killed: it may name another port */
+        log_warn("admin", "admin.address", "commands ask at admin.listen", LOG_CSTR("error", e.text));
+    }
+    return 0;
 }
 
 /* state_dir/admin.sock, by way of the folder's descriptor: a socket's path may have 107 bytes only. */

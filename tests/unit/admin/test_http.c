@@ -306,6 +306,22 @@ static void test_addresses(void **state)
     admin_stop(NULL);
 }
 
+/* A full disk: the endpoint answers all the same, and what an agent that was killed left there misleads nobody. */
+static void test_an_address_that_cannot_be_written(void **state)
+{
+    (void)state;
+    char path[96];
+    struct admin *a = NULL;
+    struct err err = { 0 };
+    (void)snprintf(path, sizeof(path), "%s/.admin.addr.tmp", dir);
+    assert_int_equal(mkdir(path, 0700), 0); /* not to be opened, as if there were no room */
+    assert_int_equal(admin_start(SLICE("127.0.0.1:0"), slice_cstr(dir), &a, &err), 0);
+    assert_int_equal(rmdir(path), 0);
+    (void)snprintf(path, sizeof(path), "%s/admin.addr", dir);
+    assert_int_equal(access(path, F_OK), -1);
+    admin_stop(a);
+}
+
 #define WITH_ADMIN(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void)
@@ -318,6 +334,7 @@ int main(void)
         WITH_ADMIN(test_a_stop_during_status),
         WITH_ADMIN(test_a_stop_while_waiting_for_a_view),
         WITH_ADMIN(test_addresses),
+        WITH_ADMIN(test_an_address_that_cannot_be_written),
     };
     return cmocka_run_group_tests_name("admin/http", tests, NULL, NULL);
 }
