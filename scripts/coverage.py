@@ -11,7 +11,7 @@ GROUPS = {
     "queue": ["agent/queue/" + n for n in ("ack.c", "dead.c", "dead_read.c", "frame.c", "fs.c", "loss.c", "open.c",
                                             "parked.c", "positions.c", "queue.c", "reader.c", "segment.c", "stock.c", "totals.c")],
     "re-reading": ["agent/queue/gaps.c", "agent/queue/letters.c", "agent/queue/rereads.c", "agent/reread.c"],
-    "recovery": ["agent/queue/" + n for n in ("recover.c", "recover_files.c", "recover_missing.c", "recover_report.c",
+    "recovery": ["agent/queue/" + n for n in ("recover.c", "recover_files.c", "recover_heads.c", "recover_missing.c", "recover_report.c",
                                               "replay.c", "scan.c")],
     "cursor": ["agent/queue/cursor.c"],
     "identity": ["agent/tail/" + n for n in ("adopt.c", "catchup.c", "gz.c", "ident.c", "resume.c", "rotate.c", "text.c")],

@@ -35,6 +35,10 @@ NODISCARD int recover_list(struct recovery *rc);
 /* Which queue it is, and q->segs: its files, and where each ends. -ENOMEM, a passing error. */
 NODISCARD int recover_segments(struct recovery *rc);
 
+/* recover_heads.c */
+/* Damaged headers of files whose frames prove what stood there are written again. -ENOMEM, a passing error. */
+NODISCARD int recover_heads(struct recovery *rc);
+
 /* recover_missing.c */
 /* Files that are not of q->segs go, and what they held that nobody else has is counted. -ENOMEM, a passing error. */
 NODISCARD int recover_set_aside(struct recovery *rc);

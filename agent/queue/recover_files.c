@@ -173,7 +173,10 @@ static int find_ends(struct recovery *rc)
 int recover_segments(struct recovery *rc)
 {
     choose_uuid(rc);
+    int r = recover_heads(rc);
+    if (r < 0)
+        return r;
     weed(rc);
-    int r = list_segments(rc);
+    r = list_segments(rc);
     return r < 0 ? r : find_ends(rc);
 }

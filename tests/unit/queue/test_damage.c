@@ -618,6 +618,67 @@ static void old_blocks_in_a_new_segment(void **state)
     image_free(&im);
 }
 
+/* ---- a header of no use before good frames ---- */
+
+/* Three segments, each closed: frames 1..2, 3..4, 5..6. What is zeroed: from..to of segment id, and the SNAP's meta of the newest
+ * when wanted. Nothing is lost by it, and where file 1 stands is known. */
+static void head_is_made_anew(uint64_t id, size_t from, size_t to, bool with_last_snap)
+{
+    struct image im;
+    struct fixture f;
+    char name[SEGMENT_NAME_BYTES];
+    fixture_init(&f);
+    for (unsigned n = 1; n <= FRAMES; n += 2) {
+        fixture_open(&f);
+        put_synced(&f, n, n + 1);
+        fixture_close(&f);
+    }
+    image_read(&im, &f);
+    segment_name(name, id);
+    for (size_t i = 0; i < im.n; i++) {
+        if (strcmp(im.files[i].name, name) == 0)
+            memset(im.files[i].bytes + from, 0, to - from);
+        else if (with_last_snap && strcmp(im.files[i].name, "0000000000000003.seg") == 0)
+            im.files[i].bytes[SEGMENT_HEAD_BYTES + FRAME_HEAD_BYTES + 9] ^= 4;
+    }
+    image_write(&im, &f);
+    for (int again = 0; again < 2; again++) { /* the second start finds nothing wrong with the header */
+        fixture_open(&f);
+        assert_int_equal(f.rec.queued_lines, FRAMES);
+        assert_int_equal(file_end(&f.rec, 1), FRAMES);
+        assert_int_equal(rec_row(&f.rec, "t").accepted, FRAMES);
+        assert_int_equal(count_files(&f, "quarantine", ".seg"), 0);
+        fixture_crash(&f);
+    }
+    fixture_open(&f);
+    drain(&f, 1, FRAMES);
+    assert_int_equal(queue_cursor_sync(f.q), 0);
+    assert_int_equal(queue_acked_seq(f.q), queue_durable_seq(f.q));
+    fixture_crash(&f);
+    fixture_open(&f);
+    struct recovered_row t = rec_row(&f.rec, "t"), u = rec_row(&f.rec, TENANT_UNKNOWN);
+    assert_int_equal(t.lost[LOST_DAMAGE] + u.lost[LOST_DAMAGE], 0);
+    assert_int_equal(t.accepted, FRAMES);
+    fixture_deinit(&f);
+    image_free(&im);
+}
+
+static void header_of_the_oldest(void **state)
+{
+    (void)state;
+    head_is_made_anew(1, 9, 10, false);
+    head_is_made_anew(1, 0, SEGMENT_HEAD_BYTES, false);
+    head_is_made_anew(1, 0, SEGMENT_HEAD_BYTES + FRAME_HEAD_BYTES, false);
+}
+
+static void header_of_one_between(void **state)
+{
+    (void)state;
+    head_is_made_anew(2, 0, SEGMENT_HEAD_BYTES, false);
+    head_is_made_anew(2, 0, SEGMENT_HEAD_BYTES + FRAME_HEAD_BYTES, false);
+    head_is_made_anew(2, 0, SEGMENT_HEAD_BYTES + FRAME_HEAD_BYTES, true);
+}
+
 static int use_fast(void **state)
 {
     (void)state;
@@ -645,6 +706,8 @@ int main(void)
         FAST(torn_body_is_cut),
         FAST(damage_at_read_time),
         FAST(old_blocks_in_a_new_segment),
+        FAST(header_of_the_oldest),
+        FAST(header_of_one_between),
     };
     return cmocka_run_group_tests_name("queue/damage", tests, NULL, NULL);
 }
