@@ -269,7 +269,18 @@ static struct tail_file *came_before(const struct look *k, const struct sibling 
     return last;
 }
 
-/* Later ones may be known: when it would have been seen first, and have left the live name, had we looked in time. */
+/* What is begun in this look between this one and the first of the chain that is known behind it. */
+static int64_t n_new_behind(const struct look *k, const struct sibling *sb)
+{
+    int64_t n = 0;
+    const struct sibling *end = VEC(&k->s.v, struct sibling) + k->s.v.n;
+    for (sb++; sb < end && !is_of_chain(k, sb->owner); sb++)
+        n += sb->owner == NULL;
+    return n;
+}
+
+/* Later ones may be known: when it would have been seen first, and have left the live name, had we looked in time. Those that are
+ * begun behind it come between the two. */
 static void date_sibling(const struct look *k, const struct sibling *sb, const struct tail_file *before, struct new_file *nf)
 {
     const struct tail_file *next = known_behind(k, sb);
@@ -277,10 +288,10 @@ static void date_sibling(const struct look *k, const struct sibling *sb, const s
         nf->left_ns = before->left_ns;
         nf->first_seen_ns = before->ident.first_seen_ns + 1;
     } else if (next != NULL) {
-        nf->first_seen_ns = next->ident.first_seen_ns - 1;
+        nf->first_seen_ns = next->ident.first_seen_ns - 1 - n_new_behind(k, sb);
     } else {
         nf->left_ns = k->t->now;
-        nf->first_seen_ns = k->live == NULL ? 0 : k->live->ident.first_seen_ns - 1;
+        nf->first_seen_ns = k->live == NULL ? 0 : k->live->ident.first_seen_ns - 1 - n_new_behind(k, sb);
     }
 }
 
