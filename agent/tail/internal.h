@@ -508,6 +508,8 @@ void follow_all(struct tail *t); /* each after the one of its chain before it, w
 /* ---- rotate.c, siblings.c: siblings and copies ---- */
 /* Is name one that rotation makes of base: base.1, base-20260102, base.2026-01-02-03.gz, stem-DATE.ext …? */
 bool sibling_name(struct slice base, struct slice name);
+/* "app-1.log" of "app.log" is as likely the log of another program. */
+bool sibling_is_doubtful(struct slice base, struct slice name);
 /* What the names that rotation gave two of base's files say of their age: < 0: a is older, > 0: b, 0: nothing. */
 int rotation_order(struct slice base, struct slice a, struct slice b);
 /* The live name that a rotated one was made of; the path itself when it is none. ret: PATH_MAX bytes. */

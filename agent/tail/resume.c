@@ -39,10 +39,32 @@ static bool base_above(const struct tail *t, const char *path, char ret[PATH_MAX
     return false;
 }
 
+/* Has it this name, and was not written to since it was first seen? Then it may be an archive that was there already. */
+static bool is_old(const struct file_ident *id, const char *path)
+{
+    struct stat st;
+    return fs_current()->stat(AT_FDCWD, path, &st, true) == 0 && timespec_ns(st.st_mtim) < id->first_seen_ns - MTIME_SLACK_NS;
+}
+
+/* The live name that rotation dated in its middle ("app-20260102.log" of "app.log"), if an input includes such a one. But a path that
+ * is included itself may be one that its program writes to, or was found as it is: then the live name has to be there, too. */
+static bool base_dated(const struct tail *t, const struct file_ident *id, const char *path, char ret[PATH_MAX])
+{
+    struct stat st;
+    const bool is_sure = !is_included(t, path);
+    if (!is_sure && is_old(id, path))
+        return false;
+    for (size_t cut = 0; rotate_next_base(path, &cut, ret);)
+        if (!sibling_is_doubtful(path_name(ret), path_name(path)) && is_included(t, ret) &&
+            (is_sure || (fs_current()->stat(AT_FDCWD, ret, &st, false) == 0 && S_ISREG(st.st_mode))))
+            return true;
+    return false;
+}
+
 /* -EBADMSG: no path that can be ours, from a damaged queue or another machine. */
 static int recovered_new(struct tail *t, const struct file_ident *id, struct tail_file **ret)
 {
-    char path[PATH_MAX], base[PATH_MAX], above[PATH_MAX];
+    char path[PATH_MAX], base[PATH_MAX], other[PATH_MAX];
     if (id->path.len == 0 || id->path.len >= sizeof(path) || id->path.ptr[0] != '/')
         return -EBADMSG;
     memcpy(path, id->path.ptr, id->path.len);
@@ -53,8 +75,10 @@ static int recovered_new(struct tail *t, const struct file_ident *id, struct tai
     file_drop_names(f); /* whoever has the name now: is it this one? */
     rotate_base(path, base);
     const char *live = base;
-    if (!is_included(t, base))
-        live = is_included(t, path) ? path : base_above(t, path, above) ? above : base;
+    if ((!is_included(t, base) || strcmp(base, path) == 0) && base_dated(t, id, path, other))
+        live = other;
+    else if (!is_included(t, base))
+        live = is_included(t, path) ? path : base_above(t, path, other) ? other : base;
     file_set_base(f, live, live);
     struct slice own_path = f->ident.path, own_input = f->ident.input;
     f->ident = *id;

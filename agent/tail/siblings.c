@@ -117,8 +117,7 @@ static uint64_t number_of(struct slice suffix)
     return is_short && slice_to_u64(slice_from(suffix, 1), &v) ? v + 1 : 0;
 }
 
-/* "app-1.log" of "app.log" is as likely the log of another program. */
-static bool is_doubtful(struct slice base, struct slice name)
+bool sibling_is_doubtful(struct slice base, struct slice name)
 {
     struct slice suffix = rotation_suffix(base, name);
     return !slice_starts(name, base) && suffix.ptr[0] != '.' && number_of(suffix) > 0;
@@ -144,7 +143,7 @@ static void add_name(void *ctx, const char *name)
     if (l->folder.len + n.len > NAME_MAX || vec_reserve(&l->s->v, sizeof(struct sibling)) < 0)
         return;
     struct sibling *sb = &VEC(&l->s->v, struct sibling)[l->s->v.n++];
-    *sb = (struct sibling){ .is_gz = slice_ends(n, SLICE(".gz")), .is_doubtful = is_doubtful(l->s->base, n) };
+    *sb = (struct sibling){ .is_gz = slice_ends(n, SLICE(".gz")), .is_doubtful = sibling_is_doubtful(l->s->base, n) };
     memcpy(sb->name, l->folder.ptr, l->folder.len);
     memcpy(sb->name + l->folder.len, name, n.len + 1);
 }
