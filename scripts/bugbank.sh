@@ -6,7 +6,7 @@ set -u
 build=$1 objects=$2
 shift 2
 table=docs/SIMULATOR.md
-limit=${BUG_SEEDS:-20000}
+limit=${BUG_SEEDS:-40000}
 bugs=${*:-$(grep -rhoE 'BUG\([0-9]+\)' agent outputs --include=*.c | tr -dc '0-9\n' | sort -nu)}
 bad=0 n=0
 
