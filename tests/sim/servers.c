@@ -276,23 +276,27 @@ static void index_one(struct bulk *b, struct slice action, struct slice doc)
     say_item(b, 201, NULL, NULL);
 }
 
+/* All of a request is refused, and this is all of it: the agent will give it up. */
+static void refuse_alone(unsigned slot, struct slice text)
+{
+    uint32_t uid;
+    struct line *l = world_line_of(text, &uid);
+    if (!world_is_half(slot, text) && l != NULL)
+        l->refused |= (uint8_t)(1u << slot);
+}
+
 static bool has_whole_poison(unsigned slot, struct slice raw)
 {
     if (v.is_cured || slice_find(raw, SLICE("POISON3")) < 0)
         return false;
-    struct slice rest = raw;
+    struct slice rest = raw, doc = SLICE("");
     unsigned n = 0;
-    struct line *last = NULL;
-    while (rest.len > 0) {
-        uint32_t uid;
+    for (; rest.len > 0; n++) {
         (void)next_line(&rest);
-        const struct slice doc = next_line(&rest);
-        struct line *l = world_line_of(doc, &uid);
-        last = l != NULL ? l : last;
-        n++;
+        doc = next_line(&rest);
     }
-    if (n == 1 && last != NULL) /* the agent will give it up */
-        last->refused |= (uint8_t)(1u << slot);
+    if (n == 1)
+        refuse_alone(slot, doc);
     return true;
 }
 
@@ -458,8 +462,8 @@ static void push_stream(struct push *p, struct slice data)
             push_entry(p, labels, stream, table_at(&v.newest[p->slot], stream), bytes);
 }
 
-/* How many entries; the last one that is a line of ours. */
-static unsigned count_entries(struct slice raw, struct line **ret_last)
+/* How many entries, and the last one's line. */
+static unsigned count_entries(struct slice raw, struct slice *ret_last)
 {
     struct slice stream, entry;
     unsigned field, n = 0;
@@ -467,9 +471,7 @@ static unsigned count_entries(struct slice raw, struct line **ret_last)
     while (pb_next(&raw, &field, &stream, &number))
         while (pb_next(&stream, &field, &entry, &number))
             if (field == 2) {
-                uint32_t uid;
-                struct line *l = world_line_of(read_entry(entry).line, &uid);
-                *ret_last = l != NULL ? l : *ret_last;
+                *ret_last = read_entry(entry).line;
                 n++;
             }
     return n;
@@ -512,7 +514,7 @@ static void loki_push(unsigned slot, struct slice tenant, struct slice wire, enu
         ret->status = 400;
         return;
     }
-    struct line *last = NULL;
+    struct slice last = SLICE("");
     const unsigned n = count_entries(raw, &last);
     if (mode == MODE_413 && n > SMALL_REQUEST) {
         ret->status = 413;
@@ -522,8 +524,8 @@ static void loki_push(unsigned slot, struct slice tenant, struct slice wire, enu
     if (!v.is_cured && slice_find(raw, SLICE("POISON3")) >= 0) {
         ret->status = 400;
         (void)!buf_append_lit(ret->body, "couldn't parse push request\n");
-        if (n == 1 && last != NULL)
-            last->refused |= (uint8_t)(1u << slot);
+        if (n == 1)
+            refuse_alone(slot, last);
         return;
     }
     struct push p = { .slot = slot, .tenant = tenant, .out = ret->body };
