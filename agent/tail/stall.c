@@ -62,12 +62,14 @@ static void is_moving(struct tail_file *f)
     file_account(f);
 }
 
-/* An event that did not come may have been the one that the file was renamed or deleted. */
-static bool has_its_name(const struct tail_file *f)
+/* An event that did not come may have been the one that the file was renamed or deleted: until its name has led to it again, the
+ * descriptor is all there is of it, whether we were told or not. */
+static void open_anew(struct tail_file *f)
 {
-    struct stat st;
-    return !f->is_deleted && fs_current()->stat(AT_FDCWD, file_real(f), &st, true) == 0 && st.st_ino == f->ident.ino &&
-           st.st_dev == f->ident.dev;
+    if (BUG(36) && !f->is_deleted)
+        file_close(f);
+    else if (f->fd >= 0 && !f->is_deleted)
+        (void)file_open_at(f, file_real(f));
 }
 
 static void kick(struct tail_file *f)
@@ -80,8 +82,7 @@ static void kick(struct tail_file *f)
              LOG_NUM("seconds", (f->t->now - f->stall_ns) / NS_PER_SEC));
     f->is_stuck = true;
     f->stall_ns = 0;
-    if (has_its_name(f) || (BUG(36) && !f->is_deleted)) /* else the descriptor is all there is of it, whether we were told or not */
-        file_close(f);
+    open_anew(f);
     file_account(f);
     file_ready(f);
 }

@@ -116,6 +116,42 @@ static void test_lost_turn(void **state)
     world_free(w);
 }
 
+/* It is deleted as soon as somebody has looked at its name. */
+static const struct world *deleting;
+
+static int deleting_stat(int dir_fd, const char *name, struct stat *st, bool follow)
+{
+    int r = fs_real.stat(dir_fd, name, st, follow);
+    if (deleting != NULL && r == 0 && S_ISREG(st->st_mode))
+        w_unlink(deleting, "a.log");
+    deleting = NULL;
+    return r;
+}
+
+static void test_deleted_while_it_is_opened_anew(void **state)
+{
+    struct world *w = one();
+    (void)state;
+    struct fs_ops ops = fs_real;
+    w_append(w, "a.log", "one\n");
+    world_start(w);
+    world_run(w);
+    w->t->next_rescan_ns = w_now + 1000 * NS_PER_SEC;
+    w_append(w, "a.log", "two\n");
+    lose_events(w);
+    ops.stat = deleting_stat;
+    deleting = w;
+    fs_set_ops(&ops);
+    (void)half_seconds_to_line(w, 2, 100);
+    fs_set_ops(NULL);
+    if (deleting != NULL) /* nobody asked by name */
+        w_unlink(w, "a.log");
+    deleting = NULL;
+    expect_lines(w, 0, "one|two");
+    assert_true(log_has(w, "file.stalled"));
+    world_free(w);
+}
+
 static struct fs_ops vain;
 
 static ssize_t vain_pread(int fd, void *buf, size_t n, uint64_t off)
@@ -255,6 +291,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lost_event), cmocka_unit_test(test_waiting_event), cmocka_unit_test(test_lost_event_without_descriptor),
+        cmocka_unit_test(test_deleted_while_it_is_opened_anew),
         cmocka_unit_test(test_lost_turn),  cmocka_unit_test(test_turns_in_vain),
         cmocka_unit_test(test_removed_watch), cmocka_unit_test(test_explained), cmocka_unit_test(test_busy),
         cmocka_unit_test(test_turns_that_have_nothing_to_bring),
