@@ -110,6 +110,7 @@ bool oracle_is_settled(void)
         if (l.queued != 0 || l.parked != 0)
             return false;
     }
+    world_settle();
     for (size_t k = 0; k < sim.n_lines; k++) {
         const struct line *l = &sim.lines[k];
         if (l->homes > 0 && !may_lose() && (l->expects & sim.outputs & ~(l->got | l->may_miss | l->refused)) != 0)
@@ -162,6 +163,7 @@ static void check_lines(unsigned slot, const struct ledger *ledger, int64_t *ret
 void oracle_end(void)
 {
     oracle_each_action();
+    world_settle();
     for (unsigned i = 0; i < sim.plan->shape.n_outputs; i++) {
         const int index = sim_conf_index(i);
         if (index < 0)

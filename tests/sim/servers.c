@@ -16,6 +16,7 @@
 #include "agent/base/bytes.h"
 #include "agent/base/buf.h"
 #include "agent/base/clock.h"
+#include "tests/sim/pieces.h"
 #include "tests/sim/sim.h"
 
 #define LOKI_LINE_MAX 1500
@@ -120,7 +121,7 @@ static void raw_need(size_t n)
 static struct line *line_in(unsigned slot, struct slice text, uint32_t *ret_uid)
 {
     struct line *l = world_line_of(text, ret_uid);
-    if (world_is_half(slot, text))
+    if (pieces_explain(slot, text))
         return NULL;
     if (l == NULL && !world_may_garble())
         sim_fail("output %u got something that no program wrote: %.*s", slot, (int)MIN(text.len, (size_t)300), text.ptr);
@@ -281,7 +282,7 @@ static void refuse_alone(unsigned slot, struct slice text)
 {
     uint32_t uid;
     struct line *l = world_line_of(text, &uid);
-    if (!world_is_half(slot, text) && l != NULL)
+    if (!pieces_explain(slot, text) && l != NULL)
         l->refused |= (uint8_t)(1u << slot);
 }
 

@@ -212,8 +212,7 @@ void world_heal(void);
 /* A text that arrived at a server: the line it holds, or NULL. */
 struct line *world_line_of(struct slice text, uint32_t *ret_uid);
 bool world_may_garble(void); /* pieces of lines may arrive */
-/* One half of a line that two files hold, of which this output may get one without the other. */
-bool world_is_half(unsigned slot, struct slice text);
+void world_settle(void); /* before the oracle asks what may be missing */
 void world_output_begins(void); /* it may begin in the middle of a record */
 void world_output_gone(unsigned slot); /* removed from the configuration */
 bool world_is_begin_noted(void); /* where new outputs began: at the next sync, where nothing is wrong with the disk */

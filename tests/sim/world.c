@@ -17,13 +17,13 @@
 #include <libdeflate.h>
 
 #include "agent/base/clock.h"
+#include "tests/sim/pieces.h"
 #include "tests/sim/sim.h"
 
 #define PATH_BYTES 96
-#define FILES_MAX 256
+#define FILES_MAX PIECES_FILES_MAX
 #define ROTATED_MAX 5
 #define TEXT_BYTES (300 * KIB)
-#define CROSSINGS_MAX 64
 #define NOTED_NS (5 * NS_PER_SEC)
 
 struct file {
@@ -44,20 +44,8 @@ struct log {
     uint32_t half_uid;
     char *rest;                        /* of its text */
     size_t rest_len;
-    char *half;                        /* CRI: all of its text */
-    size_t half_len;
     struct file *half_in;              /* CRI: where the first part lies */
     struct file *zipping;
-};
-
-/* CRI: a line whose first part ends one file and whose rest begins the next. */
-struct crossing {
-    uint32_t uid;
-    const struct file *first, *second;
-    uint32_t next;     /* the stream's next record, in a file behind these; UINT32_MAX: none yet */
-    uint8_t may_split; /* outputs to which one of the halves may come without the other */
-    size_t cut, len;
-    char *text;
 };
 
 /* An action that is carried out. */
@@ -73,8 +61,6 @@ static struct {
     struct file files[FILES_MAX];
     size_t n_files;
     struct log logs[SIM_LOGS];
-    struct crossing crossings[CROSSINGS_MAX];
-    size_t n_crossings;
     char *text;  /* of the line in hand */
     size_t len;
     bool may_garble;
@@ -147,41 +133,15 @@ static uint8_t choosy_outputs(void)
     return mask;
 }
 
-/* The file with the rest is gone: what the half and that record make has neither level nor tenant that could be read, so it goes
- * by no route that asks for one, and nothing of it is seen there. */
-static void next_may_be_swallowed(const struct crossing *c)
+/* Some of what lies in this file may never reach these outputs. */
+static void may_go(const struct file *f, uint8_t outputs)
 {
-    if (c->next != UINT32_MAX && !c->second->exists)
-        sim.lines[c->next].may_miss |= (uint8_t)(c->may_split & choosy_outputs() & ~sim.lines[c->next].got);
-}
-
-/* A record of the first stream begins in this file. */
-static void note_next(const struct file *f, uint32_t uid)
-{
-    for (size_t i = 0; i < w.n_crossings; i++) {
-        struct crossing *c = &w.crossings[i];
-        if (c->second->log != f->log || c->second == f || c->first == f || c->next != UINT32_MAX)
-            continue;
-        c->next = uid;
-        next_may_be_swallowed(c);
-    }
-}
-
-/* A half that lies in this file may never reach these outputs: then the other one comes alone. */
-static void halves_may_split(const struct file *f, uint8_t outputs)
-{
-    for (size_t i = 0; i < w.n_crossings; i++) {
-        struct crossing *c = &w.crossings[i];
-        if (c->first != f && c->second != f)
-            continue;
-        c->may_split |= (uint8_t)(outputs & ~sim.lines[c->uid].got);
-        next_may_be_swallowed(c);
-    }
+    pieces_may_go((unsigned)(f - w.files), outputs);
 }
 
 static void lines_may_miss(const struct file *f)
 {
-    halves_may_split(f, UINT8_MAX);
+    may_go(f, UINT8_MAX);
     for (size_t i = 0; i < f->n; i++) {
         struct line *l = &sim.lines[f->uids[i]];
         if (l->homes == 0)
@@ -199,7 +159,7 @@ static void leave_homes(const struct file *f)
 /* An output that is not configured reads nothing now, and the descriptor may go. */
 static void others_may_miss(const struct file *f)
 {
-    halves_may_split(f, (uint8_t)~sim.outputs);
+    may_go(f, (uint8_t)~sim.outputs);
     for (size_t i = 0; i < f->n; i++) {
         struct line *l = &sim.lines[f->uids[i]];
         if (l->homes == 0)
@@ -229,7 +189,7 @@ void world_unsettled(void)
     for (size_t i = 0; i < w.n_files; i++) {
         const struct file *f = &w.files[i];
         if (f->is_strange)
-            halves_may_split(f, UINT8_MAX);
+            may_go(f, UINT8_MAX);
         for (size_t k = 0; f->is_strange && k < f->n; k++)
             sim.lines[f->uids[k]].may_miss |= (uint8_t)~sim.lines[f->uids[k]].got;
     }
@@ -276,7 +236,7 @@ void world_output_gone(unsigned slot)
     for (size_t i = 0; i < w.n_files; i++) {
         const struct file *f = &w.files[i];
         if (f->is_held)
-            halves_may_split(f, (uint8_t)(1u << slot));
+            may_go(f, (uint8_t)(1u << slot));
         for (size_t k = 0; f->is_held && k < f->n; k++) {
             struct line *l = &sim.lines[f->uids[k]];
             if (l->homes == 0 && !(l->got >> slot & 1))
@@ -437,55 +397,6 @@ struct line *world_line_of(struct slice text, uint32_t *ret_uid)
     return &sim.lines[uid];
 }
 
-/* What follows p in what has arrived, by itself or as a document's message: only quotes are escaped there, and there are
- * no other letters to escape. False: it does not begin with p. */
-static bool follows(struct slice got, const char *p, size_t n, struct slice *ret)
-{
-    static char want[2 * TEXT_BYTES];
-    size_t len = (size_t)sprintf(want, "\"message\":\"");
-    for (size_t i = 0; i < n; i++) {
-        if (p[i] == '"')
-            want[len++] = '\\';
-        want[len++] = p[i];
-    }
-    const ptrdiff_t at = slice_find(got, slice_of(want, len));
-    if (at < 0 && !slice_starts(got, slice_of(p, n)))
-        return false;
-    *ret = at < 0 ? slice_from(got, n) : slice_from(got, (size_t)at + len);
-    if (at >= 0 && slice_starts(*ret, SLICE("\"")))
-        *ret = SLICE(""); /* the end of the message */
-    return true;
-}
-
-/* The file between is gone: the stream's next record goes on where the half stopped, as its rest would. What comes of it has
- * neither level nor tenant that could be read, so it goes by no route that asks for one. */
-static bool has_swallowed(unsigned slot, const struct crossing *c, struct slice rest)
-{
-    uint32_t uid;
-    struct line *l = world_line_of(rest, &uid);
-    bool is_whole = slice_starts(rest, SLICE("{\"level\":")) || slice_starts(rest, SLICE("{\\\"level\\\":")) ||
-                    slice_starts(rest, SLICE("plain words <u="));
-    if (l == NULL || uid == c->uid || !is_whole)
-        return false;
-    l->may_miss |= (uint8_t)(1u << slot | choosy_outputs());
-    return true;
-}
-
-bool world_is_half(unsigned slot, struct slice text)
-{
-    struct slice rest;
-    for (size_t i = 0; i < w.n_crossings; i++) {
-        const struct crossing *c = &w.crossings[i];
-        if (!(c->may_split >> slot & 1))
-            continue;
-        if (follows(text, c->text, c->cut, &rest) && (rest.len == 0 || has_swallowed(slot, c, rest)))
-            return true;
-        if (follows(text, c->text + c->cut, c->len - c->cut, &rest) && rest.len == 0)
-            return true;
-    }
-    return false;
-}
-
 bool world_may_garble(void)
 {
     return w.may_garble;
@@ -499,7 +410,7 @@ static void put(struct file *f, const char *p, size_t n)
 }
 
 /* "2026-01-02T03:04:05.123456789Z stdout F text" */
-static void put_cri(struct file *f, const char *p, size_t n, bool is_whole, unsigned stream)
+static void put_cri(struct file *f, uint32_t uid, struct slice text, bool is_whole, unsigned stream)
 {
     char head[80];
     struct buf t = { .ptr = head, .cap = sizeof(head), .max = sizeof(head) };
@@ -510,9 +421,10 @@ static void put_cri(struct file *f, const char *p, size_t n, bool is_whole, unsi
     if (line == NULL && (line = malloc(TEXT_BYTES + 128)) == NULL)
         abort();
     memcpy(line, t.ptr, t.len);
-    memcpy(line + t.len, p, n);
-    line[t.len + n] = '\n';
-    put(f, line, t.len + n + 1);
+    memcpy(line + t.len, text.ptr, text.len);
+    line[t.len + text.len] = '\n';
+    put(f, line, t.len + text.len + 1);
+    pieces_add(f->log, stream, (unsigned)(f - w.files), uid, text, is_whole);
 }
 
 /* A rotated file that the agent neither has open nor knows is not promised to be found. */
@@ -532,12 +444,10 @@ static void put_whole(unsigned log, struct file *f, uint32_t uid, uint64_t *rng)
         size_t at = 0;
         while (chance(rng, 15) && at + 2 < w.len) { /* partial lines of one record */
             const size_t n = 1 + rnd(rng, (uint32_t)(w.len - at - 1));
-            put_cri(f, w.text + at, n, false, stream);
+            put_cri(f, uid, slice_of(w.text + at, n), false, stream);
             at += n;
         }
-        put_cri(f, w.text + at, w.len - at, true, stream);
-        if (stream == 0)
-            note_next(f, uid);
+        put_cri(f, uid, slice_of(w.text + at, w.len - at), true, stream);
     } else {
         w.text[w.len] = '\n';
         put(f, w.text, w.len + 1);
@@ -553,20 +463,16 @@ static void end_half(unsigned log, struct file *f)
         return;
     l->has_half = false;
     if (sim.plan->shape.kinds[log] == LOG_CRI)
-        put_cri(f, l->rest, l->rest_len, true, 0);
+        put_cri(f, l->half_uid, slice_of(l->rest, l->rest_len), true, 0);
     else
         put(f, l->rest, l->rest_len);
     line_in(f, l->half_uid);
     if (l->half_in != f && l->half_in != NULL) { /* it went on in the next file */
         file_add(l->half_in, l->half_uid);
-        if (w.n_crossings == CROSSINGS_MAX)
-            abort();
-        w.crossings[w.n_crossings++] = (struct crossing){ .uid = l->half_uid, .first = l->half_in, .second = f, .next = UINT32_MAX,
-                                                          .cut = l->half_len - l->rest_len, .len = l->half_len,
-                                                          .text = l->half };
-        l->half = NULL;
-        if (sim.n_rots > 0)
-            halves_may_split(f, UINT8_MAX);
+        if (sim.n_rots > 0) {
+            may_go(l->half_in, UINT8_MAX);
+            may_go(f, UINT8_MAX);
+        }
         if (!agent_has(l->half_in) && !is_known(l->half_in))
             sim.lines[l->half_uid].may_miss |= (uint8_t)~sim.lines[l->half_uid].got;
     }
@@ -586,13 +492,7 @@ static void begin_half(unsigned log, uint64_t *rng)
     l->rest_len = w.len - n;
     memcpy(l->rest, w.text + n, w.len - n);
     if (sim.plan->shape.kinds[log] == LOG_CRI) {
-        put_cri(f, w.text, n, false, 0);
-        note_next(f, l->half_uid);
-        free(l->half);
-        if ((l->half = malloc(w.len)) == NULL)
-            abort();
-        memcpy(l->half, w.text, w.len);
-        l->half_len = w.len;
+        put_cri(f, l->half_uid, slice_of(w.text, n), false, 0);
     } else {
         put(f, w.text, n);
         l->rest[l->rest_len++] = '\n';
@@ -875,26 +775,24 @@ void world_heal(void)
     }
 }
 
-static void forget_crossings(void)
+void world_settle(void)
 {
-    for (size_t i = 0; i < w.n_crossings; i++)
-        free(w.crossings[i].text);
-    w.n_crossings = 0;
+    pieces_settle(choosy_outputs());
 }
 
 void world_begin(void)
 {
     w.n_files = 0;
     w.may_garble = false;
-    forget_crossings();
+    pieces_begin();
     sim.n_lines = 0;
     if (w.text == NULL && (w.text = malloc(TEXT_BYTES)) == NULL)
         abort();
     (void)disk_mkdir(sim.disk, "/state", DISK_STATE);
     for (unsigned i = 0; i < sim.plan->shape.n_logs; i++) {
         char path[PATH_BYTES];
-        char *rest = w.logs[i].rest, *half = w.logs[i].half;
-        w.logs[i] = (struct log){ .rest = rest, .half = half };
+        char *rest = w.logs[i].rest;
+        w.logs[i] = (struct log){ .rest = rest };
         (void)snprintf(path, sizeof(path), "/logs/%u", i);
         (void)disk_mkdir(sim.disk, path, DISK_LOGS);
     }
@@ -904,10 +802,9 @@ void world_free(void)
 {
     for (size_t i = 0; i < FILES_MAX; i++)
         free(w.files[i].uids);
-    forget_crossings();
+    pieces_free();
     for (unsigned i = 0; i < SIM_LOGS; i++) {
         free(w.logs[i].rest);
-        free(w.logs[i].half);
     }
     free(w.text);
 }
