@@ -168,6 +168,27 @@ static struct tail_file *owner_by_text(struct look *k, const struct sibling *sb,
     return owner;
 }
 
+/* One that a queue knows by a name that is gone, and that is not of this chain: it had both names then. */
+static struct tail_file *recovered_at(const struct look *k, const struct sibling *sb, const char *path)
+{
+    struct stat st;
+    struct tail *t = k->t;
+    struct tail_file *f = NULL;
+    if (table_first(&t->missing, sb->st.st_ino) == NULL)
+        return NULL;
+    int fd = open_regular(t, path, &st);
+    if (fd < 0)
+        return NULL;
+    if (st.st_ino == sb->st.st_ino && st.st_dev == sb->st.st_dev &&
+        resume_match(t, fd, &st, path, path, k->model->input, false) > 0)
+        f = file_by_ino(t, &st);
+    else
+        (void)fs_current()->close(fd); /* only read from */
+    if (f != NULL && f->phase == PHASE_ROTATED)
+        file_set_base(f, k->base, f->origin);
+    return f;
+}
+
 static void find_owners(struct look *k)
 {
     char path[PATH_MAX];
@@ -175,6 +196,7 @@ static void find_owners(struct look *k)
     for (size_t i = 0; i < k->s.v.n; i++) {
         sibling_path(k->base, &sb[i], path);
         struct tail_file *f = file_holding(k->t, path, &sb[i].st);
+        f = f != NULL ? f : recovered_at(k, &sb[i], path);
         sb[i].owner = f != NULL && f->is_tracked ? f : NULL;
         if (sb[i].owner != NULL && f->phase == PHASE_ROTATED && !f->path.link.is_in)
             file_found_at(f, path, path); /* no event tells of a folder that no include names */
