@@ -34,8 +34,10 @@ by_sim() { # DIR OBJECTS: the least seed that fails, and how
 }
 
 by_unit() { # DIR OBJECTS TEST
+    local model=
+    [[ $3 == sim/* ]] && model=$build/libmodel.a
     # shellcheck disable=SC2086
-    $CC $BUG_CFLAGS $BUG_LDFLAGS -o "$1/unit" "tests/unit/$3.c" $2 "$build/libtailrace.a" $BUG_LIBS -lcmocka -lm || exit 1
+    $CC $BUG_CFLAGS $BUG_LDFLAGS -o "$1/unit" "tests/unit/$3.c" $2 $model "$build/libtailrace.a" $BUG_LIBS -lcmocka -lm || exit 1
     timeout 300 "$1/unit" > "$1/out" 2>&1 || echo "by $3"
 }
 
