@@ -34,7 +34,7 @@ struct search {
     size_t n, cap;
     struct buf idents;    /* FILE items seen so far, for their paths */
     struct buf held;      /* HELD items of the group at hand, and of what may be of it */
-    bool has_snap;        /* this segment's own */
+    bool has_snap;        /* this segment's own, or what stands in for it */
     bool has_hole;        /* frames of it are lost */
     bool is_hit;          /* a frame of the group at hand is lost */
     bool is_holed;        /* lost frames lie directly before the group at hand */
@@ -225,23 +225,83 @@ static void take_positions(struct search *s, struct slice meta, bool is_snap, bo
     }
 }
 
+static void take_idents(struct search *s, struct slice meta)
+{
+    struct meta_item item;
+    while (s->r == 0 && meta_next(&meta, &item) > 0)
+        if (item.tag == META_FILE)
+            s->r = meta_put(&s->idents, META_FILE, true, item.bytes);
+}
+
 /* The last frame of a group, or a SNAP. */
 static void take_end(struct search *s, const struct frame_hdr *h, struct slice meta)
 {
-    struct slice rest = meta;
-    struct meta_item item;
     size_t before = s->ret->gaps.n;
     bool is_hit = s->is_hit || (s->is_holed && is_unbroken(s, meta));
     s->n_ends++;
-    while (s->r == 0 && meta_next(&rest, &item) > 0)
-        if (item.tag == META_FILE)
-            s->r = meta_put(&s->idents, META_FILE, true, item.bytes);
+    take_idents(s, meta);
     take_positions(s, meta, h->type == FRAME_SNAP || h->type == FRAME_SEAL, is_hit);
     if (s->r == 0 && (is_hit || s->is_holed || s->ret->gaps.n > before))
         s->r = buf_append_slice(&s->ret->gaps.held, buf_slice(&s->held));
     buf_reset(&s->held);
     s->is_hit = s->is_holed = s->is_spoiled = false;
     s->has_snap |= h->type == FRAME_SNAP;
+}
+
+/* ---- the segment before ---- */
+
+/* True when each of its groups could be read; then *ret_has_snap: its SNAP as well. */
+static bool walk_before(struct search *s, struct scan *scan, const struct segment *before, bool *ret_has_snap)
+{
+    struct buf meta;
+    struct frame_hdr h;
+    uint64_t off = SEGMENT_HEAD_BYTES, due = before->first_seq;
+    bool is_whole = true;
+    buf_init(&meta, SNAP_RAW_MAX);
+    while (s->r == 0 && is_whole && due <= before->last_seq && scan_find(scan, off, due, before->last_seq, &off, &h)) {
+        int r = scan_meta(scan, off, &h, &meta);
+        *ret_has_snap |= r == 0 && h.type == FRAME_SNAP;
+        is_whole = (r == 0 || h.type == FRAME_SNAP) && (h.seq == due || (due == before->first_seq && h.seq == due + 1));
+        if (r < 0 && r != -EBADMSG)
+            s->r = r;
+        else if (r == 0 && is_whole && !(h.flags & FRAME_FLAG_MORE)) {
+            take_idents(s, buf_slice(&meta));
+            take_positions(s, buf_slice(&meta), true, false);
+        }
+        due = h.seq + 1;
+        off += frame_bytes(&h);
+    }
+    if (s->r == 0 && scan->error < 0)
+        s->r = scan->error;
+    buf_deinit(&meta);
+    return is_whole && due > before->last_seq;
+}
+
+/* The SNAP is damaged, which says where the files stood when its segment began: where they stood at the end of the one before. Of
+ * lines that that one has lost itself nobody knows here what became of them, so then it tells nothing. */
+static void look_before(struct search *s)
+{
+    struct scan scan = { 0 };
+    struct segment before;
+    uint64_t size;
+    int fd;
+    if (!segment_neighbour(s->q, s->seg, -1, &before) || before.last_seq < before.first_seq)
+        return;
+    int r = segment_open(s->q, before.id, &fd, &size);
+    if (r < 0) {
+        s->r = fs_is_passing(r) ? r : 0;
+        return;
+    }
+    bool has_snap = false;
+    s->r = scan_init(&scan, fd, MIN(size, before.bytes), before.salt);
+    if (s->r == 0 && walk_before(s, &scan, &before, &has_snap))
+        s->has_snap = has_snap;
+    else
+        s->n = 0;
+    for (size_t i = 0; i < s->n; i++)
+        s->places[i] = (struct place){ .pos = s->places[i].pos, .first = s->places[i].pos.end };
+    scan_deinit(&scan);
+    (void)s->q->fs->close(fd);
 }
 
 /* ---- frames ---- */
@@ -264,9 +324,14 @@ static bool is_news(const struct search *s, uint64_t first, uint64_t last)
     return is;
 }
 
-/* Frames of which nothing is left. */
+/* Frames of which nothing is left. The SNAP, the first of a segment, has no lines. */
 static void gone(struct search *s, uint64_t first, uint64_t last)
 {
+    if (first == s->seg->first_seq) {
+        look_before(s);
+        if (first++ == last)
+            return;
+    }
     bool is = is_news(s, first, last);
     pthread_mutex_lock(&s->q->lock);
     bool is_known = any_is_settled_locked(s->q, first, last);
@@ -304,6 +369,10 @@ static void data_frame(struct search *s, struct scan *scan, uint64_t off, const 
 
 static void bad_meta(struct search *s, const struct frame_hdr *h)
 {
+    if (h->type == FRAME_SNAP) { /* it has no lines that could be lost, or sent */
+        look_before(s);
+        return;
+    }
     if (!is_news(s, h->seq, h->seq)) {
         spoil(s);
         return;
@@ -370,18 +439,6 @@ static void look_behind(struct search *s, const struct segment *next)
     (void)s->q->fs->close(fd);
 }
 
-static bool next_of(struct queue *q, const struct segment *seg, struct segment *ret)
-{
-    bool has = false;
-    pthread_mutex_lock(&q->lock);
-    for (size_t i = 0; i + 1 < q->n_segs && !has; i++) {
-        has = q->segs[i].id == seg->id && q->segs[i + 1].fence == seg->last_seq;
-        *ret = q->segs[i + 1];
-    }
-    pthread_mutex_unlock(&q->lock);
-    return has;
-}
-
 /* after: the segment behind the hole that is looked into; NULL: what is lost lies in this one. */
 static int search_in(struct search *s, const struct segment *after)
 {
@@ -399,7 +456,7 @@ static int search_in(struct search *s, const struct segment *after)
         walk(s, &scan, s->q->is_opening ? s->seg->last_seq : MIN(s->seg->last_seq, atomic_load(&s->q->durable_seq)));
     if (s->r == 0 && after != NULL)
         hole(s, s->lost.first, s->lost.last);
-    if (s->r == 0 && any_is_holed(s) && (after != NULL || next_of(s->q, s->seg, &next)))
+    if (s->r == 0 && any_is_holed(s) && (after != NULL || segment_neighbour(s->q, s->seg, 1, &next)))
         look_behind(s, after != NULL ? after : &next);
     scan_deinit(&scan);
     buf_deinit(&s->idents);

@@ -192,12 +192,107 @@ static void what_follows_a_lost_beginning_is_whole(void **state)
     }
 }
 
+/* ---- the SNAP is damaged as well ---- */
+
+/* Segment 1 has lines 1..5, segment 2 has 6..10: its SNAP's seq. After it a group of three frames, lines 11..13, [10, 13). */
+static uint64_t begin_behind_another(struct fixture *f)
+{
+    struct sample s;
+    struct sample_end e;
+    uint64_t seq;
+    fixture_open(f);
+    put_synced(f, 1, 5);
+    fixture_close(f);
+    fixture_open(f);
+    uint64_t snap = f->q->segs[f->q->n_segs - 1].first_seq;
+    put_synced(f, 6, 10);
+    for (unsigned i = 11; i <= 13; i++)
+        assert_int_equal(queue_append(f->q, sample_frame(&s, i, 1, "t"), i < 13 ? NULL : sample_end(&e, 1, 10, 13), &seq), 0);
+    assert_int_equal(queue_sync(f->q), 0);
+    fixture_close(f);
+    fixture_open(f);
+    return snap;
+}
+
+/* The segment before says where the file stood, to the byte: what was read there is known by its CRC when it is read again. */
+static void the_snap_and_the_group_behind_it(void **state)
+{
+    struct fixture *f = *state;
+    const enum part snaps[] = { META, WHOLE, META, WHOLE }, firsts[] = { BODY, BODY, WHOLE, META };
+    for (unsigned i = 0; i < ARRAY_LEN(snaps); i++) {
+        fixture_deinit(f);
+        fixture_init(f);
+        uint64_t snap = begin_behind_another(f);
+        hurt(f, 2, snap + 1, snap + 1, firsts[i]);
+        hurt(f, 2, snap, snap, snaps[i]);
+        read_all(f);
+        assert_gaps(f, (const struct lost_range[]){ { .incarnation = 1, .start = 5, .end = 6 } }, 1);
+        assert_int_equal(f->q->gaps.list[0].from.tail_len, 8);
+        assert_int_equal(f->q->losses.rows[0].lost[LOST_DAMAGE], 1);
+    }
+}
+
+/* Nobody knows where the file stood, but by the group itself. */
+static void the_snap_of_the_oldest_segment(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t snap = begin_behind_another(f);
+    struct frame_head h;
+    for (unsigned i = 1; i <= 5; i++) {
+        assert_int_equal(take_one(f, &h), i);
+        assert_true(queue_ack(f->q, h.seq));
+    }
+    hurt(f, 2, snap + 1, snap + 1, BODY);
+    hurt(f, 2, snap, snap, META);
+    char path[512];
+    fixture_path(f, path, "0000000000000001.seg");
+    assert_int_equal(truncate(path, SEGMENT_HEAD_BYTES), 0);
+    read_all(f);
+    assert_gaps(f, (const struct lost_range[]){ { .incarnation = 1, .start = 5, .end = 6 } }, 1);
+    assert_int_equal(f->q->gaps.list[0].from.tail_len, 0);
+}
+
+/* What segment 1 has lost was counted when the sender came to it, and may have been read again: only what the group itself says. */
+static void the_snap_and_a_hole_in_the_segment_before(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t snap = begin_behind_another(f);
+    hurt(f, 1, 4, 4, WHOLE);
+    hurt(f, 2, snap + 1, snap + 1, BODY);
+    hurt(f, 2, snap, snap, META);
+    read_all(f);
+    assert_gaps(f, (const struct lost_range[]){ { .incarnation = 1, .start = 2, .end = 3 },
+                                                { .incarnation = 1, .start = 5, .end = 6 } }, 2);
+    assert_int_equal(f->q->gaps.list[1].from.tail_len, 0);
+    assert_int_equal(f->q->losses.rows[0].lost[LOST_DAMAGE], 2);
+}
+
+/* There are no lines in it: nothing is lost, and no range is to be read. */
+static void the_snap_alone(void **state)
+{
+    struct fixture *f = *state;
+    const enum part parts[] = { META, WHOLE };
+    for (unsigned i = 0; i < ARRAY_LEN(parts); i++) {
+        fixture_deinit(f);
+        fixture_init(f);
+        uint64_t snap = begin_behind_another(f);
+        hurt(f, 2, snap, snap, parts[i]);
+        read_all(f);
+        assert_int_equal(f->q->read_seq, snap + 11); /* behind the SNAP of segment 3 */
+        assert_gaps(f, NULL, 0);
+        for (size_t k = 0; k < f->q->losses.n; k++)
+            assert_int_equal(f->q->losses.rows[k].lost[LOST_DAMAGE], 0);
+    }
+}
+
 int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         TEST(one_body),  TEST(whole_frames), TEST(the_last_of_a_segment), TEST(the_first_of_a_group),
         TEST(two_files), TEST(what_follows_a_lost_beginning_is_whole),
+        TEST(the_snap_and_the_group_behind_it), TEST(the_snap_of_the_oldest_segment), TEST(the_snap_alone),
+        TEST(the_snap_and_a_hole_in_the_segment_before),
     };
     return cmocka_run_group_tests_name("queue/gaps", tests, NULL, NULL);
 }
