@@ -185,10 +185,11 @@ int segment_totals_end(struct queue *q, const struct segment *seg, struct totals
     struct spans holes = { .n = 0 };
     bool has_seal = false;
     int r = segment_totals_begin(q, seg, ret);
-    if (r == 0)
+    bool has_begin = r == 0;
+    if (r == 0 || r == -EBADMSG) /* without its SNAP a SEAL still says all */
         r = take_stock(q, seg, &rows, ret, &has_seal, &holes);
     if (r == 0 && !has_seal)
-        r = totals_add_all(ret, &rows);
+        r = has_begin ? totals_add_all(ret, &rows) : -EBADMSG;
     totals_deinit(&rows);
     return r;
 }

@@ -218,13 +218,15 @@ static uint64_t begin_behind_another(struct fixture *f)
 static void the_snap_and_the_group_behind_it(void **state)
 {
     struct fixture *f = *state;
-    const enum part snaps[] = { META, WHOLE, META, WHOLE }, firsts[] = { BODY, BODY, WHOLE, META };
+    const enum part snaps[] = { META, WHOLE, META, WHOLE, WHOLE, META }, firsts[] = { BODY, BODY, WHOLE, META, BODY, WHOLE };
     for (unsigned i = 0; i < ARRAY_LEN(snaps); i++) {
         fixture_deinit(f);
         fixture_init(f);
         uint64_t snap = begin_behind_another(f);
         hurt(f, 2, snap + 1, snap + 1, firsts[i]);
         hurt(f, 2, snap, snap, snaps[i]);
+        if (i >= 4) /* the groups behind it have moved the file */
+            hurt(f, 1, 1, 1, snaps[i]);
         read_all(f);
         assert_gaps(f, (const struct lost_range[]){ { .incarnation = 1, .start = 5, .end = 6 } }, 1);
         assert_int_equal(f->q->gaps.list[0].from.tail_len, 8);
