@@ -4,6 +4,7 @@
 set -eu
 scripts/install-deps.sh test
 scripts/check-arrows.sh
+/usr/bin/python3 scripts/coverage.py --groups
 j=$(nproc)
 make -s -j"$j" all WERROR=-Werror
 make -s -j"$j" all CC=clang WERROR=-Werror
