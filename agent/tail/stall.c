@@ -69,7 +69,7 @@ static void open_anew(struct tail_file *f)
     if (BUG(36) && !f->is_deleted)
         file_close(f);
     else if (f->fd >= 0 && !f->is_deleted)
-        (void)file_open_at(f, file_real(f));
+        (void)!file_open_at(f, file_real(f));
 }
 
 static void kick(struct tail_file *f)
