@@ -679,6 +679,71 @@ static void header_of_one_between(void **state)
     head_is_made_anew(2, 0, SEGMENT_HEAD_BYTES + FRAME_HEAD_BYTES, true);
 }
 
+static void header_of_the_newest(void **state)
+{
+    (void)state;
+    head_is_made_anew(3, 9, 10, false);
+    head_is_made_anew(3, 0, SEGMENT_HEAD_BYTES, false);
+}
+
+/* The one segment of a queue of which the server has much: frames 1..FRAMES, `done` of them acknowledged, killed or closed. What
+ * comes of it when its header is zeroed. */
+static void the_only_head(struct fixture *f, unsigned done, bool is_closed)
+{
+    static const uint8_t zero[SEGMENT_HEAD_BYTES];
+    struct frame_head h;
+    char path[512];
+    fixture_init(f);
+    fixture_open(f);
+    put_synced(f, 1, FRAMES);
+    for (unsigned i = 1; i <= done; i++) {
+        assert_int_equal(take_one(f, &h), i);
+        assert_true(queue_ack(f->q, h.seq));
+    }
+    if (done > 0)
+        assert_int_equal(queue_cursor_sync(f->q), 0);
+    if (is_closed)
+        fixture_close(f);
+    else
+        fixture_crash(f);
+    fixture_path(f, path, "0000000000000001.seg");
+    int fd = open(path, O_RDWR);
+    assert_int_equal(pwrite(fd, zero, sizeof(zero), 0), sizeof(zero));
+    close(fd);
+    fixture_open(f);
+}
+
+/* The cursor stands in it: it is the queue's. */
+static void header_of_the_only_one(void **state)
+{
+    struct fixture f;
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        the_only_head(&f, 2, i == 1);
+        assert_int_equal(file_end(&f.rec, 1), FRAMES);
+        assert_int_equal(f.rec.queued_lines, FRAMES - 2);
+        assert_int_equal(rec_row(&f.rec, "t").accepted, FRAMES);
+        assert_int_equal(count_files(&f, "quarantine", ".seg"), 0);
+        drain(&f, 3, FRAMES);
+        put_synced(&f, FRAMES + 1, FRAMES + 1);
+        drain(&f, FRAMES + 1, FRAMES + 1);
+        assert_int_equal(rec_row(&f.rec, "t").lost[LOST_DAMAGE], 0);
+        fixture_deinit(&f);
+    }
+}
+
+/* Nothing says that these frames are this queue's: they are set aside, and everything is read from the files. */
+static void header_that_nothing_proves(void **state)
+{
+    struct fixture f;
+    (void)state;
+    the_only_head(&f, 0, false);
+    assert_int_equal(f.rec.n_files, 0);
+    assert_int_equal(f.rec.queued_lines, 0);
+    assert_int_equal(count_files(&f, "quarantine", ".seg"), 1);
+    fixture_deinit(&f);
+}
+
 static int use_fast(void **state)
 {
     (void)state;
@@ -708,6 +773,9 @@ int main(void)
         FAST(old_blocks_in_a_new_segment),
         FAST(header_of_the_oldest),
         FAST(header_of_one_between),
+        FAST(header_of_the_newest),
+        FAST(header_of_the_only_one),
+        FAST(header_that_nothing_proves),
     };
     return cmocka_run_group_tests_name("queue/damage", tests, NULL, NULL);
 }
