@@ -80,6 +80,29 @@ static void test_a_file_of_its_own(void **state)
     }
 }
 
+/* Of one that was cut, and has no copy any more, a few bytes are known that every line begins with. The next copy is of the file
+ * that was cut after it, which nobody has noted yet. */
+static void test_copy_of_the_one_cut_last(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "a.log");
+    w_append(w, "a.log", "line ");
+    world_start(w);
+    world_settle(w, 2);
+    w_append(w, "a.log", "1, that goes with its copy\n");
+    assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
+    world_settle(w, 2);
+    w_append(w, "a.log", "line 2, long enough to tell it from another by what stands in it\n");
+    world_settle(w, 2);
+    w_copy(w, "a.log", "a.log.1");
+    assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
+    w_append(w, "a.log", "line 3\n");
+    world_settle(w, 15);
+    expect_lines(w, 0, "line 2, long enough to tell it from another by what stands in it|line 3");
+    world_free(w);
+}
+
 static int64_t ahead_ns;
 
 static int64_t wall_ahead(void)
@@ -140,6 +163,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_copy_in_two_pieces),
         cmocka_unit_test(test_a_file_of_its_own),
+        cmocka_unit_test(test_copy_of_the_one_cut_last),
         cmocka_unit_test(test_copied_after_the_clock_went_back),
         cmocka_unit_test(test_old_one_after_the_clock_went_back),
     };
