@@ -81,6 +81,14 @@ static bool has_left(const struct tail_file *f)
     return is_nameless || !slice_eq(path_dir(file_real(f)), path_dir(f->base));
 }
 
+/* When it came to be known, by the clock of file times, which may have been put back since: then that was in what is to come. */
+static int64_t known_since(const struct tail_file *model)
+{
+    if (model->ident.first_seen_ns > clock_wall_ns() + MTIME_SLACK_NS)
+        return file_seen_since(model) - MTIME_SLACK_NS;
+    return MAX(model->ident.first_seen_ns - MTIME_SLACK_NS, model->born_mtime_ns);
+}
+
 /* False: there is no chain. */
 static bool look_begin(struct look *k, struct tail *t, const char *base)
 {
@@ -99,7 +107,7 @@ static bool look_begin(struct look *k, struct tail *t, const char *base)
     }
     if (k->model == NULL)
         return false;
-    k->since_ns = MAX(k->model->ident.first_seen_ns - MTIME_SLACK_NS, k->model->born_mtime_ns);
+    k->since_ns = known_since(k->model);
     return true;
 }
 
@@ -284,10 +292,8 @@ static struct tail_file *came_before(const struct look *k, const struct sibling 
 {
     struct tail_file *last = listed;
     const struct tail_file *next = known_behind(k, sb);
-    if (last == NULL)
-        return last;
     for (struct tail_file *f = chain_first(k->t, k->base); f != NULL; f = chain_next(f))
-        if (f != k->live && is_followed(k->t, f) && file_left_sooner(last, f) && !is_listed(k, f) &&
+        if (f != k->live && is_followed(k->t, f) && (last == NULL || file_left_sooner(last, f)) && !is_listed(k, f) &&
             (next == NULL || file_left_sooner(f, next)))
             last = f;
     return last;
@@ -364,13 +370,15 @@ static int begin_new(struct look *k)
     for (size_t i = 0; r == 0 && i < k->s.v.n; i++) {
         struct sibling *sb = &VEC(&k->s.v, struct sibling)[i];
         const bool was_known = sb->owner != NULL;
-        before = was_known ? before : came_before(k, sb, before);
-        if (!was_known && is_new(k, sb, before != NULL))
-            r = begin_sibling(k, sb, before);
+        struct tail_file *last = before;
+        if (!was_known && is_new(k, sb, before != NULL)) {
+            last = came_before(k, sb, before);
+            r = begin_sibling(k, sb, last);
+        }
         if (!is_of_chain(k, sb->owner))
             continue;
         if (is_begun || !was_known)
-            follow_after(sb->owner, before);
+            follow_after(sb->owner, last);
         is_begun = !was_known;
         before = sb->owner;
     }

@@ -570,6 +570,8 @@ void text_close(struct text *x);
 /* Is it f's text? All that is known of f, or all that f holds, is compared; a copy may be shorter than what f still
  * holds, or longer than what is known of f. */
 bool text_is_of(struct text *x, struct tail_file *f);
+/* When f was first seen, by the clock as it goes now: by one that was put back since, every later file would seem to be older. */
+int64_t file_seen_since(const struct tail_file *f);
 /* Same text as f's up to its furthest place, tails included? is_full: by the CRC of everything before, too. 1, 0, or the
  * error that kept it from being seen. */
 int source_holds(struct tail_file *f, const struct source *src, bool is_full);

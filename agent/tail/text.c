@@ -184,8 +184,7 @@ static bool is_part_of_own(struct text *x, struct tail_file *f, uint64_t size)
 
 /* ---- of a file whose bytes are gone ---- */
 
-/* When f was first seen, by the clock as it goes now: one that was put back since would make every later copy an older file. */
-static int64_t seen_since(const struct tail_file *f)
+int64_t file_seen_since(const struct tail_file *f)
 {
     return MIN(f->ident.first_seen_ns, clock_wall_ns() - (f->t->now - f->born_ns));
 }
@@ -202,7 +201,7 @@ static bool holds_known(struct text *x, struct tail_file *f)
     if (x->has_trailer && !far->head_unknown && (uint32_t)end == x->len && far->pub.head_crc == x->crc)
         return true;
     /* So little could be the beginning of many: then it is all, or has grown since f was first seen. */
-    if (fp_len < ADOPT_BYTES_MIN && x->len != fp_len && timespec_ns(x->st.st_mtim) < seen_since(f) - MTIME_SLACK_NS)
+    if (fp_len < ADOPT_BYTES_MIN && x->len != fp_len && timespec_ns(x->st.st_mtim) < file_seen_since(f) - MTIME_SLACK_NS)
         return false;
     return source_holds(f, &x->src, true) > 0;
 }

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "agent/queue/fs.h"
+#include "agent/tail/internal.h"
 
 #define TEXT "line %d, long enough to tell one file from another by what stands in it"
 
@@ -180,6 +181,63 @@ static void age(struct world *w, const char *name, int seconds)
     now.tv_sec -= seconds;
     times[0] = times[1] = now;
     assert_int_equal(0, utimensat(AT_FDCWD, w_path(w, name), times, 0));
+}
+
+static int64_t ahead_ns;
+
+static int64_t wall_ahead(void)
+{
+    struct timespec now;
+    assert_int_equal(0, clock_gettime(CLOCK_REALTIME, &now));
+    return timespec_ns(now) + ahead_ns;
+}
+
+static void lose_events(const struct world *w)
+{
+    char events[4096];
+    while (read(tail_fd(w->t), events, sizeof(events)) > 0)
+        continue;
+}
+
+/* No event told of these, and the one before them is deleted: they are new by their time alone, also by that of a clock that was put
+ * back since, and come after that one. */
+static void rotated_unseen(int64_t back_ns)
+{
+    struct world *w = world_new(1);
+    ahead_ns = back_ns;
+    clock_set_source(w_mono, wall_ahead);
+    world_include(w, 0, "a.log");
+    w_append(w, "a.log.3", "from before our time\n");
+    age(w, "a.log.3", 86400);
+    w_append(w, "a.log", "1Pthe first \n");
+    world_start(w);
+    world_settle(w, 2);
+    ahead_ns = 0;
+    const struct tail_file *first = file_by_path(w->t, w_path(w, "a.log"));
+    assert_non_null(first);
+    w_unlink(w, "a.log");
+    w_append(w, "a.log.2", "1Pgoes on \n");
+    w_append(w, "a.log.1", "1Pand on \n");
+    w_append(w, "a.log", "1Fand ends\n");
+    lose_events(w);
+    tail_overflowed(w->t);
+    world_run(w);
+    const struct tail_file *second = file_by_path(w->t, w_path(w, "a.log.2"));
+    const struct tail_file *third = file_by_path(w->t, w_path(w, "a.log.1"));
+    const struct tail_file *live = file_by_path(w->t, w_path(w, "a.log"));
+    assert_true(second != NULL && third != NULL && live != NULL);
+    assert_null(file_by_path(w->t, w_path(w, "a.log.3")));
+    assert_ptr_equal(live->after, third);
+    assert_ptr_equal(third->after, second);
+    assert_ptr_equal(second->after, first);
+    world_free(w);
+}
+
+static void test_rotated_unseen_and_the_first_deleted(void **state)
+{
+    (void)state;
+    rotated_unseen(0);
+    rotated_unseen(3600 * NS_PER_SEC);
 }
 
 static void test_archives_are_left_alone(void **state)
@@ -498,6 +556,7 @@ int main(void)
         cmocka_unit_test(test_rotated_thrice_at_once),
         cmocka_unit_test(test_rotated_thrice_and_no_live_file_yet),
         cmocka_unit_test(test_rotated_after_a_long_time),
+        cmocka_unit_test(test_rotated_unseen_and_the_first_deleted),
         cmocka_unit_test(test_archives_are_left_alone),
         cmocka_unit_test(test_neighbours_are_left_alone),
         cmocka_unit_test(test_followed_neighbour),
