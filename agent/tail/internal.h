@@ -134,6 +134,7 @@ struct tail_file {
     bool is_blank : 1;     /* recovered, and no queue knows a byte of it: see file_renew() */
     bool is_sniffed : 1;   /* its first bytes were looked at */
     bool is_displaced : 1; /* it lost its name: where is it? */
+    bool is_next_sought : 1; /* by its live name, for what is unfinished at its end */
     bool is_stalled : 1;   /* could not be opened or read */
     bool is_sink_held : 1; /* the sink cannot take its lines yet */
     bool is_warned : 1;

@@ -433,11 +433,26 @@ static bool is_next_due(const struct tail_file *f, const struct pass *p)
     return false;
 }
 
+/* What has the live name now may have come without an event, and the next rescan be far. So for what is unfinished here that name is
+ * looked at once more, and this file ends after that look. */
+static bool look_for_next(struct tail_file *f)
+{
+    struct position_part parts[STREAMS_MAX];
+    bool has_parts = false;
+    for (const struct tail_pass *p = f->passes; p != NULL; p = p->next)
+        has_parts = has_parts || pass_parts((const struct pass *)(const void *)p, parts) > 0;
+    if (!has_parts || f->is_next_sought || f->successor != NULL || file_by_path(f->t, file_base(f)) != NULL)
+        return false;
+    f->is_next_sought = true;
+    name_touch(f->t, file_base(f), NULL);
+    return true;
+}
+
 void file_check_end(struct tail_file *f)
 {
     if (f->phase != PHASE_ROTATED || f->stage != STAGE_READING || !f->is_tracked || f->is_stalled)
         return;
-    if (f->t->now - f->quiet_ns < GRACE_NS && !f->gz_at_end)
+    if ((f->t->now - f->quiet_ns < GRACE_NS && !f->gz_at_end) || look_for_next(f))
         return;
     for (struct tail_pass *p = f->passes, *next; p != NULL; p = next) {
         next = p->next;

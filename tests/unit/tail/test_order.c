@@ -185,6 +185,26 @@ static void test_deleted_and_unseen(void **state)
     world_free(w);
 }
 
+/* No event told of the next one, and the rescan comes later than the end of the first: what that ends with goes on all the same. */
+static void test_untold_is_looked_for_in_time(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    char events[4096];
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "1Phalf of \n");
+    world_start(w);
+    world_settle(w, 2);
+    w_rename(w, "a.log", "a.log.1");
+    world_run(w);
+    w_append(w, "a.log", "1Fit\n");
+    while (read(tail_fd(w->t), events, sizeof(events)) > 0)
+        continue;
+    world_settle(w, 6);
+    expect_after(w, "a.log", "a.log.1");
+    world_free(w);
+}
+
 /* One that lost its name for good, and one that came and was rotated unseen since: behind the file that is listed before both, but
  * the younger of the two. After a restart, too, when the first is gone, what the other ends with goes on in the live file. */
 static void test_unseen_after_one_without_name(void **state)
@@ -401,6 +421,7 @@ int main(void)
         cmocka_unit_test(test_empty_and_compressed),
         cmocka_unit_test(test_oldest_is_found_last),
         cmocka_unit_test(test_deleted_and_unseen),
+        cmocka_unit_test(test_untold_is_looked_for_in_time),
         cmocka_unit_test(test_unseen_after_one_without_name),
         cmocka_unit_test(test_cut_and_renamed),
         cmocka_unit_test(test_clock_went_back),
