@@ -112,10 +112,29 @@ static bool is_gone(const struct search *q, size_t i)
     return (s.gone[q->chain->p[i].file] & q->bit) != 0;
 }
 
+/* The pieces of this file that end with piece i may have gone on from a half in another file, past what is gone. */
+static bool has_half_before(const struct search *q, size_t i)
+{
+    const struct piece *p = q->chain->p;
+    size_t k = i;
+    while (k > 0 && p[k - 1].file == p[i].file && !p[k - 1].is_final)
+        k--;
+    for (; k > 0; k--) {
+        if (!p[k - 1].is_final && p[k - 1].file != p[i].file)
+            return true;
+        if (!is_gone(q, k - 1))
+            return false;
+    }
+    return false;
+}
+
 /* Between this piece and the next. */
 static bool is_loose(const struct search *q, size_t i)
 {
-    return is_gone(q, i) || (i + 1 < q->chain->n && is_gone(q, i + 1));
+    const struct piece *p = q->chain->p;
+    if (is_gone(q, i) || i + 1 == q->chain->n)
+        return is_gone(q, i);
+    return is_gone(q, i + 1) || (p[i].file != p[i + 1].file && has_half_before(q, i));
 }
 
 /* What follows piece i of the search. */
