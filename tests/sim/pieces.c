@@ -153,7 +153,7 @@ static bool goes_on(struct search *q, struct text t, size_t i)
                 return true;
             q->n_used--;
         }
-        if (!is_gone(q, k) || (sim.lines[p[k].uid].got & q->bit) != 0)
+        if (!is_gone(q, k))
             return false;
     }
     return false;
