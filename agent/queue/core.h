@@ -117,6 +117,7 @@ struct dead_log {
     int dir_fd, fd;
     uint64_t id, end, next_seq; /* of the file that is written; fd -1: none yet */
     uint64_t left_at;           /* the fence of the file that was left after a failed sync; 0: none was */
+    uint64_t unborn_id;         /* a file with nothing in it but how it began, for the next to take its place; 0: none */
     uint32_t salt;
     struct dead_file *files;    /* by id, the oldest first */
     size_t n_files, cap_files;

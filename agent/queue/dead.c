@@ -79,6 +79,7 @@ static int put_state(struct queue *q, struct buf *raw)
     return r;
 }
 
+/* ret_end: 0 when it was not written, whatever is returned. */
 static int write_head(struct queue *q, int fd, const struct segment_head *head, uint64_t *ret_end)
 {
     struct buf raw, packed;
@@ -94,16 +95,35 @@ static int write_head(struct queue *q, int fd, const struct segment_head *head, 
         r = fs_pwrite_full(fd, bytes, sizeof(bytes), 0);
     if (r == 0)
         r = frame_write(q, fd, SEGMENT_HEAD_BYTES, &h, buf_slice(&packed), SLICE(""));
+    *ret_end = r == 0 ? SEGMENT_HEAD_BYTES + frame_bytes(&h) : 0;
     if (r == 0)
         r = q->fs->fdatasync(fd);
     if (r == 0)
         r = q->fs->sync_dir(q->dead.dir_fd);
-    *ret_end = SEGMENT_HEAD_BYTES + frame_bytes(&h);
     buf_deinit(&raw);
     buf_deinit(&packed);
     return r;
 }
 
+static void unlink_id(struct queue *q, uint64_t id)
+{
+    char name[SEGMENT_NAME_BYTES];
+    dead_file_name(name, id);
+    (void)q->fs->unlink(q->dead.dir_fd, name);
+}
+
+/* Another stands in the place of the one that is not durable, and that one's name goes; id 0: it is durable. */
+static void replace_unborn(struct queue *q, uint64_t id)
+{
+    if (q->dead.unborn_id != 0)
+        unlink_id(q, q->dead.unborn_id);
+    q->dead.unborn_id = id;
+}
+
+/*
+ * A file whose sync failed may be there when the power has come back, whatever became of its name meanwhile, and the sums of the
+ * newest file are believed. So its name stays until there is another one: a later start, too, goes on from its number.
+ */
 static int begin_file(struct queue *q)
 {
     struct dead_log *d = &q->dead;
@@ -125,9 +145,13 @@ static int begin_file(struct queue *q)
         d->files[d->n_files - 2].fence = d->left_at;
     if (r < 0) {
         (void)q->fs->close(fd);
-        (void)q->fs->unlink(d->dir_fd, name);
+        if (end > 0)
+            replace_unborn(q, id);
+        else
+            unlink_id(q, id);
         return r;
     }
+    replace_unborn(q, 0);
     if (d->fd >= 0)
         (void)q->fs->close(d->fd);
     d->fd = fd;
@@ -337,9 +361,7 @@ static int drop_oldest(struct queue *q)
     d->dropped_id = f.id;
     if (rows->lines > 0)
         count_dropped(q, rows, f.bytes);
-    char name[SEGMENT_NAME_BYTES];
-    dead_file_name(name, f.id);
-    (void)q->fs->unlink(d->dir_fd, name); /* if not now, then at the next open */
+    unlink_id(q, f.id); /* if not now, then at the next open */
     d->bytes -= f.bytes;
     d->n_files--;
     memmove(d->files, d->files + 1, d->n_files * sizeof(*d->files));

@@ -239,6 +239,7 @@ static void weed(struct queue *q)
             d->files[kept++] = d->files[i];
         if (r == 0 && fence > 0 && kept > 1)
             d->files[kept - 2].fence = fence;
+        d->left_at = r == 0 ? fence : d->left_at;
     }
     d->n_files = kept;
 }
@@ -282,7 +283,7 @@ static int make_last_durable(struct queue *q, uint64_t id)
         return fs_is_passing(r) ? r : 0; /* nothing of it is believed */
     for (uint64_t at = SEGMENT_HEAD_BYTES, seq = 1; scan_find(&s, at, seq, fence_of(&q->dead, id), &off, &h);
          seq = h.seq + 1) {
-        last = off;
+        last = off == SEGMENT_HEAD_BYTES ? 0 : off; /* with the header, which was synced with the first */
         at = end = off + frame_bytes(&h);
     }
     r = s.error;
@@ -290,6 +291,36 @@ static int make_last_durable(struct queue *q, uint64_t id)
         r = fs_make_durable(fd, last, end);
     scan_deinit(&s);
     (void)q->fs->close(fd);
+    return r;
+}
+
+static void find_snap_end(struct queue *q, void *ctx, const struct frame_hdr *h, struct slice meta)
+{
+    (void)q;
+    (void)meta;
+    if (h->type == FRAME_SNAP)
+        *(uint64_t *)ctx = SEGMENT_HEAD_BYTES + frame_bytes(h);
+}
+
+/* The newest may have nothing in it but its SNAP, see begin_file(). What that says holds; what the header says of the file before,
+ * the next one says again. */
+static int find_unborn(struct queue *q)
+{
+    struct dead_log *d = &q->dead;
+    char name[SEGMENT_NAME_BYTES];
+    struct stat st;
+    uint64_t end = 0;
+    if (d->n_files == 0)
+        return 0;
+    const uint64_t id = d->files[d->n_files - 1].id;
+    int r = walk_or_pass(q, id, find_snap_end, &end);
+    dead_file_name(name, id);
+    if (r == 0 && q->fs->stat(d->dir_fd, name, &st, false) == 0 && (uint64_t)st.st_size == end) {
+        d->unborn_id = id;
+        d->n_files--;
+    } else {
+        d->left_at = 0;
+    }
     return r;
 }
 
@@ -329,6 +360,8 @@ int dead_open(struct queue *q)
         r = make_last_durable(q, d->files[i].id);
     if (r == 0)
         r = replay_newest(q);
+    if (r == 0)
+        r = find_unborn(q);
     if (r == 0)
         stat_files(q);
     for (size_t i = d->n_files; r == 0 && i-- > 0 && i + SEEN_FILES >= d->n_files;)

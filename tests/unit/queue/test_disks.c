@@ -3,11 +3,14 @@
  * aside, a full disk stops the reading and is said a segment ahead; nothing that was accepted is lost by it.
  * Method: a queue on the real disk, single calls of which answer what the test wants.
  */
+#include "agent/queue/dead.h"
 #include "tests/unit/queue/fixture.h"
 
 static struct say {
     const char *name;       /* of which file; NULL: any */
-    int open, mkdir, stat, unlink, lock, reserve, space, sync_dir; /* errors, 0: none */
+    int open, mkdir, stat, unlink, lock, reserve, space, sync, sync_dir; /* errors, 0: none */
+    bool keeps_names;       /* what is unlinked is there once more when the power comes back */
+    bool keeps_bytes;       /* what is cut off, too */
     uint32_t fs_type;
     uint64_t free_bytes, total_bytes; /* total 0: as they are */
 } say;
@@ -35,6 +38,10 @@ static int say_stat(int dir_fd, const char *name, struct stat *ret, bool follow)
 
 static int say_unlink(int dir_fd, const char *name)
 {
+    char back[64];
+    (void)snprintf(back, sizeof(back), "%s.back", name);
+    if (say.keeps_names)
+        assert_int_equal(linkat(dir_fd, name, dir_fd, back, 0), 0);
     return say.unlink < 0 && is_meant(name) ? say.unlink : fs_real.unlink(dir_fd, name);
 }
 
@@ -46,6 +53,16 @@ static int say_lock(int fd)
 static int say_reserve(int fd, uint64_t len)
 {
     return say.reserve < 0 ? say.reserve : fs_real.reserve(fd, len);
+}
+
+static int say_sync(int fd)
+{
+    return say.sync < 0 ? say.sync : fs_real.fdatasync(fd);
+}
+
+static int say_truncate(int fd, uint64_t len)
+{
+    return say.keeps_bytes ? 0 : fs_real.truncate(fd, len);
 }
 
 static int say_sync_dir(int fd)
@@ -79,6 +96,8 @@ static int setup(void **state)
     ops.lock = say_lock;
     ops.reserve = say_reserve;
     ops.space = say_space;
+    ops.fdatasync = say_sync;
+    ops.truncate = say_truncate;
     ops.sync_dir = say_sync_dir;
     fs_set_ops(&ops);
     *state = &f;
@@ -245,6 +264,99 @@ static void a_parked_file_that_stays(void **state)
     assert_int_equal(rec_row(&f->rec, "t").lost[LOST_DAMAGE], 0);
     assert_int_equal(queue_parked_next(f->q, &iter, &none), 1);
     assert_int_equal(queue_parked_next(f->q, &iter, &none), 0);
+}
+
+static int put_letter(struct fixture *f, unsigned number)
+{
+    struct sample s;
+    const struct frame_orig orig = { .seq = number + 1, .reason = SLICE("no"), .text = SLICE("no") }; /* a SNAP is 1 */
+    return queue_dead_append(f->q, sample_frame(&s, number, 1, "t"), &orig);
+}
+
+/* What the file system had not made durable of the names in dead/. */
+static void names_come_back(struct fixture *f, uint64_t last_id)
+{
+    for (uint64_t id = 1; id <= last_id; id++) {
+        char name[SEGMENT_NAME_BYTES], path[512], back[520];
+        dead_file_name(name, id);
+        fixture_path(f, path, "dead/");
+        (void)snprintf(path + strlen(path), sizeof(path) - strlen(path), "%s", name);
+        (void)snprintf(back, sizeof(back), "%s.back", path);
+        if (access(back, F_OK) == 0 && access(path, F_OK) < 0) /* that a later file has it is durable */
+            assert_int_equal(rename(back, path), 0);
+    }
+}
+
+static void ack_one(struct fixture *f, unsigned number)
+{
+    struct frame_head h;
+    assert_int_equal(take_one(f, &h), number);
+    assert_true(queue_ack(f->q, h.seq));
+}
+
+/* A file of dead/ that could not be begun, in one life; letters that could be written, in the next; then the power goes, and its
+ * name is there again: it is not the newest. */
+static void a_dead_file_that_comes_back(void **state)
+{
+    struct fixture *f = *state;
+    fixture_open(f);
+    put_synced(f, 1, 2);
+    say.keeps_names = true;
+    say.sync_dir = -EIO;
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(put_letter(f, 1), -EIO);
+    fixture_crash(f);
+    say.sync_dir = 0;
+    fixture_open(f);
+    for (unsigned i = 1; i <= 2; i++) {
+        assert_int_equal(put_letter(f, i), 0);
+        ack_one(f, i);
+    }
+    assert_int_equal(queue_cursor_sync(f->q), 0);
+    fixture_crash(f);
+    say.keeps_names = false;
+    names_come_back(f, 8);
+    fixture_open(f);
+    assert_int_equal(rec_row(&f->rec, "t").dead, 2);
+    assert_int_equal(rec_row(&f->rec, "t").accepted, 2);
+    assert_int_equal(rec_row(&f->rec, "t").queued, 0);
+    assert_int_equal(count_files(f, "quarantine", ""), 0);
+}
+
+/* What a failed sync left in the file before is void by the one that could not be begun, and stays so when that one is not there
+ * any more. */
+static void a_dead_file_that_does_not(void **state)
+{
+    struct fixture *f = *state;
+    char path[512];
+    fixture_open(f);
+    put_synced(f, 1, 3);
+    assert_int_equal(put_letter(f, 1), 0);
+    say.sync = -EIO;
+    say.keeps_bytes = true;
+    assert_int_equal(put_letter(f, 2), -EIO);
+    say.sync = 0;
+    say.sync_dir = -EIO;
+    assert_int_equal(put_letter(f, 2), -EIO);
+    fixture_crash(f);
+    say.sync_dir = 0;
+    fixture_open(f);
+    assert_int_equal(f->q->dead.n_seen, 1);
+    assert_int_equal(put_letter(f, 3), 0);
+    fixture_crash(f);
+    fixture_path(f, path, "dead/0000000000000002.dead");
+    assert_int_equal(access(path, F_OK), -1); /* another is there */
+    fixture_open(f);
+    assert_int_equal(f->q->dead.n_seen, 2);
+    for (unsigned i = 1; i <= 3; i++) {
+        assert_int_equal(put_letter(f, i), 0);
+        ack_one(f, i);
+    }
+    assert_int_equal(queue_cursor_sync(f->q), 0);
+    fixture_close(f);
+    fixture_open(f);
+    assert_int_equal(rec_row(&f->rec, "t").dead, 3);
+    assert_int_equal(rec_row(&f->rec, "t").queued, 0);
 }
 
 /* The same damage twice: the second file beside the first. */
@@ -485,7 +597,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(network_disks_are_refused), TEST(names_that_are_no_folders), TEST(folders_that_cannot_be),
         TEST(the_lock_of_another), TEST(what_stands_in_the_way), TEST(a_parked_file_that_stays),
-        TEST(set_aside_twice), TEST(a_disk_with_little_room),
+        TEST(a_dead_file_that_comes_back), TEST(a_dead_file_that_does_not), TEST(set_aside_twice), TEST(a_disk_with_little_room),
         TEST(the_next_segment_is_ready), TEST(a_spare_that_is_not_needed), TEST(a_spare_at_a_crash),
         TEST(no_room_for_a_spare), TEST(names_that_are_taken), TEST(a_frame_that_is_too_large),
         TEST(nothing_is_dropped_uncounted),
