@@ -16,7 +16,7 @@ struct file_ident {
     int64_t btime_ns;              /* 0 = unknown */
     uint32_t fp_len;               /* fingerprint: CRC-32 of the first fp_len bytes, ≤ FINGERPRINT_BYTES */
     uint32_t fp_crc;
-    int64_t first_seen_ns;         /* wall clock */
+    int64_t first_seen_ns;         /* wall clock, see ident_seen_now() */
     struct slice path;             /* last known */
     struct slice input;            /* name of the input */
 };

@@ -123,7 +123,7 @@ struct tail_file *file_begin(struct tail *t, const struct new_file *nf)
     ident_of_fd(nf->fd, nf->st, &id);
     file_set_ino(f, &id);
     f->left_ns = nf->left_ns;
-    f->ident.first_seen_ns = nf->first_seen_ns > 0 ? nf->first_seen_ns : clock_wall_ns();
+    f->ident.first_seen_ns = nf->first_seen_ns > 0 ? nf->first_seen_ns : ident_seen_now(&t->seen_ns);
     int64_t older = t->conf->inputs[f->input].ignore_older_ns;
     if (nf->phase == PHASE_LIVE && older > 0 && f->mtime_ns < clock_wall_ns() - older) {
         f->start_off = first_offset(t, f);

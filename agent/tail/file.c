@@ -6,7 +6,6 @@
 #include <stdlib.h>
 
 #include "agent/base/array.h"
-#include "agent/base/clock.h"
 #include "agent/base/log.h"
 #include "agent/base/must.h"
 #include "agent/base/pool.h"
@@ -339,7 +338,7 @@ int file_track(struct tail_file *f, uint64_t off)
     if (f->ident.incarnation == 0)
         file_set_incarnation(f, ident_incarnation(f->t->salt));
     if (f->ident.first_seen_ns == 0)
-        f->ident.first_seen_ns = clock_wall_ns();
+        f->ident.first_seen_ns = ident_seen_now(&f->t->seen_ns);
     f->is_tracked = true;
     file_changed_ident(f);
     return 0;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <libdeflate.h>
+#include <stdlib.h>
 
 #include "agent/base/clock.h"
 #include "agent/queue/fs.h"
@@ -63,6 +64,26 @@ bool ident_same_inode(const struct file_ident *a, const struct file_ident *b)
     if (a->ino != b->ino || a->generation != b->generation)
         return false;
     return a->btime_ns == 0 || b->btime_ns == 0 || a->btime_ns == b->btime_ns;
+}
+
+int64_t ident_seen_now(int64_t *last)
+{
+    int64_t now = clock_wall_ns();
+    now -= now % SEEN_BESIDE_NS;
+    if (now < *last + 2 * SEEN_BESIDE_NS && *last - now < NS_PER_SEC) /* else it was put back */
+        now = *last + 2 * SEEN_BESIDE_NS;
+    *last = now;
+    return now;
+}
+
+bool ident_is_dated(const struct file_ident *id)
+{
+    return id->first_seen_ns % SEEN_BESIDE_NS != 0;
+}
+
+bool ident_is_beside(const struct file_ident *a, const struct file_ident *b)
+{
+    return llabs(a->first_seen_ns - b->first_seen_ns) <= SEEN_BESIDE_NS;
 }
 
 uint64_t ident_incarnation(uint64_t salt)

@@ -35,6 +35,16 @@ bool ident_same_inode(const struct file_ident *a, const struct file_ident *b);
 /* Random, never 0. */
 uint64_t ident_incarnation(uint64_t salt);
 
+/*
+ * When a file is first seen: by the clock these are whole microseconds, and no two files that one tail sees, one after the other, have
+ * less than two between them, however coarse the clock is. A file that is found when one that came after it is known already is dated
+ * beside another, some nanoseconds before or after that: it is told late. Another life of a file is one microsecond younger.
+ */
+#define SEEN_BESIDE_NS 1000
+int64_t ident_seen_now(int64_t *last); /* last: what was returned before, 0 at first */
+bool ident_is_dated(const struct file_ident *id);
+bool ident_is_beside(const struct file_ident *a, const struct file_ident *b);
+
 uint32_t crc_update(uint32_t crc, const void *ptr, size_t len);
 int64_t timespec_ns(struct timespec ts);
 

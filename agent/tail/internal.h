@@ -221,6 +221,7 @@ struct tail {
     size_t n_outputs;
     uint64_t salt;
     int64_t now; /* monotonic, of the last call that said it */
+    int64_t seen_ns; /* ident_seen_now() */
 
     struct input_side *inputs;
     char *state_dir; /* real path */

@@ -11,8 +11,6 @@
 #include "agent/queue/fs.h"
 #include "agent/tail/internal.h"
 
-#define BESIDE_NS 1000 /* two files that were seen first by the clock are never so near */
-
 static uint32_t input_by_name(const struct tail *t, struct slice name)
 {
     for (uint32_t i = 0; i < t->conf->n_inputs; i++)
@@ -208,17 +206,50 @@ static void complete(struct tail *t, struct tail_file *f, const struct queue_rec
     }
 }
 
-/* A file that was found late was told late, and got a time beside that of the one it came before or after (begin_before(),
- * date_sibling(), rotate_truncated()): among the others of the chain it stands where that one stands. */
-static void rank_beside(struct tail_file *f)
+/* Is the order in which this queue was told of two, both before f, that of the clock? What was found late says nothing of that. */
+static bool is_order_true(const struct tail_file *f, const struct tail_file *g, size_t o)
 {
+    if (g->slots[o].rank == 0 || g->slots[o].rank >= f->slots[o].rank || ident_is_dated(&g->ident))
+        return true;
+    for (const struct tail_file *h = chain_first(f->t, f->base); h != NULL; h = chain_next(h))
+        if (h->slots[o].rank > g->slots[o].rank && h->slots[o].rank < f->slots[o].rank && !ident_is_dated(&h->ident) &&
+            h->ident.first_seen_ns < g->ident.first_seen_ns)
+            return false;
+    return true;
+}
+
+/* Before which of those that this queue was told of before f? Of the first that came after it by the clock, unless that was put
+ * back. */
+static uint32_t rank_by_date(const struct tail_file *f, size_t o)
+{
+    uint32_t rank = f->slots[o].rank, sooner = 0;
     for (const struct tail_file *g = chain_first(f->t, f->base); g != NULL; g = chain_next(g)) {
-        if (llabs(f->ident.first_seen_ns - g->ident.first_seen_ns) > BESIDE_NS)
-            continue;
-        for (size_t o = 0; o < f->t->n_outputs; o++)
-            if (g->slots[o].rank > 0 && f->slots[o].rank > g->slots[o].rank)
-                f->slots[o].rank = g->slots[o].rank;
+        if (!is_order_true(f, g, o))
+            return rank;
+        if (g->slots[o].rank < rank && g->ident.first_seen_ns <= f->ident.first_seen_ns)
+            sooner = MAX(sooner, g->slots[o].rank);
     }
+    for (const struct tail_file *g = chain_first(f->t, f->base); g != NULL; g = chain_next(g))
+        if (g->slots[o].rank > sooner && g->slots[o].rank < rank)
+            rank = g->slots[o].rank;
+    return rank;
+}
+
+/* A file that was found late was told late, and got a time beside that of the one it came before or after (begin_before(),
+ * date_sibling(), rotate_truncated()): among the others of the chain it stands where that one stands. When the queue has forgotten
+ * that one, only the clock tells where it stood. */
+static void rank_beside(struct tail_file *f, size_t o)
+{
+    struct slot *s = &f->slots[o];
+    bool has_one = false;
+    for (const struct tail_file *g = chain_first(f->t, f->base); g != NULL; g = chain_next(g)) {
+        if (g == f || g->slots[o].rank == 0 || !ident_is_beside(&f->ident, &g->ident))
+            continue;
+        has_one = true;
+        s->rank = MIN(s->rank, g->slots[o].rank);
+    }
+    if (!has_one && ident_is_dated(&f->ident))
+        s->rank = rank_by_date(f, o);
 }
 
 int resume_init(struct tail *t, const struct queue_recovery *const *recovered, size_t n)
@@ -233,8 +264,10 @@ int resume_init(struct tail *t, const struct queue_recovery *const *recovered, s
             t->inputs[i].is_first = !knows_input(recovered[o], t->conf->inputs[i].name);
     }
     for (struct list *l = t->files.next; l != &t->files; l = l->next) {
-        complete(t, CONTAINER_OF(l, struct tail_file, all), recovered, n);
-        rank_beside(CONTAINER_OF(l, struct tail_file, all));
+        struct tail_file *f = CONTAINER_OF(l, struct tail_file, all);
+        complete(t, f, recovered, n);
+        for (uint32_t o = 0; o < n; o++)
+            rank_beside(f, o);
     }
     return 0;
 }
@@ -260,7 +293,7 @@ void file_renew(struct tail_file *f)
     f->is_blank = false;
     file_untrack(f);
     f->stage = STAGE_READING;
-    f->ident.first_seen_ns++; /* the younger of the two */
+    f->ident.first_seen_ns += SEEN_BESIDE_NS; /* the younger of the two */
     while (file_track(f, 0) < 0)
         must_wait(&must);
     file_ready(f);

@@ -271,6 +271,76 @@ static void test_cut_and_renamed(void **state)
     world_free(w);
 }
 
+/* Two that are begun in one instant of a coarse clock, and one that is found between them: it came before the second, also after a
+ * restart that finds that one renamed. */
+static void test_found_between_two_of_an_instant(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    clock_set_source(w_mono, w_wall);
+    world_include(w, 0, "a.log");
+    w_append(w, "a.log", "1Pa half, \n");
+    world_start(w);
+    world_run(w);
+    w_rename(w, "a.log", "a.log.2");
+    w_append(w, "a.log", "1Panother, \n");
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "1Pone more, \n");
+    look(w);
+    world_commit_all(w);
+    world_stop(w);
+    w_rename(w, "a.log.2", "a.log.3");
+    w_rename(w, "a.log.1", "a.log.2");
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "1Fthe end\n");
+    world_start(w);
+    world_run(w);
+    expect_after(w, "a.log.2", "a.log.3");
+    expect_after(w, "a.log.1", "a.log.2");
+    expect_after(w, "a.log", "a.log.1");
+    world_free(w);
+}
+
+/* A .gz that was begun late, and so told late; the file by which it was dated is gone for this queue, and only that of an output that
+ * was away has it still. What is in the .1 goes on in the live file nevertheless. */
+static void test_dated_by_one_that_is_gone(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    clock_set_source(w_mono, w_wall);
+    world_include(w, 0, "a.log");
+    w_append(w, "a.log", "x\n");
+    world_start(w);
+    world_settle(w, 1);
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "");
+    world_settle(w, 1);
+    world_stop(w);
+    world_use_outputs(w, 1);
+    world_start(w);
+    w_rename(w, "a.log.1", "a.log.2");
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "1Phalf of \n");
+    world_settle(w, 1);
+    w_gzip(w, "a.log.1");
+    for (int i = 0; i < 5; i++)
+        world_settle(w, 6);
+    assert_int_equal(3, w->q[0].n);
+    assert_true(told_as(w, 0, "a.log.1.gz") > told_as(w, 0, "a.log"));
+    w_rename(w, "a.log.2", "a.log.3");
+    w_rename(w, "a.log.1.gz", "a.log.2.gz");
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "1Fit\n");
+    world_settle(w, 1);
+    world_stop(w);
+    world_use_outputs(w, 2);
+    world_start(w);
+    world_run(w);
+    expect_after(w, "a.log", "a.log.1");
+    expect_after(w, "a.log.1", "a.log.2.gz");
+    world_free(w);
+}
+
 /* One that is gone seems to be the youngest, by a clock that was put back since. */
 static void test_clock_went_back(void **state)
 {
@@ -424,6 +494,8 @@ int main(void)
         cmocka_unit_test(test_untold_is_looked_for_in_time),
         cmocka_unit_test(test_unseen_after_one_without_name),
         cmocka_unit_test(test_cut_and_renamed),
+        cmocka_unit_test(test_found_between_two_of_an_instant),
+        cmocka_unit_test(test_dated_by_one_that_is_gone),
         cmocka_unit_test(test_clock_went_back),
         cmocka_unit_test(test_clock_went_back_before_a_reload),
         cmocka_unit_test(test_lives_whose_clock_went_back),

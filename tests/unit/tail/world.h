@@ -332,7 +332,8 @@ static inline void w_drop(struct w_queue *q, struct recovered_file *rf)
 {
     free((void *)(uintptr_t)rf->ident.path.ptr);
     free((void *)(uintptr_t)rf->ident.input.ptr);
-    *rf = q->files[--q->n];
+    q->n--; /* the others keep their order, as in a queue */
+    memmove(rf, rf + 1, (size_t)(&q->files[q->n] - rf) * sizeof(*rf));
 }
 
 /* One more, all zero. */
