@@ -94,19 +94,28 @@ static void end_act(void)
         sim.is_acting = world_step(0);
 }
 
-/* The next action that may come now has begun, or goes on. */
+static uint32_t rotates(const struct action *a)
+{
+    return a->kind == ACT_ROTATE || a->kind == ACT_COPYTRUNCATE ? 1u << a->a : 0;
+}
+
+/* The next action that may come now has begun, or goes on. A log is rotated once in a turn at most: twice, each few of the
+ * agent's calls, is what no logrotate does, whatever the machine is busy with. */
 static bool has_act(void)
 {
     const struct action *acts = sim.plan->acts;
     while (!sim.is_acting && sim.acts_done < sim.acts_armed && acts[sim.acts_done].is_out)
         sim.acts_done++;
-    return sim.is_acting || sim.acts_done < sim.acts_armed;
+    if (sim.is_acting)
+        return true;
+    return sim.acts_done < sim.acts_armed && (rotates(&acts[sim.acts_done]) & sim.rotated) == 0;
 }
 
 static void act_a_step(void)
 {
     if (!sim.is_acting) {
         say_action(sim.acts_done, "(meanwhile) ");
+        sim.rotated |= rotates(&sim.plan->acts[sim.acts_done]);
         world_act(&sim.plan->acts[sim.acts_done++]);
     }
     const uint32_t late = chance(&sim.look_rng, 40) ? 1 + rnd(&sim.look_rng, 6) : 0;
@@ -140,6 +149,7 @@ static void arm_acts(size_t i)
 static void agent_begins(void)
 {
     sim.turn_calls = disk_calls(sim.disk);
+    sim.rotated = 0;
 }
 
 static void agent_ends(void)

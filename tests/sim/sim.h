@@ -154,6 +154,7 @@ struct sim {
 
     size_t acts_done, acts_armed; /* actions before these have begun; may come while the agent looks */
     bool is_acting;            /* the last that has begun is not at its end */
+    uint32_t rotated;          /* mask of logs, in this turn */
     uint32_t looks_left;       /* until the next step */
     uint64_t look_rng;
     uint64_t turn_calls;       /* the agent's before this turn; UINT64_MAX between turns */
