@@ -127,7 +127,8 @@ bool file_sniff(struct tail_file *f)
         return false;
     }
     f->is_sniffed = true;
-    file_see(f, 0, head, (size_t)n);
+    if (f->ident.fp_len == 0) /* else it was read since it was empty here: only its next turn can say that this is the same text */
+        file_see(f, 0, head, (size_t)n);
     return true;
 }
 

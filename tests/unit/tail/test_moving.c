@@ -401,6 +401,53 @@ static void test_some_before_the_live_one(void **state)
     }
 }
 
+/* A file is filled after it was looked at and found empty, but before it is read; then, once its first line was read, it gets a
+ * second one, and all of it is copied and cut. */
+static struct {
+    const struct world *w;
+    int n;
+} filling;
+
+static ssize_t filling_pread(int fd, void *ptr, size_t len, uint64_t off)
+{
+    const struct world *w = filling.w;
+    ssize_t n = fs_real.pread(fd, ptr, len, off);
+    if (n == 0 && filling.n == 0) {
+        filling.n = 1;
+        w_append(w, "a.log", "the first line of a text, which is long enough to know a text by\n");
+    } else if (n > 0 && filling.n == 1) {
+        filling.n = 2;
+        w_append(w, "a.log", "second\n");
+        w_copy(w, "a.log", "a.log.1");
+        assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
+        w_append(w, "a.log", "another text, which is longer than the first line of the one before it, so that nobody sees it cut\n");
+    }
+    return n;
+}
+
+/* The copy is known by what was read. */
+static void test_filled_between_look_and_read(void **state)
+{
+    (void)state;
+    struct fs_ops ops = fs_real;
+    ops.pread = filling_pread;
+    struct world *w = world_new(1);
+    world_include(w, 0, "a.log");
+    w_append(w, "a.log", "");
+    world_start(w);
+    filling.w = w;
+    filling.n = 0;
+    fs_set_ops(&ops);
+    world_run(w);
+    fs_set_ops(NULL);
+    assert_int_equal(2, filling.n);
+    world_settle(w, 12);
+    world_settle(w, 12);
+    expect_lines(w, 0, "the first line of a text, which is long enough to know a text by|second|another text, which is longer than the "
+                       "first line of the one before it, so that nobody sees it cut");
+    world_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -410,6 +457,7 @@ int main(void)
         cmocka_unit_test(test_moves_on_untold),
         cmocka_unit_test(test_moves_while_begun),
         cmocka_unit_test(test_some_before_the_live_one),
+        cmocka_unit_test(test_filled_between_look_and_read),
     };
     return cmocka_run_group_tests_name("tail/moving", tests, NULL, NULL);
 }
