@@ -321,12 +321,10 @@ static void drop_pushed(struct channel *c)
     atomic_store(&c->inflight_bytes, 0);
 }
 
-static void sync_failed(struct writer *w, struct channel *c, int code)
+/* What is not durable is void: it is read again. */
+static void go_back(struct writer *w, struct channel *c)
 {
     struct writer_fence fence = { 0 };
-    log_error("queue", "queue.sync_failed",
-              "a sync of the queue failed: a new segment is begun and what was not durable is read again",
-              LOG_SLICE("output", c->output->conf->name), LOG_CSTR("error", strerrordesc_np(-code)));
     take_back_voided(c);
     struct must must = { 0 };
     while (queue_fenced(c->queue, &fence.files, &fence.n_files) < 0 ||
@@ -340,6 +338,14 @@ static void sync_failed(struct writer *w, struct channel *c, int code)
     w->conf.events.on_fence(w->conf.events.ctx, c->output->conf->index, &fence);
     c->unsynced_bytes = 0;
     c->dirty_since_ns = 0;
+}
+
+static void sync_failed(struct writer *w, struct channel *c, int code)
+{
+    log_error("queue", "queue.sync_failed",
+              "a sync of the queue failed: a new segment is begun and what was not durable is read again",
+              LOG_SLICE("output", c->output->conf->name), LOG_CSTR("error", strerrordesc_np(-code)));
+    go_back(w, c);
 }
 
 static void sync_channel(struct writer *w, struct channel *c)
@@ -357,6 +363,15 @@ static void sync_channel(struct writer *w, struct channel *c)
     c->dirty_since_ns = 0;
     w->conf.events.on_durable(w->conf.events.ctx, c->output->conf->index, number);
     tell_listener(w);
+}
+
+/* The disk had no room for the rest of a group. What came before it is durable, which the reader is told first. */
+static void group_given_up(struct writer *w, struct channel *c)
+{
+    log_info("queue", "queue.blocked", "the disk is full: a group that was begun is given up and read again",
+             LOG_SLICE("output", c->output->conf->name));
+    sync_channel(w, c);
+    go_back(w, c);
 }
 
 /* Whoever sets a short batch_wait wants lines to be there sooner: the sync must not be what they wait for. As each group
@@ -397,6 +412,10 @@ static bool channel_turn(struct writer *w, struct channel *c, int64_t now)
         int r = write_group(w, c);
         if (r == -ESTALE) { /* the queue had to sync before a new segment, and that failed */
             sync_failed(w, c, r);
+            continue;
+        }
+        if (r == -ECANCELED) {
+            group_given_up(w, c);
             continue;
         }
         if (r < 0 && BUG(24)) { /* said, and forgotten */

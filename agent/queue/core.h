@@ -191,6 +191,8 @@ struct queue {
     int spare_fd;                        /* the next segment, made early */
     uint64_t spare_id;
     bool is_spare_tried;
+    int room_fd;                         /* the room for the next segment's head, see segment_keep_room() */
+    uint64_t room_bytes;                 /* of it; 0: none is kept */
     struct positions positions;
     struct totals totals;
     struct frame_row *voided;            /* what the last fence made void */
@@ -229,9 +231,17 @@ uint64_t segment_name_parse(const char *name, const char *suffix);
 NODISCARD int queue_open_file(const struct fs_ops *fs, int dir_fd, const char *name, int flags, struct stat *ret_st);
 /* The header of the file of this id. -EBADMSG: it has none; -EPROTO: a newer version's; else passing (fs.h). */
 NODISCARD int segment_head_read(int fd, uint64_t id, struct segment_head *ret);
-NODISCARD int segment_begin(struct queue *q);    /* the next segment, durable; from here on it is written */
+NODISCARD int segment_begin(struct queue *q);    /* the next segment, durable; from here on it is written. Not in a group */
 /* SEAL and sync; nothing may be unsealed after it. with_places: no other segment follows now. */
 NODISCARD int segment_seal(struct queue *q, bool with_places);
+/*
+ * The newest segment is never removed, so on a full disk the next one could not be begun when all of the newest is
+ * acknowledged, and the queue would be full of nothing for ever. So an empty file holds blocks (fallocate) for header and
+ * SNAP from the start, grows with what a SNAP has to say, and takes the next segment's name when there is no other room.
+ * -ENOSPC, -EDQUOT: it cannot be had; then no group may begin. A disk without fallocate keeps none: 0.
+ */
+NODISCARD int segment_keep_room(struct queue *q);
+void segment_close_room(struct queue *q); /* it stays on the disk */
 void segment_make_spare(struct queue *q);
 void segment_drop_spare(struct queue *q);
 NODISCARD int segment_list_add(struct queue *q, const struct segment *s); /* takes the lock */
@@ -249,6 +259,7 @@ NODISCARD int queue_make_way(struct queue *q, const char *name, mode_t type);
 void queue_fence(struct queue *q);
 void queue_publish(struct queue *q); /* everything of closed groups is durable */
 void queue_set_blocked(struct queue *q, int err);
+bool is_disk_full(int err);
 NODISCARD int queue_meta_frame(struct buf *meta, const struct frame_in *f, const struct frame_orig *orig);
 
 /* cursor.c */

@@ -194,7 +194,7 @@ static struct queue *queue_new(const struct queue_open_conf *conf)
     q->wire_form = conf->wire_form;
     q->min_free_bytes = conf->min_free_bytes;
     q->min_free_percent = conf->min_free_percent;
-    q->dir_fd = q->lock_fd = q->parked_fd = q->quarantine_fd = q->cursor_fd = q->fd = q->spare_fd = -1;
+    q->dir_fd = q->lock_fd = q->parked_fd = q->quarantine_fd = q->cursor_fd = q->fd = q->spare_fd = q->room_fd = -1;
     q->dead.dir_fd = q->dead.fd = -1;
     pthread_mutex_init(&q->lock, NULL);
     pthread_mutex_init(&q->cursor_lock, NULL);
@@ -215,6 +215,7 @@ static void queue_free(struct queue *q)
 {
     reader_close(q);
     segment_drop_spare(q);
+    segment_close_room(q);
     dead_close(q);
     parked_close(q);
     close_fd(q, q->fd);

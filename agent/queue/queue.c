@@ -47,12 +47,17 @@ bool queue_is_blocked(const struct queue *q, enum blocked_reason *ret_reason)
     return b > 0;
 }
 
+bool is_disk_full(int err)
+{
+    return err == -ENOSPC || err == -EDQUOT;
+}
+
 void queue_set_blocked(struct queue *q, int err)
 {
     int b = 0;
     if (err == -EXFULL)
         b = BLOCKED_FULL + 1;
-    else if (err == -ENOSPC || err == -EDQUOT)
+    else if (is_disk_full(err))
         b = BLOCKED_DISK_FULL + 1;
     else if (err < 0)
         b = BLOCKED_WRITE_ERROR + 1;
@@ -224,13 +229,69 @@ static int prepare_segment(struct queue *q)
     return segment_begin(q);
 }
 
+/* What this queue has of a full disk is in the newest segment, and nobody needs it any more. One without groups has nothing
+ * to give back: so a disk that others have filled is not rolled over for ever. */
+static bool holds_dead_room(struct queue *q)
+{
+    bool has_rest = q->fd >= 0 && (q->must_roll || q->is_failed);
+    return (has_groups(q) || has_rest) && all_is_acked(q);
+}
+
+/*
+ * The next segment is begun, in the room that is kept for it if there is no other, and the newest becomes an old one, which goes.
+ * No SEAL: there may be no room for it. The positions are on the disk at every moment: both segments have them until the
+ * cursor is durable. Also below min_free, for more becomes free than is taken. -ESTALE as queue_append().
+ */
+static int give_room_back(struct queue *q)
+{
+    if (queue_sync(q) < 0)
+        return -ESTALE;
+    queue_abandon_group(q);
+    q->must_roll = true; /* a next one that fails may stand on the disk all the same, with a fence: nothing follows here */
+    int r = segment_begin(q);
+    if (r < 0)
+        return r;
+    /* What does not work here is done at the sender's word. */
+    (void)!queue_cursor_sync(q);
+    (void)!queue_unlink_acked(q);
+    return 0;
+}
+
+/* The disk is full within a group, and what is acknowledged before it in its segment holds the room: the group is given up to
+ * be brought again, for as long as it is open nothing can be begun behind it. */
+static int leave_group(struct queue *q, int err)
+{
+    if (!is_disk_full(err) || !holds_dead_room(q))
+        return err;
+    bool was_open = q->in_group;
+    int r = give_room_back(q);
+    if (r == -ESTALE)
+        return r;
+    if (was_open)
+        rereads_rollback(&q->rereads);
+    return was_open ? -ECANCELED : err;
+}
+
 /* ---- appending ---- */
 
-static int begin_group(struct queue *q, bool has_data)
+static int prepare_room(struct queue *q, bool has_data)
 {
     int r = check_room(q, has_data);
     if (r == 0)
+        r = segment_keep_room(q); /* first: a new segment takes what it can get */
+    if (r == 0)
         r = prepare_segment(q);
+    return r == 0 ? segment_keep_room(q) : r; /* it may have been used */
+}
+
+static int begin_group(struct queue *q, bool has_data)
+{
+    int r = prepare_room(q, has_data);
+    if (is_disk_full(r) && holds_dead_room(q)) {
+        r = give_room_back(q);
+        if (r == 0)
+            r = prepare_room(q, has_data);
+    }
     queue_set_blocked(q, r == -ESTALE ? -EIO : r);
     if (r < 0)
         return r == -EXFULL ? -ENOSPC : r;
@@ -364,8 +425,8 @@ int queue_append(struct queue *q, const struct frame_in *frame, const struct gro
     }
     int r = prepare_tables(q, frame, end);
     if (r == 0)
-        r = write_frame(q, frame, end);
-    queue_set_blocked(q, r);
+        r = leave_group(q, write_frame(q, frame, end));
+    queue_set_blocked(q, r == -ESTALE ? -EIO : r == -ECANCELED ? -ENOSPC : r);
     if (r < 0)
         return r;
 

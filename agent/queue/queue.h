@@ -159,7 +159,8 @@ bool queue_is_blocked(const struct queue *q, enum blocked_reason *ret_reason);
  * POS frame). All of a group go to one segment: a new one is begun (rolled) at a group's first frame when needed.
  * A failed or short write leaves the end where it was. *ret_seq: the frame's seq.
  * -ESTALE: the segment before could not be synced when a new one was to begin; everything is as after a failed
- * queue_sync(), and nothing of this group is in the queue. */
+ * queue_sync(), and nothing of this group is in the queue. -ECANCELED: the same for this group alone: the disk is full, it
+ * was given up to get room back; what came before it is durable. */
 NODISCARD int queue_append(struct queue *q, const struct frame_in *frame, const struct group_end *end,
                            uint64_t *ret_seq);
 /* True when a group is open (MORE was written last). */

@@ -318,8 +318,9 @@ static int begin(struct recovery *rc)
     if (rc->rec->newest_ns > clock_wall_ns() + AHEAD_MAX_NS)
         rc->rec->newest_ns = 0;
     q->newest_ns = rc->rec->newest_ns;
+    (void)!segment_keep_room(q); /* before the segment takes what it can get; else at the next append */
     int r = segment_begin(q);
-    if (r == -ENOSPC || r == -EDQUOT) {
+    if (is_disk_full(r)) {
         queue_set_blocked(q, r); /* sending goes on; the next append tries again */
         r = 0;
     }

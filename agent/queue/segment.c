@@ -162,6 +162,79 @@ void segment_drop_spare(struct queue *q)
     q->spare_fd = -1;
 }
 
+/* ---- room for the next head ---- */
+
+#define ROOM_NAME "next"
+#define ROOM_BYTES (64 * KIB)
+#define ROOM_ROWS 256 /* so many files and tenants more, so much room more: compressed each takes less than half of that */
+
+void segment_close_room(struct queue *q)
+{
+    if (q->room_fd >= 0)
+        (void)q->fs->close(q->room_fd);
+    q->room_fd = -1;
+    q->room_bytes = 0;
+}
+
+/* One that is not empty became a segment whose name a power cut took back: nothing counted on it yet. */
+static int room_open(struct queue *q)
+{
+    struct stat st;
+    int r = queue_make_way(q, ROOM_NAME, S_IFREG);
+    if (r < 0)
+        return r;
+    int fd = q->fs->open(q->dir_fd, ROOM_NAME, O_RDWR | O_CREAT, 0600);
+    if (fd < 0)
+        return fd;
+    r = q->fs->fstat(fd, &st);
+    if (r == 0 && st.st_size > 0)
+        r = q->fs->truncate(fd, 0);
+    if (r < 0) {
+        (void)q->fs->close(fd);
+        return r;
+    }
+    q->room_fd = fd;
+    q->room_bytes = 0;
+    return 0;
+}
+
+int segment_keep_room(struct queue *q)
+{
+    uint64_t rows = (uint64_t)q->positions.n + q->totals.n;
+    uint64_t need = (1 + rows / ROOM_ROWS) * ROOM_BYTES;
+    if (q->room_fd >= 0 && q->room_bytes >= need)
+        return 0;
+    int r = q->room_fd >= 0 ? 0 : room_open(q);
+    if (r < 0)
+        return is_disk_full(r) ? r : 0;
+    struct fs_space space;
+    if (q->room_bytes > 0 && q->fs->space(q->dir_fd, &space) == 0 && space.free_bytes < need - q->room_bytes)
+        return -ENOSPC; /* not tried: some disks take back what a failed fallocate found there */
+    r = q->fs->reserve(q->room_fd, need);
+    if (!is_disk_full(r))
+        q->room_bytes = need; /* no fallocate: then it is an empty file */
+    return is_disk_full(r) ? r : 0;
+}
+
+/* Its blocks are there, and its inode: no more than a name changes. */
+static int room_take(struct queue *q, uint64_t *ret_id)
+{
+    char name[SEGMENT_NAME_BYTES];
+    struct stat st;
+    *ret_id = q->last_id;
+    int r;
+    do { /* a rename would write over what stands there */
+        segment_name(name, ++*ret_id);
+        r = q->fs->stat(q->dir_fd, name, &st, false);
+    } while (r == 0 && *ret_id < q->last_id + 1000);
+    if (r != -ENOENT || q->fs->rename(q->dir_fd, ROOM_NAME, q->dir_fd, name) < 0)
+        return -ENOSPC;
+    int fd = q->room_fd;
+    q->room_fd = -1;
+    q->room_bytes = 0;
+    return fd;
+}
+
 static int open_next(struct queue *q, uint64_t *ret_id)
 {
     char name[SEGMENT_NAME_BYTES];
@@ -242,14 +315,13 @@ static void adopt(struct queue *q, int fd, const struct segment *s)
     atomic_fetch_add(&q->bytes, s->bytes);
 }
 
-int segment_begin(struct queue *q)
+static int begin_in(struct queue *q, int (*open_file)(struct queue *q, uint64_t *ret_id))
 {
-    assert(!q->in_group);
     struct segment s = { .fence = q->group_seq, .first_seq = q->top_seq + 1, .salt = random_u32(),
                          .wire_form = q->wire_form };
     assert(s.first_seq > s.fence && s.first_seq > atomic_load(&q->acked_seq));
     s.last_seq = s.first_seq;
-    int fd = open_next(q, &s.id);
+    int fd = open_file(q, &s.id);
     if (fd < 0)
         return fd;
     struct segment_head head = { .id = s.id, .first_seq = s.first_seq, .fence = s.fence, .salt = s.salt,
@@ -272,6 +344,13 @@ int segment_begin(struct queue *q)
     adopt(q, fd, &s);
     atomic_store(&q->durable_seq, s.last_seq);
     return 0;
+}
+
+int segment_begin(struct queue *q)
+{
+    assert(!q->in_group);
+    int r = begin_in(q, open_next);
+    return is_disk_full(r) && q->room_fd >= 0 ? begin_in(q, room_take) : r;
 }
 
 /*
