@@ -211,8 +211,8 @@ int segment_keep_room(struct queue *q)
     if (q->room_bytes > 0 && q->fs->space(q->dir_fd, &space) == 0 && space.free_bytes < need - q->room_bytes)
         return -ENOSPC; /* not tried: some disks take back what a failed fallocate found there */
     r = q->fs->reserve(q->room_fd, need);
-    if (!is_disk_full(r))
-        q->room_bytes = need; /* no fallocate: then it is an empty file */
+    if (r == 0 || r == -EOPNOTSUPP) /* without fallocate: an empty file, and an inode */
+        q->room_bytes = need;
     return is_disk_full(r) ? r : 0;
 }
 
