@@ -424,6 +424,7 @@ static bool channel_turn(struct writer *w, struct channel *c, int64_t now)
         }
         if (r < 0) {
             write_failed(c, r, now);
+            tell_listener(w); /* who reads may hold the blocks of a segment that is gone, until it looks */
             break;
         }
         group_done(w, c, now);

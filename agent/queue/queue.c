@@ -240,7 +240,7 @@ static bool holds_dead_room(struct queue *q)
 /*
  * The next segment is begun, in the room that is kept for it if there is no other, and the newest becomes an old one, which goes.
  * No SEAL: there may be no room for it. The positions are on the disk at every moment: both segments have them until the
- * cursor is durable. Also below min_free, for more becomes free than is taken. -ESTALE as queue_append().
+ * cursor is durable. Also below min_free: what is taken is given back at once. -ESTALE as queue_append().
  */
 static int give_room_back(struct queue *q)
 {

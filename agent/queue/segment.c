@@ -176,7 +176,8 @@ void segment_close_room(struct queue *q)
     q->room_bytes = 0;
 }
 
-/* One that is not empty became a segment whose name a power cut took back: nothing counted on it yet. */
+/* One that is not empty became a segment whose name a power cut took back: nothing counted on it yet. The blocks of an empty one
+ * are there still: they must not be put at stake for more of them, see segment_keep_room(). */
 static int room_open(struct queue *q)
 {
     struct stat st;
@@ -194,7 +195,7 @@ static int room_open(struct queue *q)
         return r;
     }
     q->room_fd = fd;
-    q->room_bytes = 0;
+    q->room_bytes = st.st_size > 0 ? 0 : (uint64_t)st.st_blocks * 512;
     return 0;
 }
 

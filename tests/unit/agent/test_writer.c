@@ -10,6 +10,14 @@ static void push(struct stand *s, struct group *g)
     assert_int_equal(writer_push(s->writer, 0, g), 0);
 }
 
+static unsigned calls_of_the_sender(struct stand *s)
+{
+    pthread_mutex_lock(&s->told.lock);
+    unsigned n = s->told.frames;
+    pthread_mutex_unlock(&s->told.lock);
+    return n;
+}
+
 static void test_groups_become_durable(void **state)
 {
     struct stand *s = stand_new();
@@ -21,12 +29,7 @@ static void test_groups_become_durable(void **state)
     stand_wait(s, s->told.durable == 3);
     assert_int_equal(stand_accepted(s), 9);
     assert_int_equal(stand_queued(s), 9);
-    stand_poll(({
-        pthread_mutex_lock(&s->told.lock);
-        bool is_told = s->told.frames > 0;
-        pthread_mutex_unlock(&s->told.lock);
-        is_told;
-    }));
+    stand_poll(calls_of_the_sender(s) > 0);
     stand_free(s);
 }
 
@@ -87,6 +90,40 @@ static void test_fence(void **state)
     stand_free(s);
 }
 
+/* The disk is full within a group, and all before it is acknowledged: what of it is written counts no more, what came before
+ * it does, and the reader hears where it stands. */
+static void test_group_is_given_up_on_a_full_disk(void **state)
+{
+    struct stand *s = stand_new();
+    struct frame_head head;
+    (void)state;
+    push(s, stand_group(s, 1, 3, true, 0));
+    stand_wait(s, s->told.durable == 1);
+    assert_int_equal(queue_next(s->queue, &head), 1);
+    assert_true(queue_ack(s->queue, head.seq));
+    uint64_t off = s->off;
+    push(s, stand_group(s, 2, 5, false, 0)); /* MORE */
+    stand_poll(stand_accepted(s) == 8);
+    atomic_store(&stand_write_error, -ENOSPC);
+    push(s, stand_group(s, 2, 4, true, 0));
+    stand_wait(s, s->told.fences == 1);
+    assert_int_equal(s->told.epoch, 1);
+    assert_int_equal(s->told.fence_end, off);
+    assert_int_equal(s->told.fence_lines, off);
+    assert_int_equal(s->told.durable, 1);
+    assert_int_equal(stand_accepted(s), 3);
+    atomic_store(&stand_write_error, 0);
+    s->off = off;
+    push(s, stand_group(s, 2, 9, true, 1));
+    stand_wait(s, s->told.durable == 2);
+    assert_int_equal(stand_accepted(s), 12);
+    assert_int_equal(queue_next(s->queue, &head), 1);
+    assert_int_equal(head.lines, 9);
+    assert_true(queue_ack(s->queue, head.seq));
+    assert_int_equal(queue_next(s->queue, &head), 0);
+    stand_free(s);
+}
+
 struct counted_job {
     struct writer_job job;
     _Atomic int runs, dones;
@@ -109,6 +146,23 @@ static bool writer_is_idle(struct stand *s)
     writer_post(s->writer, &j.job);
     stand_poll(atomic_load(&j.dones) == 1);
     return true;
+}
+
+/* A segment that is gone keeps its blocks for as long as the sender has it open: it is called to look. */
+static void test_full_disk_calls_the_sender(void **state)
+{
+    struct stand *s = stand_new();
+    (void)state;
+    push(s, stand_group(s, 1, 1, true, 0));
+    stand_wait(s, s->told.durable == 1);
+    stand_poll(calls_of_the_sender(s) > 0);
+    stand_poll(writer_is_idle(s));
+    unsigned calls = calls_of_the_sender(s);
+    atomic_store(&stand_write_error, -ENOSPC);
+    push(s, stand_group(s, 2, 5, true, 0));
+    stand_poll(calls_of_the_sender(s) > calls);
+    atomic_store(&stand_write_error, 0);
+    stand_free(s);
 }
 
 /* Groups that a roll made durable are not taken back when a later sync fails. */
@@ -211,6 +265,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_groups_become_durable),
         cmocka_unit_test(test_full_disk_blocks_and_recovers),
+        cmocka_unit_test(test_group_is_given_up_on_a_full_disk),
+        cmocka_unit_test(test_full_disk_calls_the_sender),
         cmocka_unit_test(test_seal_out_of_memory_is_tried_again),
         cmocka_unit_test(test_fence),
         cmocka_unit_test(test_fence_after_a_roll),

@@ -463,6 +463,12 @@ static int open_on_a_full_disk(int dir_fd, const char *name, int flags, mode_t m
     return flags & O_EXCL ? -ENOSPC : fs_real.open(dir_fd, name, flags, mode);
 }
 
+static int rename_nothing(int from_fd, const char *from, int to_fd, const char *to)
+{
+    (void)from_fd, (void)from, (void)to_fd, (void)to;
+    return -ENOSPC;
+}
+
 /* No room for the segment whose fence would make void what a sync did not keep, until the queue is closed, and none to write
  * it again at the next open: it is cut, else it would be sent from pages that no disk has. */
 static void no_room_for_the_fence(void **state)
@@ -477,12 +483,14 @@ static void no_room_for_the_fence(void **state)
     for (unsigned i = 3; i <= 5; i++)
         assert_int_equal(put_one(&f, i), 0);
     faulty.open = open_on_a_full_disk;
+    faulty.rename = rename_nothing; /* nor is the room that was kept to be had */
     plan.left = 0;
     plan.length = 1;
     assert_int_equal(queue_sync(f.q), -EIO);
     assert_int_equal(count_files(&f, ".", ".seg"), 1);
     queue_close(f.q);
     faulty.open = fault_open;
+    faulty.rename = fs_real.rename;
     fixture_open(&f);
     assert_int_equal(f.rec.queued_lines, 2);
     assert_int_equal(file_end(&f.rec, 1), 2);

@@ -54,9 +54,15 @@ static ssize_t limited_pwritev(int fd, const struct iovec *iov, int n, uint64_t 
     return is_counted(fd) && !has_room(fd, end) ? -ENOSPC : fs_real.pwritev(fd, iov, n, off);
 }
 
+/* What is refused takes with it what the file had beyond its end: as tmpfs does. */
 static int limited_reserve(int fd, uint64_t len)
 {
-    return !is_counted(fd) || has_room(fd, len) ? fs_real.reserve(fd, len) : -ENOSPC;
+    struct stat st;
+    if (!is_counted(fd) || has_room(fd, len))
+        return fs_real.reserve(fd, len);
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_int_equal(ftruncate(fd, st.st_size), 0);
+    return -ENOSPC;
 }
 
 static int limited_space(int fd, struct fs_space *ret)
@@ -171,6 +177,36 @@ static void restart_on_the_full_disk_goes_on(void **state)
     drain(f, n + 1, n + 1);
 }
 
+/* It knows of more files than the room that it could keep is meant for: what it has is not put at stake for more. */
+static void restart_with_more_to_say_goes_on(void **state)
+{
+    struct fixture *f = *state;
+    struct sample s;
+    struct sample_end e;
+    uint64_t seq;
+    fixture_open(f);
+    unsigned n = 0;
+    for (; n < 400; n++)
+        assert_int_equal(queue_append(f->q, sample_frame(&s, n + 1, 1, "t"), sample_end(&e, n + 1, 0, n + 1), &seq), 0);
+    assert_int_equal(queue_sync(f->q), 0);
+    fixture_crash(f);
+    char next[512];
+    fixture_path(f, next, "next");
+    assert_int_equal(truncate(next, 0), 0);
+    int fd = open(next, O_RDWR);
+    assert_true(fd >= 0);
+    assert_int_equal(fs_real.reserve(fd, 64 * KIB), 0); /* all that there was room for */
+    close(fd);
+    disk_bytes = 0;
+    says_free = true;
+    fixture_open(f);
+    assert_true(f->q->fd >= 0);
+    drain(f, 1, n);
+    assert_int_equal(queue_cursor_sync(f->q), 0);
+    assert_int_equal(queue_unlink_acked(f->q), 0);
+    assert_int_equal(f->q->n_segs, 1);
+}
+
 static void room_below_min_free_is_given_back(void **state)
 {
     struct fixture *f = *state;
@@ -243,6 +279,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(full_disk_is_given_back, setup, teardown),
         cmocka_unit_test_setup_teardown(restart_on_the_full_disk_goes_on, setup, teardown),
+        cmocka_unit_test_setup_teardown(restart_with_more_to_say_goes_on, setup, teardown),
         cmocka_unit_test_setup_teardown(room_below_min_free_is_given_back, setup, teardown),
         cmocka_unit_test_setup_teardown(full_of_others_is_not_rolled_over_for_ever, setup, teardown),
         cmocka_unit_test_setup_teardown(open_group_is_given_up, setup, teardown),
