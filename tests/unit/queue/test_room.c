@@ -274,6 +274,67 @@ static void open_group_is_given_up(void **state)
     assert_int_equal(rec_row(&f->rec, "t").accepted, 101);
 }
 
+static struct stat stat_next(struct fixture *f)
+{
+    char next[512];
+    struct stat st;
+    fixture_path(f, next, "next");
+    assert_int_equal(lstat(next, &st), 0);
+    return st;
+}
+
+/* Gone, with bytes in it as after a power cut that took its new name back, or not a file at all: the room is there again. */
+static void room_is_made_anew(void **state)
+{
+    struct fixture *f = *state;
+    char next[512];
+    fixture_path(f, next, "next");
+    for (unsigned i = 0; i < 4; i++) {
+        if (i > 0)
+            assert_int_equal(unlink(next), 0);
+        if (i == 1)
+            assert_int_equal(mkdir(next, 0700), 0);
+        if (i == 2)
+            assert_int_equal(symlink("cursor", next), 0);
+        int fd = i == 3 ? open(next, O_RDWR | O_CREAT, 0600) : -1;
+        if (i == 3)
+            assert_int_equal(pwrite(fd, "TRQSEG", 6, 100000), 6);
+        if (fd >= 0)
+            close(fd);
+        fixture_open(f);
+        assert_int_equal(f->rec.damaged_bytes, 0);
+        put_synced(f, i + 1, i + 1);
+        drain(f, i + 1, i + 1);
+        assert_true(S_ISREG(stat_next(f).st_mode));
+        assert_int_equal(stat_next(f).st_size, 0);
+        assert_int_equal(stat_next(f).st_blocks * 512, 64 * KIB);
+        assert_int_equal(queue_cursor_sync(f->q), 0);
+        fixture_crash(f);
+    }
+    assert_int_equal(count_files(f, ".", ".aside.1"), 1);
+    assert_int_equal(count_files(f, ".", ".aside.2"), 1);
+}
+
+static int no_reserve(int fd, uint64_t len)
+{
+    (void)fd, (void)len;
+    return -EOPNOTSUPP;
+}
+
+/* No fallocate: nothing is kept, and nothing waits for it. */
+static void disk_without_fallocate(void **state)
+{
+    struct fixture *f = *state;
+    limited.reserve = no_reserve;
+    fixture_open(f);
+    put_synced(f, 1, 3);
+    drain(f, 1, 3);
+    assert_int_equal(stat_next(f).st_blocks, 0);
+    crash_and_open(f);
+    assert_int_equal(file_end(&f->rec, 1), 3);
+    put_synced(f, 4, 4);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -283,6 +344,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(room_below_min_free_is_given_back, setup, teardown),
         cmocka_unit_test_setup_teardown(full_of_others_is_not_rolled_over_for_ever, setup, teardown),
         cmocka_unit_test_setup_teardown(open_group_is_given_up, setup, teardown),
+        cmocka_unit_test_setup_teardown(room_is_made_anew, setup, teardown),
+        cmocka_unit_test_setup_teardown(disk_without_fallocate, setup, teardown),
     };
     return cmocka_run_group_tests_name("queue/room", tests, NULL, NULL);
 }
