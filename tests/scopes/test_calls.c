@@ -57,7 +57,7 @@ static bool put_frame(unsigned line, const char *tenant, bool more, uint64_t to)
                              more ? NULL : scope_end(&e, u.at, to), &seq);
         if (r == 0)
             return true;
-        if (r == -ESTALE) {
+        if (r == -ESTALE || r == -ECANCELED) {
             go_back();
             return false;
         }
