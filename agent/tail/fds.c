@@ -98,15 +98,25 @@ int open_regular(struct tail *t, const char *path, struct stat *st)
     return r;
 }
 
+bool file_may_be_named(const struct tail_file *f, const struct file_ident *id, const char *path)
+{
+    const struct slice p = slice_cstr(path);
+    if (f->ident.fp_len > 0 || id->generation != 0 || id->btime_ns != 0)
+        return true;
+    return f->is_gz ? slice_ends(p, SLICE(".gz")) : !is_compressed_name(p); /* compressing makes another file */
+}
+
 /* Where an inode has neither birth time nor generation, its number may be another file's by now: then what is in it has to
  * say whose it is. */
-static int is_same_file(struct tail_file *f, int fd, const struct file_ident *id)
+static int is_same_file(struct tail_file *f, int fd, const struct file_ident *id, const char *path)
 {
     struct source src = { fd, NULL };
     if (id->dev != f->ident.dev || !ident_same_inode(id, &f->ident))
         return 0;
     if (id->generation != 0 || id->btime_ns != 0 || !f->is_tracked)
         return 1;
+    if (!file_may_be_named(f, id, path))
+        return 0;
     int r = f->is_gz ? gz_open(fd, &src.gz) : 0;
     if (r == 0)
         r = source_holds(f, &src, false);
@@ -123,7 +133,7 @@ int file_open_at(struct tail_file *f, const char *path)
         return fd;
     struct file_ident id = { 0 };
     ident_of_fd(fd, &st, &id);
-    int r = is_same_file(f, fd, &id);
+    int r = is_same_file(f, fd, &id, path);
     if (r > 0) {
         file_take_fd(f, fd);
         return 0;

@@ -352,6 +352,8 @@ void file_skip(struct tail_file *f, enum phase phase, const char *event, const c
 /* Opens f->fd when it is not: 0, -EAGAIN when no descriptor can be spared now, -ENOENT when its bytes are
  * gone. */
 NODISCARD int file_open(struct tail_file *f);
+/* What is at path has f's number and id. When neither a birth nor a byte of f can tell whether it is f: may it be by its name? */
+bool file_may_be_named(const struct tail_file *f, const struct file_ident *id, const char *path);
 /* -ENOENT: no file, or another; -ESTALE: another, and it has f's number: f is gone. */
 NODISCARD int file_open_at(struct tail_file *f, const char *path);
 void file_close(struct tail_file *f);

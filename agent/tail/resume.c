@@ -324,7 +324,7 @@ static int is_it(struct tail_file *f, int fd, const struct stat *st, bool is_con
  * own folder, and in those below, only. */
 static bool may_be_at(const struct tail_file *f, const struct file_ident *id, const char *path)
 {
-    if (!ident_same_inode(id, &f->ident))
+    if (!ident_same_inode(id, &f->ident) || !file_may_be_named(f, id, path))
         return false;
     return f->ident.fp_len > 0 || id->generation != 0 || id->btime_ns != 0 ||
            (f->ident.dev == id->dev && slice_starts(path_dir(path), path_dir(file_base(f))));

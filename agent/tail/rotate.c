@@ -61,8 +61,8 @@ static int try_sibling(struct tail_file *f, const char *path, const struct sibli
     struct file_ident id = { 0 };
     ident_of_fd(x.src.fd, &x.st, &id);
     bool is_listed = x.st.st_ino == sb->st.st_ino;
-    bool ok = is_listed && (by_inode ? ident_same_inode(&id, &f->ident) && source_holds(f, &x.src, false) > 0
-                                     : text_is_of(&x, f));
+    bool may_be = by_inode && ident_same_inode(&id, &f->ident) && file_may_be_named(f, &id, path);
+    bool ok = is_listed && (by_inode ? may_be && source_holds(f, &x.src, false) > 0 : text_is_of(&x, f));
     ok = ok && (file_by_ino(f->t, &x.st) == f || release_inode(f->t, path, &x.st));
     if (ok)
         take_place(f, &x, path);

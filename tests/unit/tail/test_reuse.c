@@ -257,6 +257,53 @@ static void test_of_an_empty_file_by_another_log(void **state)
     world_free(w);
 }
 
+/* A file that never held a byte is deleted, and what gets its number is being compressed just now, or was: by its name it is no
+ * plain file, and so another. */
+static void test_of_an_empty_file_by_a_gz(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 8; i++) {
+        const bool is_stopped = i & 1, is_whole = i & 2, is_finished = i & 4;
+        struct world *w = world_new(1);
+        world_include(w, 0, "*.log");
+        w_append(w, "a.log", "the first of all\n");
+        world_start(w);
+        world_run(w);
+        w_rename(w, "a.log", "a.log.1");
+        w_append(w, "a.log", "");
+        world_run(w);
+        w_rename(w, "a.log.1", "a.log.2");
+        w_rename(w, "a.log", "a.log.1");
+        w_append(w, "a.log", "the third of all\n");
+        world_run(w);
+        for (int k = 0; is_finished && k < 2; k++)
+            world_settle(w, 20);
+        world_commit_all(w);
+        file_close(file_by_path(w->t, w_path(w, "a.log.1")));
+        if (is_stopped)
+            world_stop(w);
+        old_ino = ino_of(w, "a.log.1");
+        w_unlink(w, "a.log.1");
+        w_mkdir(w, "elsewhere");
+        if (is_whole) {
+            w_copy(w, "a.log.2", "elsewhere/a.log.2");
+            w_gzip(w, "elsewhere/a.log.2");
+        } else {
+            w_append(w, "elsewhere/a.log.2.gz", "\x1f\x8b\x08");
+        }
+        new_ino = ino_of(w, "elsewhere/a.log.2.gz");
+        w_unlink(w, "a.log.2");
+        w_rename(w, "elsewhere/a.log.2.gz", "a.log.2.gz");
+        if (is_stopped)
+            world_start(w);
+        world_settle(w, 20);
+        world_settle(w, 20);
+        expect_lines(w, 0, "the first of all|the third of all");
+        world_free(w);
+        old_ino = new_ino = 0;
+    }
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, reuse_inodes, use_real_disk)
 
 /* It had the live name before another, that ends with half a record, and the file that gets its number has that name now: it comes
@@ -300,6 +347,7 @@ int main(void)
         TEST(test_of_a_gz),
         TEST(test_of_an_empty_file_by_another_log),
         TEST(test_of_an_empty_file_of_the_chain),
+        TEST(test_of_an_empty_file_by_a_gz),
     };
     return cmocka_run_group_tests_name("tail/reuse", tests, NULL, NULL);
 }
