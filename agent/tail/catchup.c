@@ -262,6 +262,18 @@ static bool is_copied_from(const char *base, const char *path, const struct stat
     return is_same || fs->fstat(x, &after) < 0 || after.st_size < live.st_size; /* cut meanwhile: who knows */
 }
 
+/* "x.gz", and "x" is there, too, by now: it has come since the names were listed, and the one may be made of the other. */
+static bool is_made_meanwhile(const struct sibling *sb, const char *path)
+{
+    struct stat st;
+    char plain[PATH_MAX];
+    if (!sb->is_gz)
+        return false;
+    (void)snprintf(plain, sizeof(plain), "%.*s", (int)(strlen(path) - strlen(".gz")), path);
+    return fs_current()->stat(AT_FDCWD, plain, &st, false) == 0 && S_ISREG(st.st_mode) &&
+           st.st_nlink == 1; /* of more names only one is listed */
+}
+
 /* Not the live file: before a copy of that there may be missed ones. Nor one that is followed for its own name. */
 static bool is_of_chain(const struct look *k, const struct tail_file *f)
 {
@@ -335,6 +347,8 @@ static int begin_sibling(struct look *k, struct sibling *sb, struct tail_file *b
         note_copy(k, sb);
         return 0;
     }
+    if (is_made_meanwhile(sb, path))
+        return -EAGAIN;
     if (k->live != NULL && file_is_cut(k->live))
         return -EAGAIN; /* since it was compared with this one, which may be its copy */
     if (!release_inode(k->t, path, &sb->st))

@@ -350,6 +350,65 @@ static void test_moves_while_begun(void **state)
     }
 }
 
+/* gzip is at it: NAME is there still, and NAME.gz holds the first half of its text. */
+static void gzip_half(struct world *w, const char *name)
+{
+    char raw[65536], to[1024];
+    (void)snprintf(to, sizeof(to), "%s.gz", w_path(w, name));
+    int in = open(w_path(w, name), O_RDONLY | O_CLOEXEC);
+    ssize_t n = read(in, raw, sizeof(raw));
+    assert_true(n > 1);
+    close(in);
+    gzFile out = gzopen(to, "wb0"); /* as it stands */
+    assert_non_null(out);
+    assert_int_equal(n, gzwrite(out, raw, (unsigned)n));
+    assert_int_equal(Z_OK, gzclose(out));
+    assert_int_equal(0, truncate(to, n / 2));
+}
+
+static void shift_and_compress_half(struct world *w)
+{
+    w_rename(w, "a.log.1.gz", "a.log.2.gz");
+    w_rename(w, "a.log", "a.log.1");
+    write_now(w);
+    gzip_half(w, "a.log.1");
+}
+
+/* A .gz is listed, and another one has its name when it is looked at, in the making of a file that was not listed: what that holds
+ * is the other's. */
+static void test_another_is_compressed_meanwhile(void **state)
+{
+    (void)state;
+    bool has_acted = true;
+    for (int after = 1; has_acted; after++) {
+        char what[64];
+        (void)snprintf(what, sizeof(what), "after %d calls", after);
+        struct world *w = world_new(1);
+        clock_set_source(w_mono, w_wall);
+        world_include(w, 0, "a.log");
+        life_written = 0;
+        write_now(w);
+        world_start(w);
+        world_run(w);
+        w_rename(w, "a.log", "a.log.3");
+        write_now(w);
+        world_run(w);
+        w_rename(w, "a.log", "a.log.1");
+        write_now(w);
+        w_gzip(w, "a.log.1");
+        world_run(w);
+        world_settle(w, 12);
+        w_rename(w, "a.log.3", "a.log.4");
+        has_acted = run_and_act(w, shift_and_compress_half, after);
+        if (!has_acted)
+            shift_and_compress_half(w);
+        world_settle(w, 12);
+        world_settle(w, 12);
+        life_expect_each_once(w, what);
+        world_free(w);
+    }
+}
+
 static const struct tail_file *at(struct world *w, const char *name)
 {
     const struct tail_file *f = file_by_path(w->t, w_path(w, name));
@@ -456,6 +515,7 @@ int main(void)
         cmocka_unit_test(test_linked_twice),
         cmocka_unit_test(test_moves_on_untold),
         cmocka_unit_test(test_moves_while_begun),
+        cmocka_unit_test(test_another_is_compressed_meanwhile),
         cmocka_unit_test(test_some_before_the_live_one),
         cmocka_unit_test(test_filled_between_look_and_read),
     };
