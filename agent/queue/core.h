@@ -185,6 +185,7 @@ struct queue {
     int64_t newest_ns;               /* when the newest frame was built; kept over a clock that goes back */
     uint64_t synced_seq;             /* as durable_seq, but never ahead of a real sync */
     uint64_t last_id;
+    uint64_t unborn_id;              /* of a segment that could not be made durable and has its name still; 0: none */
     uint32_t salt;
     bool in_group, must_roll, is_failed; /* is_failed: a sync failed, the segment is left as it is */
     uint64_t group_data, group_lines;    /* of the open group */

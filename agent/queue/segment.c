@@ -288,12 +288,11 @@ static int write_head(struct queue *q, int fd, const struct segment_head *head, 
     }
     if (r == 0)
         r = frame_write(q, fd, SEGMENT_HEAD_BYTES, &h, buf_slice(&q->meta), SLICE(""));
+    *ret_end = r == 0 ? SEGMENT_HEAD_BYTES + frame_bytes(&h) : 0;
     if (r == 0)
         r = q->fs->fdatasync(fd);
     if (r == 0 && !BUG(6))
         r = q->fs->sync_dir(q->dir_fd);
-    if (r == 0)
-        *ret_end = SEGMENT_HEAD_BYTES + frame_bytes(&h);
     /* Large with ten thousand files, and seldom needed. */
     buf_shrink(&q->snap, 0);
     buf_reset(&q->meta);
@@ -316,6 +315,21 @@ static void adopt(struct queue *q, int fd, const struct segment *s)
     atomic_fetch_add(&q->bytes, s->bytes);
 }
 
+static void unlink_id(struct queue *q, uint64_t id)
+{
+    char name[SEGMENT_NAME_BYTES];
+    segment_name(name, id);
+    (void)q->fs->unlink(q->dir_fd, name);
+}
+
+/* Another stands in the place of the one that is not durable, and that one's name goes; id 0: it is durable. */
+static void replace_unborn(struct queue *q, uint64_t id)
+{
+    if (q->unborn_id != 0)
+        unlink_id(q, q->unborn_id);
+    q->unborn_id = id;
+}
+
 static int begin_in(struct queue *q, int (*open_file)(struct queue *q, uint64_t *ret_id))
 {
     struct segment s = { .fence = q->group_seq, .first_seq = q->top_seq + 1, .salt = random_u32(),
@@ -332,15 +346,20 @@ static int begin_in(struct queue *q, int (*open_file)(struct queue *q, uint64_t 
     if (r == 0)
         r = segment_list_add(q, &s);
     if (r < 0) {
-        /* It may have reached the disk: the next try has another id and takes the seqs after its SNAP's. */
-        char name[SEGMENT_NAME_BYTES];
-        segment_name(name, s.id);
+        /* It may have reached the disk: the next try has another id and takes the seqs after its SNAP's. With the power it may come
+         * back, whatever becomes of its name: that stays until another is begun, so that a later start goes on from it, too. */
+        if (s.bytes > 0)
+            (void)q->fs->truncate(fd, s.bytes); /* blocks beyond it */
         (void)q->fs->close(fd);
-        (void)q->fs->unlink(q->dir_fd, name);
+        if (s.bytes > 0)
+            replace_unborn(q, s.id);
+        else
+            unlink_id(q, s.id);
         q->last_id = s.id;
         q->top_seq = s.first_seq;
         return r;
     }
+    replace_unborn(q, 0);
     positions_noted(&q->positions);
     adopt(q, fd, &s);
     atomic_store(&q->durable_seq, s.last_seq);

@@ -273,17 +273,25 @@ static int put_letter(struct fixture *f, unsigned number)
     return queue_dead_append(f->q, sample_frame(&s, number, 1, "t"), &orig);
 }
 
-/* What the file system had not made durable of the names in dead/. */
+/* What the file system had not made durable of this file's going. */
+static void name_comes_back(struct fixture *f, const char *folder, const char *name)
+{
+    char path[512], back[520];
+    fixture_path(f, path, folder);
+    (void)snprintf(path + strlen(path), sizeof(path) - strlen(path), "/%s", name);
+    (void)snprintf(back, sizeof(back), "%s.back", path);
+    if (access(back, F_OK) == 0 && access(path, F_OK) < 0) /* that a later file has it is durable */
+        assert_int_equal(rename(back, path), 0);
+}
+
 static void names_come_back(struct fixture *f, uint64_t last_id)
 {
     for (uint64_t id = 1; id <= last_id; id++) {
-        char name[SEGMENT_NAME_BYTES], path[512], back[520];
+        char name[SEGMENT_NAME_BYTES];
         dead_file_name(name, id);
-        fixture_path(f, path, "dead/");
-        (void)snprintf(path + strlen(path), sizeof(path) - strlen(path), "%s", name);
-        (void)snprintf(back, sizeof(back), "%s.back", path);
-        if (access(back, F_OK) == 0 && access(path, F_OK) < 0) /* that a later file has it is durable */
-            assert_int_equal(rename(back, path), 0);
+        name_comes_back(f, "dead", name);
+        segment_name(name, id);
+        name_comes_back(f, "", name);
     }
 }
 
@@ -357,6 +365,36 @@ static void a_dead_file_that_does_not(void **state)
     fixture_open(f);
     assert_int_equal(rec_row(&f->rec, "t").dead, 3);
     assert_int_equal(rec_row(&f->rec, "t").queued, 0);
+}
+
+/* The same of segments: the newest would say that what was written after it is void, and where the files stood before. */
+static void a_segment_that_comes_back(void **state)
+{
+    struct fixture *f = *state;
+    unsigned n = 3;
+    queue_tuning.segment_bytes = 8 * KIB;
+    fixture_open(f);
+    put_synced(f, 1, 2);
+    say.keeps_names = true;
+    say.sync_dir = -EIO;
+    while (put_one(f, n) == 0)
+        n++;
+    for (unsigned i = 0; i < 3; i++)
+        assert_true(put_one(f, n) < 0);
+    assert_int_equal(queue_sync(f->q), 0);
+    fixture_crash(f);
+    say.sync_dir = 0;
+    fixture_open(f);
+    put_synced(f, n, n + 9);
+    for (unsigned i = 1; i <= n + 4; i++)
+        ack_one(f, i);
+    assert_int_equal(queue_cursor_sync(f->q), 0);
+    fixture_crash(f);
+    say.keeps_names = false;
+    names_come_back(f, 20);
+    fixture_open(f);
+    put_synced(f, n + 10, n + 10);
+    drain(f, n + 5, n + 10);
 }
 
 /* The same damage twice: the second file beside the first. */
@@ -597,7 +635,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(network_disks_are_refused), TEST(names_that_are_no_folders), TEST(folders_that_cannot_be),
         TEST(the_lock_of_another), TEST(what_stands_in_the_way), TEST(a_parked_file_that_stays),
-        TEST(a_dead_file_that_comes_back), TEST(a_dead_file_that_does_not), TEST(set_aside_twice), TEST(a_disk_with_little_room),
+        TEST(a_dead_file_that_comes_back), TEST(a_dead_file_that_does_not), TEST(a_segment_that_comes_back),
+        TEST(set_aside_twice), TEST(a_disk_with_little_room),
         TEST(the_next_segment_is_ready), TEST(a_spare_that_is_not_needed), TEST(a_spare_at_a_crash),
         TEST(no_room_for_a_spare), TEST(names_that_are_taken), TEST(a_frame_that_is_too_large),
         TEST(nothing_is_dropped_uncounted),
