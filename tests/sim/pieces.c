@@ -153,7 +153,7 @@ static bool goes_on(struct search *q, struct text t, size_t i)
                 return true;
             q->n_used--;
         }
-        if (!is_gone(q, k))
+        if (!is_gone(q, k) && !is_gone(q, i))
             return false;
     }
     return false;
@@ -213,7 +213,7 @@ static void settle(const struct chain *c, size_t i, uint8_t outputs)
         struct line *l = &sim.lines[c->p[k].uid];
         if (l != &sim.lines[c->p[i].uid])
             l->may_miss |= (uint8_t)(outputs & ~l->got);
-        outputs &= s.gone[c->p[k].file];
+        outputs &= s.gone[c->p[k].file] | s.gone[c->p[i].file];
     }
 }
 

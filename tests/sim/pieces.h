@@ -5,7 +5,8 @@
  * A stream's records follow each other, a record is one piece or more, the last one is marked (F). A file may go before an
  * output had what is in it: then pieces are missing, and nothing tells the reader where. What it makes of the others is
  * right when each text that arrives is pieces of one stream in their order, with
- *   - a piece left out only if its file may be gone for this output;
+ *   - a piece left out only if its file may be gone for this output, or the file of the piece before: that one may be found late, when
+ *     others have been read that came after it;
  *   - a begin in the middle of a record, or an end without F, only where this piece's file or the next one's may be gone,
  *     or where the next file begins and this piece may have gone on from a half in a third: two files make a record, not three.
  * So a half comes by itself, the other half comes by itself, or a half goes on in the stream's next record.
