@@ -65,7 +65,6 @@ struct look {
     struct tail_file *live;  /* follows the live name; NULL: nobody does yet */
     struct tail_file *model; /* the newest of the chain: what is begun is like it */
     bool has_folders;        /* one of the chain lies in a folder below, or may */
-    bool is_cut;             /* a file was cut since it was read: a copy may be of that, which has its turn first */
     int64_t since_ns;        /* by the clock of file times: the newest came to be known then */
 };
 
@@ -154,8 +153,7 @@ static struct tail_file *find_by_text(struct look *k, struct text *x, const stru
 {
     for (struct tail_file *f = chain_first(k->t, k->base), *next; f != NULL; f = next) {
         next = chain_next(f);
-        const bool may_be_others = k->is_cut && f->ident.fp_len < ADOPT_BYTES_MIN; /* so little is the start of many */
-        if (may_be_others || !is_unplaced(k, f) || !text_is_of(x, f))
+        if (!is_unplaced(k, f) || !text_is_of(x, f))
             continue;
         give_copy(f, x, path);
         return f;
@@ -428,12 +426,12 @@ static int look_once(struct tail *t, const char *base)
     struct look k;
     if (!look_begin(&k, t, base))
         return 0;
-    k.is_cut = note_cuts(&k);
+    const bool is_cut = note_cuts(&k);
     siblings_list(base, k.has_folders, &k.s);
     int r = k.s.is_moving ? -EAGAIN : 0;
     if (r == 0)
         find_owners(&k);
-    if (r == 0 && !k.is_cut)
+    if (r == 0 && !is_cut)
         r = begin_new(&k);
     vec_deinit(&k.s.v);
     return r;

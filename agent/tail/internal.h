@@ -572,7 +572,8 @@ struct text {
 NODISCARD int text_open(struct tail *t, const char *path, bool is_gz, struct text *x);
 void text_close(struct text *x);
 /* Is it f's text? All that is known of f, or all that f holds, is compared; a copy may be shorter than what f still
- * holds, or longer than what is known of f. */
+ * holds, or longer than what is known of f. When f's bytes are gone and few of them are known, it is not f's as long as it
+ * may be another's of the chain: one that holds it, of which more is known, or that was cut and is to be noted. */
 bool text_is_of(struct text *x, struct tail_file *f);
 /* When f was first seen, by the clock as it goes now: by one that was put back since, every later file would seem to be older. */
 int64_t file_seen_since(const struct tail_file *f);

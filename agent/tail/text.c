@@ -206,14 +206,48 @@ static bool holds_known(struct text *x, struct tail_file *f)
     return source_holds(f, &x->src, true) > 0;
 }
 
+static bool has_own(struct tail_file *f, struct stat *st)
+{
+    return (f->phase == PHASE_LIVE || f->fd >= 0) && open_own(f, st);
+}
+
+/* g was cut and nobody has noted it, so this may be its copy; or it is g's for sure, by what g holds or by enough that is known. */
+static bool may_be_of(struct text *x, struct tail_file *g)
+{
+    struct stat st;
+    if (g->stage == STAGE_READING && file_is_cut(g))
+        return true;
+    if (x->head_len < ADOPT_BYTES_MIN)
+        return false;
+    if (has_own(g, &st))
+        return is_part_of_own(x, g, (uint64_t)st.st_size);
+    return g->ident.fp_len >= ADOPT_BYTES_MIN && holds_known(x, g);
+}
+
+/* The few bytes that are known of f are the start of many: is another one of the chain more likely to have this copy? */
+static bool may_be_others(struct text *x, const struct tail_file *f)
+{
+    const char *base = file_base(f);
+    const struct tail_file *holder = file_by_ino(f->t, &x->st); /* knows no more of it than what stands there */
+    struct tail_file *live = file_by_path(f->t, base);
+    if (holder == f)
+        return false;
+    if (live != NULL && live != f && live != holder && live->is_tracked && may_be_of(x, live))
+        return true;
+    for (struct tail_file *g = chain_first(f->t, base); g != NULL; g = chain_next(g))
+        if (g != f && g != live && g != holder && g->is_tracked && may_be_of(x, g))
+            return true;
+    return false;
+}
+
 bool text_is_of(struct text *x, struct tail_file *f)
 {
     struct stat st;
     if (x->head_len == 0)
         return false;
-    if (f->phase != PHASE_LIVE && f->fd < 0)
-        return holds_known(x, f);
-    if (!open_own(f, &st))
-        return f->fd < 0 && holds_known(x, f);
-    return is_part_of_own(x, f, (uint64_t)st.st_size);
+    if (has_own(f, &st))
+        return is_part_of_own(x, f, (uint64_t)st.st_size);
+    if (f->fd >= 0 || !holds_known(x, f))
+        return false;
+    return f->ident.fp_len >= ADOPT_BYTES_MIN || !may_be_others(x, f);
 }

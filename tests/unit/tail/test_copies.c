@@ -103,6 +103,36 @@ static void test_copy_of_the_one_cut_last(void **state)
     world_free(w);
 }
 
+/* As above, and the one that was cut last has its copy, or nobody has cut it yet. */
+static void test_copy_of_one_of_which_more_is_known(void **state)
+{
+    (void)state;
+    for (int way = 0; way < 4; way++) {
+        const bool is_cut = (way & 1) != 0, is_gz = (way & 2) != 0;
+        struct world *w = world_new(1);
+        world_include(w, 0, "a.log");
+        w_append(w, "a.log", "line ");
+        world_start(w);
+        world_settle(w, 2);
+        w_append(w, "a.log", "1, that goes with its copy\n");
+        assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
+        world_settle(w, 2);
+        w_append(w, "a.log", "line 2, long enough to tell it from another by what stands in it\n");
+        world_settle(w, 1);
+        w_copy(w, "a.log", "a.log.1");
+        if (is_cut)
+            assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
+        world_settle(w, is_cut || !is_gz);
+        if (is_gz)
+            w_gzip(w, "a.log.1");
+        world_settle(w, 2);
+        w_append(w, "a.log", "line 3\n");
+        world_settle(w, 15);
+        expect_lines(w, 0, "line 2, long enough to tell it from another by what stands in it|line 3");
+        world_free(w);
+    }
+}
+
 static int64_t ahead_ns;
 
 static int64_t wall_ahead(void)
@@ -164,6 +194,7 @@ int main(void)
         cmocka_unit_test(test_copy_in_two_pieces),
         cmocka_unit_test(test_a_file_of_its_own),
         cmocka_unit_test(test_copy_of_the_one_cut_last),
+        cmocka_unit_test(test_copy_of_one_of_which_more_is_known),
         cmocka_unit_test(test_copied_after_the_clock_went_back),
         cmocka_unit_test(test_old_one_after_the_clock_went_back),
     };
