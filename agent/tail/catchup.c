@@ -288,6 +288,23 @@ static struct tail_file *known_behind(const struct look *k, const struct sibling
     return NULL;
 }
 
+/* Where a file that never held a byte came before one that stands before it in the list, another has got its number. */
+static void disown_reused(struct look *k)
+{
+    struct tail_file *before = NULL;
+    for (size_t i = 0; i < k->s.v.n; i++) {
+        struct sibling *sb = &VEC(&k->s.v, struct sibling)[i];
+        struct tail_file *f = sb->owner;
+        if (!is_of_chain(k, f))
+            continue;
+        const bool is_doubtful = f->is_by_number && file_is_unseen(f) && sb->st.st_size > 0 && f != k->model;
+        if (is_doubtful && before != NULL && file_is_older(f, before))
+            sb->owner = NULL; /* begin_sibling() lets go of it */
+        else if (!file_is_unseen(f))
+            before = f;
+    }
+}
+
 static bool is_listed(const struct look *k, const struct tail_file *f)
 {
     for (size_t i = 0; i < k->s.v.n; i++)
@@ -379,6 +396,7 @@ static int begin_new(struct look *k)
     int r = 0;
     bool is_begun = false; /* what comes after that is known, and may not know that there is one before it */
     struct tail_file *before = NULL;
+    disown_reused(k);
     for (size_t i = 0; r == 0 && i < k->s.v.n; i++) {
         struct sibling *sb = &VEC(&k->s.v, struct sibling)[i];
         const bool was_known = sb->owner != NULL;

@@ -98,10 +98,15 @@ int open_regular(struct tail *t, const char *path, struct stat *st)
     return r;
 }
 
+bool file_is_by_number(const struct tail_file *f, const struct file_ident *id)
+{
+    return f->ident.fp_len == 0 && id->generation == 0 && id->btime_ns == 0;
+}
+
 bool file_may_be_named(const struct tail_file *f, const struct file_ident *id, const char *path)
 {
     const struct slice p = slice_cstr(path);
-    if (f->ident.fp_len > 0 || id->generation != 0 || id->btime_ns != 0)
+    if (!file_is_by_number(f, id))
         return true;
     return f->is_gz ? slice_ends(p, SLICE(".gz")) : !is_compressed_name(p); /* compressing makes another file */
 }
@@ -136,6 +141,7 @@ int file_open_at(struct tail_file *f, const char *path)
     int r = is_same_file(f, fd, &id, path);
     if (r > 0) {
         file_take_fd(f, fd);
+        f->is_by_number = file_is_by_number(f, &id);
         return 0;
     }
     (void)fs_current()->close(fd); /* another file now, or nobody can say */

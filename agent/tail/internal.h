@@ -131,6 +131,7 @@ struct tail_file {
     bool is_being_copied : 1; /* perhaps, and not read that far: its chain is looked through again when it changes */
     bool is_let_go : 1;    /* held.c closed it: what is missing is lost for that reason */
     bool is_cut : 1;       /* it is not what was read; its turn does what is to be done */
+    bool is_by_number : 1; /* file_is_by_number() when it was opened last */
     bool is_blank : 1;     /* recovered, and no queue knows a byte of it: see file_renew() */
     bool is_sniffed : 1;   /* its first bytes were looked at */
     bool is_displaced : 1; /* it lost its name: where is it? */
@@ -352,7 +353,9 @@ void file_skip(struct tail_file *f, enum phase phase, const char *event, const c
 /* Opens f->fd when it is not: 0, -EAGAIN when no descriptor can be spared now, -ENOENT when its bytes are
  * gone. */
 NODISCARD int file_open(struct tail_file *f);
-/* What is at path has f's number and id. When neither a birth nor a byte of f can tell whether it is f: may it be by its name? */
+/* What has f's number and this id may be another file: neither a birth nor a byte of f can tell. */
+bool file_is_by_number(const struct tail_file *f, const struct file_ident *id);
+/* What is at path has f's number and id. When only the number says so, may it be f by its name? */
 bool file_may_be_named(const struct tail_file *f, const struct file_ident *id, const char *path);
 /* -ENOENT: no file, or another; -ESTALE: another, and it has f's number: f is gone. */
 NODISCARD int file_open_at(struct tail_file *f, const char *path);

@@ -321,13 +321,14 @@ static int is_it(struct tail_file *f, int fd, const struct stat *st, bool is_con
 }
 
 /* A number alone says little: where neither a birth nor a byte can tell, a file that was never written to is looked for in its
- * own folder, and in those below, only. */
+ * own folder, and in those below, only. And what has the live name now that this one had before is rather a new one. */
 static bool may_be_at(const struct tail_file *f, const struct file_ident *id, const char *path)
 {
     if (!ident_same_inode(id, &f->ident) || !file_may_be_named(f, id, path))
         return false;
-    return f->ident.fp_len > 0 || id->generation != 0 || id->btime_ns != 0 ||
-           (f->ident.dev == id->dev && slice_starts(path_dir(path), path_dir(file_base(f))));
+    const bool was_live = strcmp(f->path.path, file_base(f)) == 0;
+    return !file_is_by_number(f, id) || (f->ident.dev == id->dev && slice_starts(path_dir(path), path_dir(file_base(f))) &&
+                                         (was_live || strcmp(path, file_base(f)) != 0));
 }
 
 /* Of two lives of one inode the younger is the present one. But of one that was empty any text may be. */
@@ -395,6 +396,7 @@ static void settle_at(struct tail_file *f, int fd, const struct stat *st, const 
     ident_of_fd(fd, st, &id);
     resume_found(f);
     file_take_fd(f, fd);
+    f->is_by_number = file_is_by_number(f, &id);
     bool is_moved = strcmp(f->path.path, path) != 0 || !ident_same_inode(&id, &f->ident) ||
                     (input < t->conf->n_inputs && f->input != input);
     file_set_ino(f, &id);

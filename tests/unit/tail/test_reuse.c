@@ -257,6 +257,48 @@ static void test_of_an_empty_file_by_another_log(void **state)
     world_free(w);
 }
 
+/* It was rotated before another, that ends with half a record, and the file that gets its number is rotated, too, before anybody
+ * looks, or has the live name: it comes after the other. */
+static void test_of_an_empty_rotated_file(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        const bool is_stopped = i & 1, is_live = i & 2;
+        const char *const first = is_live ? "a.log.1" : "a.log.2", *const second = is_live ? "a.log" : "a.log.1";
+        struct world *w = world_new(1);
+        world_include(w, 0, "*.log");
+        w_append(w, "a.log", "");
+        world_start(w);
+        world_run(w);
+        w_rename(w, "a.log", "a.log.1");
+        world_run(w);
+        world_settle(w, 8);
+        w_append(w, "a.log", "1Phalf of \n");
+        world_run(w);
+        world_commit_all(w);
+        if (is_stopped)
+            world_stop(w);
+        old_ino = ino_of(w, "a.log.1");
+        w_mkdir(w, "elsewhere");
+        w_append(w, "elsewhere/new", "1Fit\n");
+        new_ino = ino_of(w, "elsewhere/new");
+        w_unlink(w, "a.log.1");
+        w_rename(w, "a.log", first);
+        w_rename(w, "elsewhere/new", second);
+        if (is_stopped)
+            world_start(w);
+        world_run(w);
+        const struct tail_file *half = file_by_path(w->t, w_path(w, first)), *rest = file_by_path(w->t, w_path(w, second));
+        assert_non_null(half);
+        assert_non_null(rest);
+        assert_ptr_equal(half, rest->after);
+        world_settle(w, 20);
+        expect_lines(w, 0, "it|half of "); /* world.h joins nothing over files */
+        world_free(w);
+        old_ino = new_ino = 0;
+    }
+}
+
 /* A file that never held a byte is deleted, and what gets its number is being compressed just now, or was: by its name it is no
  * plain file, and so another. */
 static void test_of_an_empty_file_by_a_gz(void **state)
@@ -347,6 +389,7 @@ int main(void)
         TEST(test_of_a_gz),
         TEST(test_of_an_empty_file_by_another_log),
         TEST(test_of_an_empty_file_of_the_chain),
+        TEST(test_of_an_empty_rotated_file),
         TEST(test_of_an_empty_file_by_a_gz),
     };
     return cmocka_run_group_tests_name("tail/reuse", tests, NULL, NULL);
