@@ -55,6 +55,26 @@ static void take_places(struct tail_file *f, const struct tail_file *g, const in
     file_changed_ident(f);
 }
 
+/* Where an output began in g is not durable, so its queue knows nothing of f, which others know: they may have read on since. */
+static void take_beginnings(struct tail_file *f, const struct tail_file *g, const int map[OUTPUTS_MAX])
+{
+    for (uint32_t o = 0; o < f->t->n_outputs; o++) {
+        const struct slot *its = map[o] < 0 ? NULL : &g->slots[map[o]];
+        struct slot *s = &f->slots[o];
+        if (its == NULL || its->pass == NULL || its->is_own || s->pass == NULL || s->is_own ||
+            durable_off(g->t, (uint32_t)map[o], its) != its->first_off || s->collected == its->first_off)
+            continue;
+        struct file_position pos = first_position(its);
+        slot_place(f, o, &pos);
+        s->first_off = pos.end;
+        s->first_skip = its->first_skip;
+        file_dirty(f, BIT(o));
+        if (f->stage == STAGE_FINISHED)
+            file_reopen(f);
+        file_ready(f);
+    }
+}
+
 static void move_fd(struct tail_file *f, struct tail_file *g)
 {
     if (f->fd >= 0 || g->fd < 0 || (g->is_copied && f->is_gz))
@@ -165,6 +185,8 @@ void tail_adopt(struct tail *t, struct tail *old)
         struct tail_file *same = has_inode_of(t, g);
         if (f == NULL && same != NULL && same->is_blank)
             file_renew(same); /* as g was, and that was not told */
+        if (f != NULL && f->stage < STAGE_PASSED)
+            take_beginnings(f, g, map);
         if (f == NULL && same != NULL && file_is_untold(same)) {
             f = same;
             take_places(f, g, map);

@@ -536,7 +536,6 @@ static void reload(uint32_t outputs)
         return;
     }
     if (r == 0) {
-        world_begins_anew();
         sim.outputs = outputs;
         sim.conf = conf;
         begin_outputs_again(outputs);

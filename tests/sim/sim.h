@@ -204,8 +204,6 @@ void world_begin(void);
  * belong together; false: that was the last. A rename's events come after so many looks of the agent. */
 void world_act(const struct action *a);
 bool world_step(uint32_t late);
-/* A new output whose queue could not note where it began is new again: at a death, and at a reload. */
-void world_begins_anew(void);
 /* The agent's memory and descriptors are gone. */
 void world_agent_died(void);
 /* A reload while the disk takes nothing: what was renamed before it was noted may be forgotten. */

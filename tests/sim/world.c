@@ -204,17 +204,12 @@ bool world_is_begin_noted(void)
     return sim.mono_ns - sim.fresh_ns > NOTED_NS;
 }
 
-void world_begins_anew(void)
+void world_agent_died(void)
 {
     if (world_is_begin_noted())
         sim.fresh = 0;
     for (size_t k = 0; sim.fresh != 0 && k < sim.n_lines; k++) /* a new output has noted nothing yet */
         sim.lines[k].may_miss |= (uint8_t)sim.fresh;
-}
-
-void world_agent_died(void)
-{
-    world_begins_anew();
     for (size_t i = 0; i < w.n_files; i++) {
         struct file *f = &w.files[i];
         if (f->is_held) {

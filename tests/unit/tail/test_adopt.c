@@ -212,6 +212,34 @@ static void test_new_outputs(void **state)
     }
 }
 
+/* A new output, whose disk takes nothing: where it began is not durable when the next reload comes, and others have read on since. */
+static void test_new_output_untold(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        const bool is_finished = i & 1, is_new = i & 2; /* its queue may have been made, with nothing in it */
+        struct world *w = begin(1);
+        world_start(w);
+        world_settle(w, 2);
+        world_keep_names(w);
+        world_use_outputs(w, 2);
+        world_reload(w);
+        w_append(w, "a.log", LONG(2) "\n");
+        world_run(w);
+        if (is_finished) {
+            w_rename(w, "a.log", "a.log.1");
+            world_pass(w, 20);
+        }
+        (void)world_commit(w, 0);
+        w->q[1].is_new = is_new;
+        world_reload(w);
+        finish(w);
+        expect_lines(w, 0, LONG(1) "|" LONG(2));
+        expect_lines(w, 1, LONG(2));
+        world_free(w);
+    }
+}
+
 /* None that was there before: the file begins where read_from says, as after a restart, for what it tells at once, too. */
 static void test_new_outputs_read_from_the_end(void **state)
 {
@@ -350,6 +378,7 @@ int main(void)
         cmocka_unit_test(test_compressed),
         cmocka_unit_test(test_compressed_unheard),
         cmocka_unit_test(test_new_outputs),
+        cmocka_unit_test(test_new_output_untold),
         cmocka_unit_test(test_new_outputs_read_from_the_end),
         cmocka_unit_test(test_input_is_gone),
         cmocka_unit_test(test_known_as_two_and_deleted),
