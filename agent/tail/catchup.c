@@ -197,6 +197,18 @@ static struct tail_file *recovered_at(const struct look *k, const struct sibling
     return f;
 }
 
+/* The live file has this name by now, and no event has told of it yet: what is listed behind it came after it. A link to it, while
+ * it has its live name still, says nothing. */
+static void note_rename(struct look *k, const char *path)
+{
+    struct stat st;
+    const int r = fs_current()->stat(AT_FDCWD, k->base, &st, true);
+    if (!is_absent(r) && (r < 0 || (st.st_ino == k->live->ident.ino && st.st_dev == k->live->ident.dev)))
+        return;
+    file_found_at(k->live, path, path);
+    k->live = NULL;
+}
+
 static void find_owners(struct look *k)
 {
     char path[PATH_MAX];
@@ -206,6 +218,8 @@ static void find_owners(struct look *k)
         struct tail_file *f = file_holding(k->t, path, &sb[i].st);
         f = f != NULL ? f : recovered_at(k, &sb[i], path);
         sb[i].owner = f != NULL && f->is_tracked ? f : NULL;
+        if (f != NULL && f == k->live)
+            note_rename(k, path);
         if (sb[i].owner != NULL && f->phase == PHASE_ROTATED && !f->path.link.is_in)
             file_found_at(f, path, path); /* no event tells of a folder that no include names */
         sb[i].is_passed_over = (f != NULL && !f->is_tracked) || sibling_is_in_the_making(&k->s, &sb[i]);

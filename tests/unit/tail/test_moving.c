@@ -460,6 +460,41 @@ static void test_some_before_the_live_one(void **state)
     }
 }
 
+static void rotate_twice(struct world *w)
+{
+    w_rename(w, "a.log", "a.log.2");
+    w_append(w, "a.log", "1Pgoes on \n");
+    w_rename(w, "a.log", "a.log.1");
+    w_append(w, "a.log", "1Fand ends\n");
+}
+
+/* The live file is listed under a name that it has got since the events were read, and behind it one that nobody has seen: that
+ * came after it. */
+static void test_one_behind_the_live_one(void **state)
+{
+    (void)state;
+    bool has_acted = true;
+    for (int after = 1; has_acted; after++) {
+        struct world *w = world_new(1);
+        world_include(w, 0, "a.log");
+        w_append(w, "a.log", "from before\n");
+        world_start(w);
+        world_run(w);
+        w_rename(w, "a.log", "a.log.3");
+        w_append(w, "a.log", "1Pit begins, \n");
+        world_run(w);
+        w_rename(w, "a.log.3", "a.log.4");
+        has_acted = run_and_act(w, rotate_twice, after);
+        if (!has_acted)
+            rotate_twice(w);
+        world_run(w);
+        if (at(w, "a.log.2")->after != at(w, "a.log.4") || at(w, "a.log.1")->after != at(w, "a.log.2") ||
+            at(w, "a.log")->after != at(w, "a.log.1"))
+            fail_msg("after %d calls", after);
+        world_free(w);
+    }
+}
+
 /* A file is filled after it was looked at and found empty, but before it is read; then, once its first line was read, it gets a
  * second one, and all of it is copied and cut. */
 static struct {
@@ -517,6 +552,7 @@ int main(void)
         cmocka_unit_test(test_moves_while_begun),
         cmocka_unit_test(test_another_is_compressed_meanwhile),
         cmocka_unit_test(test_some_before_the_live_one),
+        cmocka_unit_test(test_one_behind_the_live_one),
         cmocka_unit_test(test_filled_between_look_and_read),
     };
     return cmocka_run_group_tests_name("tail/moving", tests, NULL, NULL);
