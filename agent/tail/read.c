@@ -214,8 +214,9 @@ static void note_size(struct tail_file *f, uint64_t end, bool is_end)
     f->size = is_end ? end : MAX(end, f->size);
     if (is_longer)
         passes_unend(f);
+    const bool was_at_end = f->gz_at_end;
     f->gz_at_end = is_end && f->is_gz && gz_is_whole(f->gz);
-    if (f->gz_at_end)
+    if (f->gz_at_end && !was_at_end) /* once: it stays among the ending ones for as long as its half is lent */
         t->next_ending_ns = MIN(t->next_ending_ns, t->now); /* nobody will add to it */
 }
 

@@ -466,6 +466,34 @@ static void test_gz_of_two_members(void **state)
     world_free(w);
 }
 
+/* The next file has the half that a .gz ends with, and waits for the rest: the .gz is looked at now and then. */
+static void test_gz_whose_half_is_lent(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    world_include(w, 0, "a.log");
+    w_append(w, "a.log", "a line that is long enough to know a file by" "\n");
+    world_start(w);
+    world_settle(w, 2);
+    world_stop(w);
+    w_append(w, "a.log", "1Phalf\n");
+    w_rename(w, "a.log", "a.log.1");
+    w_gzip(w, "a.log.1");
+    w_append(w, "a.log", "1Pa line\n");
+    world_start(w);
+    w->lends = true;
+    world_pass(w, 10);
+    for (int i = 0; i < 5; i++) {
+        tail_on_events(w->t);
+        (void)tail_turn(w->t, w_now);
+        assert_true(tail_tick(w->t, w_now) > w_now);
+    }
+    w->lends = false;
+    world_pass(w, 2);
+    expect_lines(w, 0, "a line that is long enough to know a file by" "|half");
+    world_free(w);
+}
+
 /* All names are included: a copy is not read while it is being made, however little there is of it. */
 static void test_copy_grows_under_an_included_name(void **state)
 {
@@ -565,7 +593,7 @@ int main(void)
         cmocka_unit_test(test_held_file_goes_on_in_its_gz),
         cmocka_unit_test(test_what_is_gone_is_counted),
         cmocka_unit_test(test_olddir),
-        cmocka_unit_test(test_gz_of_two_members),
+        cmocka_unit_test(test_gz_whose_half_is_lent), cmocka_unit_test(test_gz_of_two_members),
         cmocka_unit_test(test_copy_grows_under_an_included_name),
         cmocka_unit_test(test_cut_and_renamed_between_two_looks),
         cmocka_unit_test(test_cut_and_renamed_and_crashed),

@@ -71,6 +71,7 @@ struct world {
     size_t feed_max; /* longest feed */
     size_t max_new;  /* of tail_collect(); 0 = all */
     size_t n_cut;
+    bool lends;      /* the next file has what is unfinished, and has not ended it */
     char last_captures[256];
     char last_path[512];
     int log_fd;
@@ -294,7 +295,7 @@ static inline size_t w_feed(void *ctx, void *file, struct tail_pass *pass, const
         w_line(w, f, pass, start, len, feed->off + at);
         at += nl != NULL ? len + 1 : left;
     }
-    if (feed->is_last && pass->mask != 0)
+    if (feed->is_last && pass->mask != 0 && !w->lends)
         w_flush(w, f, pass, feed->off + at);
     return at;
 }
