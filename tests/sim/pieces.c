@@ -153,7 +153,7 @@ static bool goes_on(struct search *q, struct text t, size_t i)
                 return true;
             q->n_used--;
         }
-        if (!is_gone(q, k) && !is_gone(q, i))
+        if (!is_gone(q, k) && (!is_gone(q, i) || p[k].file == p[i].file))
             return false;
     }
     return false;
@@ -164,6 +164,22 @@ static bool is_whole(const struct search *q)
 {
     const struct piece *p = q->chain->p;
     return p[q->used[0]].is_first && p[q->used[q->n_used - 1]].is_final && q->used[q->n_used - 1] - q->used[0] + 1 == q->n_used;
+}
+
+/* A record as it was written: two lines of one second may begin with the same half. */
+static bool is_as_written(const struct chain *c, struct text t)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        struct text after = t;
+        bool is_same = c->p[i].is_first && !c->p[i].is_final;
+        for (size_t k = i; is_same && k < c->n; k++) {
+            is_same = eat(&after, &c->p[k]);
+            if (is_same && c->p[k].is_final && is_at_end(&after))
+                return true;
+            is_same = is_same && !c->p[k].is_final;
+        }
+    }
+    return false;
 }
 
 static bool is_record_of(struct search *q, struct text t)
@@ -196,6 +212,8 @@ bool pieces_explain(unsigned slot, struct slice got)
     struct text t = { at < 0 ? got : slice_from(got, (size_t)at + key.len), at >= 0 };
     for (size_t i = 0; (s.any_gone >> slot & 1) && i < ARRAY_LEN(s.chains); i++) {
         struct search q = { .chain = &s.chains[i], .bit = (uint8_t)(1u << slot) };
+        if (is_as_written(q.chain, t))
+            return false;
         if (is_record_of(&q, t)) {
             may_miss(&q);
             return true;
