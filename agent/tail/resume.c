@@ -331,11 +331,13 @@ static bool may_be_at(const struct tail_file *f, const struct file_ident *id, co
                                          (was_live || strcmp(path, file_base(f)) != 0));
 }
 
-/* Of two lives of one inode the younger is the present one. But of one that was empty any text may be. */
+/* Of two lives of one inode the younger is the present one. But of one that was empty any text may be, and rather that of the other,
+ * unless so little is known of that that it is the start of many. */
 static bool is_rather(const struct tail_file *f, const struct tail_file *other)
 {
-    if ((f->ident.fp_len > 0) != (other->ident.fp_len > 0))
-        return f->ident.fp_len > 0;
+    const bool is_known = f->ident.fp_len >= ADOPT_BYTES_MIN, is_other_known = other->ident.fp_len >= ADOPT_BYTES_MIN;
+    if ((f->ident.fp_len == 0 && is_other_known) || (is_known && other->ident.fp_len == 0))
+        return is_known;
     return file_is_older(other, f);
 }
 

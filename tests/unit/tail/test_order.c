@@ -394,6 +394,29 @@ static void test_lives_whose_clock_went_back(void **state)
     world_free(w);
 }
 
+/* The younger was empty when the queue heard of it, and of the older no more was ever there than what each line begins with. */
+static void test_lives_that_begin_alike(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    world_include(w, 0, "a.log");
+    w_append(w, "a.log", "2026-01-02T10");
+    world_start(w);
+    world_run(w);
+    world_commit_all(w);
+    w_write(w, "a.log", "", O_TRUNC);
+    world_pass(w, 12);
+    assert_true(world_commit(w, 0)); /* no copy was found: it is given up, which the other queue does not hear */
+    assert_int_equal(2, w->q[0].n);
+    world_stop(w);
+    w_append(w, "a.log", "2026-01-02T10:15:00 the first line\n");
+    world_start(w);
+    world_run(w);
+    for (uint32_t o = 0; o < 2; o++)
+        expect_lines(w, o, "2026-01-02T10:15:00 the first line");
+    world_free(w);
+}
+
 /* The queue knows the first alone, by a clock that was put back since; a reload finds the last without a name. */
 static void test_clock_went_back_before_a_reload(void **state)
 {
@@ -499,6 +522,7 @@ int main(void)
         cmocka_unit_test(test_clock_went_back),
         cmocka_unit_test(test_clock_went_back_before_a_reload),
         cmocka_unit_test(test_lives_whose_clock_went_back),
+        cmocka_unit_test(test_lives_that_begin_alike),
         cmocka_unit_test(test_one_between_is_gone),
         cmocka_unit_test(test_compressed_empty),
     };
