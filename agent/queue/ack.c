@@ -163,9 +163,7 @@ int queue_unlink_acked(struct queue *q)
             break;
 
         assert(s.id != q->last_id); /* the newest holds the positions */
-        char name[SEGMENT_NAME_BYTES];
-        segment_name(name, s.id);
-        r = q->fs->unlink(q->dir_fd, name);
+        r = queue_unlink_id(q, q->dir_fd, segment_name, s.id);
         if (r < 0 && r != -ENOENT)
             break;
         r = 0;

@@ -225,7 +225,12 @@ struct queue {
 
 /* segment.c */
 #define SEGMENT_NAME_BYTES 32
-void segment_name(char out[SEGMENT_NAME_BYTES], uint64_t id);
+typedef void name_of_id(char out[SEGMENT_NAME_BYTES], uint64_t id); /* segment_name(), dead_file_name() */
+name_of_id segment_name;
+NODISCARD int queue_unlink_id(struct queue *q, int dir_fd, name_of_id *name_of, uint64_t id);
+/* A file whose own first sync failed may be there when the power has come back, as the newest, whatever became of its name: so
+ * that stays until another stands in its place, and a later start goes on from its number. id 0: the other is durable. */
+void queue_replace_unborn(struct queue *q, int dir_fd, name_of_id *name_of, uint64_t *unborn_id, uint64_t id);
 /* "%016x" + suffix: the id, or 0 for another name. */
 uint64_t segment_name_parse(const char *name, const char *suffix);
 /* A regular file by this name, whatever else may stand there: a descriptor; -ENOENT, -EBADMSG for what is none. */
@@ -260,7 +265,6 @@ NODISCARD int queue_make_way(struct queue *q, const char *name, mode_t type);
 void queue_fence(struct queue *q);
 void queue_publish(struct queue *q); /* everything of closed groups is durable */
 void queue_set_blocked(struct queue *q, int err);
-bool is_disk_full(int err);
 NODISCARD int queue_meta_frame(struct buf *meta, const struct frame_in *f, const struct frame_orig *orig);
 
 /* cursor.c */

@@ -175,7 +175,7 @@ int queue_cursor_sync(struct queue *q)
         given_remove(q);
 
     pthread_mutex_lock(&q->lock);
-    if (!q->has_losses || lost == -ENOSPC || lost == -EDQUOT)
+    if (!q->has_losses || fs_is_full(lost))
         ack_damaged_locked(q);
     bool is_news = q->is_cursor_news || q->is_cursor_unsafe;
     pthread_mutex_unlock(&q->lock);

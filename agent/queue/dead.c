@@ -105,25 +105,7 @@ static int write_head(struct queue *q, int fd, const struct segment_head *head, 
     return r;
 }
 
-static void unlink_id(struct queue *q, uint64_t id)
-{
-    char name[SEGMENT_NAME_BYTES];
-    dead_file_name(name, id);
-    (void)q->fs->unlink(q->dead.dir_fd, name);
-}
-
-/* Another stands in the place of the one that is not durable, and that one's name goes; id 0: it is durable. */
-static void replace_unborn(struct queue *q, uint64_t id)
-{
-    if (q->dead.unborn_id != 0)
-        unlink_id(q, q->dead.unborn_id);
-    q->dead.unborn_id = id;
-}
-
-/*
- * A file whose sync failed may be there when the power has come back, whatever became of its name meanwhile, and the sums of the
- * newest file are believed. So its name stays until there is another one: a later start, too, goes on from its number.
- */
+/* The sums of the newest file are believed: see queue_replace_unborn(). */
 static int begin_file(struct queue *q)
 {
     struct dead_log *d = &q->dead;
@@ -146,12 +128,12 @@ static int begin_file(struct queue *q)
     if (r < 0) {
         (void)q->fs->close(fd);
         if (end > 0)
-            replace_unborn(q, id);
+            queue_replace_unborn(q, d->dir_fd, dead_file_name, &d->unborn_id, id);
         else
-            unlink_id(q, id);
+            (void)!queue_unlink_id(q, d->dir_fd, dead_file_name, id);
         return r;
     }
-    replace_unborn(q, 0);
+    queue_replace_unborn(q, d->dir_fd, dead_file_name, &d->unborn_id, 0);
     if (d->fd >= 0)
         (void)q->fs->close(d->fd);
     d->fd = fd;
@@ -361,7 +343,7 @@ static int drop_oldest(struct queue *q)
     d->dropped_id = f.id;
     if (rows->lines > 0)
         count_dropped(q, rows, f.bytes);
-    unlink_id(q, f.id); /* if not now, then at the next open */
+    (void)!queue_unlink_id(q, d->dir_fd, dead_file_name, f.id); /* if not now, then at the next open */
     d->bytes -= f.bytes;
     d->n_files--;
     memmove(d->files, d->files + 1, d->n_files * sizeof(*d->files));

@@ -19,7 +19,7 @@ struct open_letters {
 };
 
 /* dead.c */
-void dead_file_name(char out[SEGMENT_NAME_BYTES], uint64_t id);
+name_of_id dead_file_name;
 void dead_publish_bytes(struct queue *q);
 NODISCARD int dead_files_add(struct dead_log *d, uint64_t id, uint64_t bytes); /* -ENOMEM */
 /* To the tally: lines that were dead letters, or damage, move. -ENOMEM. */

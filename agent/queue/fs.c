@@ -281,13 +281,18 @@ int fs_make_durable(int fd, uint64_t off, uint64_t end)
     int r = 0;
     for (int tries = 0; tries < SYNC_TRIES; tries++) {
         r = write_again(fd, off, end);
-        if (r < 0 && r != -ENOSPC && r != -EDQUOT)
+        if (r < 0 && !fs_is_full(r))
             continue;
         r = current->fdatasync(fd);
         if (r == 0)
             return 0;
     }
     return r;
+}
+
+bool fs_is_full(ssize_t r)
+{
+    return r == -ENOSPC || r == -EDQUOT;
 }
 
 bool fs_is_passing(ssize_t r)

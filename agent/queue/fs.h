@@ -60,6 +60,8 @@ const struct fs_ops *fs_current(void);
 void fs_set_ops(const struct fs_ops *ops); /* NULL: the real disk */
 
 #define FS_TRIES 4
+/* There is no room, for anybody or for this user. */
+bool fs_is_full(ssize_t r);
 /* Nothing of it is the disk's: memory, descriptors, signals. */
 bool fs_is_passing(ssize_t r);
 /* r failed, and is worth another call, after a pause if need be. *tries starts at 0. */

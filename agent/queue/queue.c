@@ -47,17 +47,12 @@ bool queue_is_blocked(const struct queue *q, enum blocked_reason *ret_reason)
     return b > 0;
 }
 
-bool is_disk_full(int err)
-{
-    return err == -ENOSPC || err == -EDQUOT;
-}
-
 void queue_set_blocked(struct queue *q, int err)
 {
     int b = 0;
     if (err == -EXFULL)
         b = BLOCKED_FULL + 1;
-    else if (is_disk_full(err))
+    else if (fs_is_full(err))
         b = BLOCKED_DISK_FULL + 1;
     else if (err < 0)
         b = BLOCKED_WRITE_ERROR + 1;
@@ -261,7 +256,7 @@ static int give_room_back(struct queue *q)
  * be brought again, for as long as it is open nothing can be begun behind it. */
 static int leave_group(struct queue *q, int err)
 {
-    if (!is_disk_full(err) || !holds_dead_room(q))
+    if (!fs_is_full(err) || !holds_dead_room(q))
         return err;
     bool was_open = q->in_group;
     int r = give_room_back(q);
@@ -287,7 +282,7 @@ static int prepare_room(struct queue *q, bool has_data)
 static int begin_group(struct queue *q, bool has_data)
 {
     int r = prepare_room(q, has_data);
-    if (is_disk_full(r) && holds_dead_room(q)) {
+    if (fs_is_full(r) && holds_dead_room(q)) {
         r = give_room_back(q);
         if (r == 0)
             r = prepare_room(q, has_data);

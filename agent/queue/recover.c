@@ -320,7 +320,7 @@ static int begin(struct recovery *rc)
     q->newest_ns = rc->rec->newest_ns;
     (void)!segment_keep_room(q); /* before the segment takes what it can get; else at the next append */
     int r = segment_begin(q);
-    if (is_disk_full(r)) {
+    if (fs_is_full(r)) {
         queue_set_blocked(q, r); /* sending goes on; the next append tries again */
         r = 0;
     }
@@ -372,7 +372,7 @@ static int recover_steps(struct recovery *rc)
         return r;
     if (r == 0)
         r = cursor_create(q);
-    if (r == -ENOSPC || r == -EDQUOT)
+    if (fs_is_full(r))
         return err_set(rc->err, r, "queue of output '%s': no room for the cursor", q->name);
     if (r == 0)
         r = begin(rc);

@@ -52,6 +52,20 @@ uint64_t segment_name_parse(const char *name, const char *suffix)
     return strcmp(name + 16, suffix) == 0 && id <= SEQ_MAX ? id : 0;
 }
 
+int queue_unlink_id(struct queue *q, int dir_fd, name_of_id *name_of, uint64_t id)
+{
+    char name[SEGMENT_NAME_BYTES];
+    name_of(name, id);
+    return q->fs->unlink(dir_fd, name);
+}
+
+void queue_replace_unborn(struct queue *q, int dir_fd, name_of_id *name_of, uint64_t *unborn_id, uint64_t id)
+{
+    if (*unborn_id != 0)
+        (void)!queue_unlink_id(q, dir_fd, name_of, *unborn_id);
+    *unborn_id = id;
+}
+
 /* O_NONBLOCK: a FIFO must not stop us. O_NOFOLLOW: what lies behind a link is not ours. */
 int queue_open_file(const struct fs_ops *fs, int dir_fd, const char *name, int flags, struct stat *ret_st)
 {
@@ -141,7 +155,7 @@ void segment_make_spare(struct queue *q)
     if (fd < 0)
         return;
     int r = q->fs->reserve(fd, q->segment_bytes);
-    if (r == -ENOSPC || r == -EDQUOT) {
+    if (fs_is_full(r)) {
         log_warn("queue", "queue.blocked", "the disk has no room for the next segment", LOG_CSTR("output", q->name));
         (void)q->fs->close(fd);
         (void)q->fs->unlink(q->dir_fd, name); /* empty; open removes it too */
@@ -155,10 +169,8 @@ void segment_drop_spare(struct queue *q)
 {
     if (q->spare_fd < 0)
         return;
-    char name[SEGMENT_NAME_BYTES];
-    segment_name(name, q->spare_id);
     (void)q->fs->close(q->spare_fd);
-    (void)q->fs->unlink(q->dir_fd, name);
+    (void)!queue_unlink_id(q, q->dir_fd, segment_name, q->spare_id);
     q->spare_fd = -1;
 }
 
@@ -207,14 +219,14 @@ int segment_keep_room(struct queue *q)
         return 0;
     int r = q->room_fd >= 0 ? 0 : room_open(q);
     if (r < 0)
-        return is_disk_full(r) ? r : 0;
+        return fs_is_full(r) ? r : 0;
     struct fs_space space;
     if (q->room_bytes > 0 && q->fs->space(q->dir_fd, &space) == 0 && space.free_bytes < need - q->room_bytes)
         return -ENOSPC; /* not tried: some disks take back what a failed fallocate found there */
     r = q->fs->reserve(q->room_fd, need);
     if (r == 0 || r == -EOPNOTSUPP) /* without fallocate: an empty file, and an inode */
         q->room_bytes = need;
-    return is_disk_full(r) ? r : 0;
+    return fs_is_full(r) ? r : 0;
 }
 
 /* Its blocks are there, and its inode: no more than a name changes. */
@@ -271,7 +283,8 @@ static int build_snap(struct queue *q)
     return r;
 }
 
-/* Header and SNAP, synced, then the name: only then does the segment exist. */
+/* Header and SNAP, synced, then the name: only then does the segment exist. ret_end: 0 when they were not written, whatever is
+ * returned. */
 static int write_head(struct queue *q, int fd, const struct segment_head *head, uint64_t *ret_end)
 {
     uint8_t raw[SEGMENT_HEAD_BYTES];
@@ -315,21 +328,6 @@ static void adopt(struct queue *q, int fd, const struct segment *s)
     atomic_fetch_add(&q->bytes, s->bytes);
 }
 
-static void unlink_id(struct queue *q, uint64_t id)
-{
-    char name[SEGMENT_NAME_BYTES];
-    segment_name(name, id);
-    (void)q->fs->unlink(q->dir_fd, name);
-}
-
-/* Another stands in the place of the one that is not durable, and that one's name goes; id 0: it is durable. */
-static void replace_unborn(struct queue *q, uint64_t id)
-{
-    if (q->unborn_id != 0)
-        unlink_id(q, q->unborn_id);
-    q->unborn_id = id;
-}
-
 static int begin_in(struct queue *q, int (*open_file)(struct queue *q, uint64_t *ret_id))
 {
     struct segment s = { .fence = q->group_seq, .first_seq = q->top_seq + 1, .salt = random_u32(),
@@ -352,14 +350,14 @@ static int begin_in(struct queue *q, int (*open_file)(struct queue *q, uint64_t 
             (void)q->fs->truncate(fd, s.bytes); /* blocks beyond it */
         (void)q->fs->close(fd);
         if (s.bytes > 0)
-            replace_unborn(q, s.id);
+            queue_replace_unborn(q, q->dir_fd, segment_name, &q->unborn_id, s.id);
         else
-            unlink_id(q, s.id);
+            (void)!queue_unlink_id(q, q->dir_fd, segment_name, s.id);
         q->last_id = s.id;
         q->top_seq = s.first_seq;
         return r;
     }
-    replace_unborn(q, 0);
+    queue_replace_unborn(q, q->dir_fd, segment_name, &q->unborn_id, 0);
     positions_noted(&q->positions);
     adopt(q, fd, &s);
     atomic_store(&q->durable_seq, s.last_seq);
@@ -370,7 +368,7 @@ int segment_begin(struct queue *q)
 {
     assert(!q->in_group);
     int r = begin_in(q, open_next);
-    return is_disk_full(r) && q->room_fd >= 0 ? begin_in(q, room_take) : r;
+    return fs_is_full(r) && q->room_fd >= 0 ? begin_in(q, room_take) : r;
 }
 
 /*

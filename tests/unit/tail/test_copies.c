@@ -80,11 +80,9 @@ static void test_a_file_of_its_own(void **state)
     }
 }
 
-/* Of one that was cut, and has no copy any more, a few bytes are known that every line begins with. The next copy is of the file
- * that was cut after it, which nobody has noted yet. */
-static void test_copy_of_the_one_cut_last(void **state)
+/* Cut when a few bytes of it were known, which every line begins with, and written to again; nobody has a copy. */
+static struct world *cut_and_written(void)
 {
-    (void)state;
     struct world *w = world_new(1);
     world_include(w, 0, "a.log");
     w_append(w, "a.log", "line ");
@@ -94,6 +92,15 @@ static void test_copy_of_the_one_cut_last(void **state)
     assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
     world_settle(w, 2);
     w_append(w, "a.log", "line 2, long enough to tell it from another by what stands in it\n");
+    return w;
+}
+
+/* Of one that was cut, and has no copy any more, a few bytes are known that every line begins with. The next copy is of the file
+ * that was cut after it, which nobody has noted yet. */
+static void test_copy_of_the_one_cut_last(void **state)
+{
+    (void)state;
+    struct world *w = cut_and_written();
     world_settle(w, 2);
     w_copy(w, "a.log", "a.log.1");
     assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
@@ -109,15 +116,7 @@ static void test_copy_of_one_of_which_more_is_known(void **state)
     (void)state;
     for (int way = 0; way < 4; way++) {
         const bool is_cut = (way & 1) != 0, is_gz = (way & 2) != 0;
-        struct world *w = world_new(1);
-        world_include(w, 0, "a.log");
-        w_append(w, "a.log", "line ");
-        world_start(w);
-        world_settle(w, 2);
-        w_append(w, "a.log", "1, that goes with its copy\n");
-        assert_int_equal(0, truncate(w_path(w, "a.log"), 0));
-        world_settle(w, 2);
-        w_append(w, "a.log", "line 2, long enough to tell it from another by what stands in it\n");
+        struct world *w = cut_and_written();
         world_settle(w, 1);
         w_copy(w, "a.log", "a.log.1");
         if (is_cut)

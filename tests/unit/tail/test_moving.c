@@ -416,6 +416,16 @@ static const struct tail_file *at(struct world *w, const char *name)
     return f;
 }
 
+static struct world *one_from_before(void)
+{
+    struct world *w = world_new(1);
+    world_include(w, 0, "a.log");
+    w_append(w, "a.log", "from before\n");
+    world_start(w);
+    world_run(w);
+    return w;
+}
+
 /* One record over four files, the last one is the live one. */
 static void rotate_thrice(struct world *w)
 {
@@ -434,11 +444,7 @@ static void test_some_before_the_live_one(void **state)
     (void)state;
     bool has_acted = true;
     for (int after = 1; has_acted; after++) {
-        struct world *w = world_new(1);
-        world_include(w, 0, "a.log");
-        w_append(w, "a.log", "from before\n");
-        world_start(w);
-        world_run(w);
+        struct world *w = one_from_before();
         w_unlink(w, "a.log");
         w_append(w, "a.log", "1Pit begins, \n");
         has_acted = run_and_act(w, rotate_thrice, after);
@@ -475,11 +481,7 @@ static void test_one_behind_the_live_one(void **state)
     (void)state;
     bool has_acted = true;
     for (int after = 1; has_acted; after++) {
-        struct world *w = world_new(1);
-        world_include(w, 0, "a.log");
-        w_append(w, "a.log", "from before\n");
-        world_start(w);
-        world_run(w);
+        struct world *w = one_from_before();
         w_rename(w, "a.log", "a.log.3");
         w_append(w, "a.log", "1Pit begins, \n");
         world_run(w);

@@ -257,6 +257,42 @@ static void test_of_an_empty_file_by_another_log(void **state)
     world_free(w);
 }
 
+/* An empty file was rotated, and the one behind it ends with half a record. */
+static struct world *empty_and_half(void)
+{
+    struct world *w = world_new(1);
+    world_include(w, 0, "*.log");
+    w_append(w, "a.log", "");
+    world_start(w);
+    world_run(w);
+    w_rename(w, "a.log", "a.log.1");
+    world_run(w);
+    world_settle(w, 8);
+    w_append(w, "a.log", "1Phalf of \n");
+    world_run(w);
+    return w;
+}
+
+/* The empty one is deleted, and what has the rest of the record gets its number: the two have these names then. */
+static void give_number_to_rest(struct world *w, const char *first, const char *second)
+{
+    old_ino = ino_of(w, "a.log.1");
+    w_mkdir(w, "elsewhere");
+    w_append(w, "elsewhere/new", "1Fit\n");
+    new_ino = ino_of(w, "elsewhere/new");
+    w_unlink(w, "a.log.1");
+    w_rename(w, "a.log", first);
+    w_rename(w, "elsewhere/new", second);
+}
+
+static void expect_rest_after_half(struct world *w, const char *first, const char *second)
+{
+    const struct tail_file *half = file_by_path(w->t, w_path(w, first)), *rest = file_by_path(w->t, w_path(w, second));
+    assert_non_null(half);
+    assert_non_null(rest);
+    assert_ptr_equal(half, rest->after);
+}
+
 /* It was rotated before another, that ends with half a record, and the file that gets its number is rotated, too, before anybody
  * looks, or has the live name: it comes after the other. */
 static void test_of_an_empty_rotated_file(void **state)
@@ -265,33 +301,15 @@ static void test_of_an_empty_rotated_file(void **state)
     for (int i = 0; i < 4; i++) {
         const bool is_stopped = i & 1, is_live = i & 2;
         const char *const first = is_live ? "a.log.1" : "a.log.2", *const second = is_live ? "a.log" : "a.log.1";
-        struct world *w = world_new(1);
-        world_include(w, 0, "*.log");
-        w_append(w, "a.log", "");
-        world_start(w);
-        world_run(w);
-        w_rename(w, "a.log", "a.log.1");
-        world_run(w);
-        world_settle(w, 8);
-        w_append(w, "a.log", "1Phalf of \n");
-        world_run(w);
+        struct world *w = empty_and_half();
         world_commit_all(w);
         if (is_stopped)
             world_stop(w);
-        old_ino = ino_of(w, "a.log.1");
-        w_mkdir(w, "elsewhere");
-        w_append(w, "elsewhere/new", "1Fit\n");
-        new_ino = ino_of(w, "elsewhere/new");
-        w_unlink(w, "a.log.1");
-        w_rename(w, "a.log", first);
-        w_rename(w, "elsewhere/new", second);
+        give_number_to_rest(w, first, second);
         if (is_stopped)
             world_start(w);
         world_run(w);
-        const struct tail_file *half = file_by_path(w->t, w_path(w, first)), *rest = file_by_path(w->t, w_path(w, second));
-        assert_non_null(half);
-        assert_non_null(rest);
-        assert_ptr_equal(half, rest->after);
+        expect_rest_after_half(w, first, second);
         world_settle(w, 20);
         expect_lines(w, 0, "it|half of "); /* world.h joins nothing over files */
         world_free(w);
@@ -353,28 +371,10 @@ static void test_of_an_empty_file_by_a_gz(void **state)
 static void test_of_an_empty_file_of_the_chain(void **state)
 {
     (void)state;
-    struct world *w = world_new(1);
-    world_include(w, 0, "*.log");
-    w_append(w, "a.log", "");
-    world_start(w);
+    struct world *w = empty_and_half();
+    give_number_to_rest(w, "a.log.1", "a.log");
     world_run(w);
-    w_rename(w, "a.log", "a.log.1");
-    world_run(w);
-    world_settle(w, 8);
-    w_append(w, "a.log", "1Phalf of \n");
-    world_run(w);
-    old_ino = ino_of(w, "a.log.1");
-    w_mkdir(w, "elsewhere");
-    w_append(w, "elsewhere/new", "1Fit\n");
-    new_ino = ino_of(w, "elsewhere/new");
-    w_unlink(w, "a.log.1");
-    w_rename(w, "a.log", "a.log.1");
-    w_rename(w, "elsewhere/new", "a.log");
-    world_run(w);
-    const struct tail_file *half = file_by_path(w->t, w_path(w, "a.log.1")), *rest = file_by_path(w->t, w_path(w, "a.log"));
-    assert_non_null(half);
-    assert_non_null(rest);
-    assert_ptr_equal(half, rest->after);
+    expect_rest_after_half(w, "a.log.1", "a.log");
     world_free(w);
 }
 
